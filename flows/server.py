@@ -1,0 +1,63 @@
+"""A Prefect server for one run: the one that is configured, else one of our own that ends with us."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from ayeaye.errors import WorkspaceError
+from ayeaye.processes import free_port, start, stop
+from ayeaye.workspace import Workspace
+
+STARTUP_SECONDS = 90
+
+
+@contextmanager
+def server(workspace: Workspace) -> Iterator[str]:
+    """Yields the URL of a Prefect API; PREFECT_API_URL where it is set, else a server in the workspace.
+
+    Prefect's own ephemeral server outlives a run that is killed; this one does not.
+    """
+    if configured := os.environ.get("PREFECT_API_URL"):
+        yield configured
+        return
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    home = workspace.state / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {
+        **os.environ,
+        **workspace.environment(),
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": url,
+        # One flow at a time: what serves schedules and pages is not needed.
+        "PREFECT_UI_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+    }
+    with (home / "server.log").open("wb") as log:
+        process = start(command, env=environment, cwd=home, log=log)
+        try:
+            _await(url, process, home / "server.log")
+            yield url
+        finally:
+            stop(process, patience=5)
+
+
+def _await(url: str, process, log) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise WorkspaceError(f"Prefect's server ended at once with code {process.returncode}: see {log}")
+        try:
+            if httpx.get(f"{url}/health", timeout=2).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise WorkspaceError(f"Prefect's server did not answer within {STARTUP_SECONDS} s: see {log}")

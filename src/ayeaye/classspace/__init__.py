@@ -1,0 +1,1 @@
+"""The class space: one vector per class, from words, descriptions or attributes."""

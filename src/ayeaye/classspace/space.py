@@ -1,0 +1,462 @@
+"""The class space: built from a class table, able to encode classes described later, saved and loaded."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from ayeaye import params
+from ayeaye.classspace import text, words
+from ayeaye.classspace.tfidf import TermTable
+from ayeaye.classspace.words import WordTable
+from ayeaye.data.table import ClassTable
+from ayeaye.errors import ClassSpaceError, CoincidentClasses, UnknownWords
+from ayeaye.files import replacing, write_atomic
+
+SAME = 0.9999  # cosine above which two classes cannot be told apart
+WORD_SOURCES = ("word2vec", "fasttext", "glove")
+VERSION = 1
+
+About = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+
+
+class Part(Protocol):
+    """One source of class vectors, with all it needs to encode classes that come later."""
+
+    kind: ClassVar[str]
+
+    @property
+    def source(self) -> str: ...
+
+    def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
+        """(m, k) vectors not yet centred, and the coverage of each class."""
+
+    def state(self) -> tuple[About, Arrays]: ...
+
+
+@dataclass(frozen=True)
+class Words:
+    """Mean word vectors of names or descriptions."""
+
+    kind: ClassVar[str] = "words"
+    source: str
+    text: str
+    table: WordTable
+    spare: int = 0
+
+    @classmethod
+    def fit(cls, source: str, chosen: str, words_: WordTable, table: ClassTable) -> Words:
+        """With dimensions to spare where the descriptions hold words that `words_` does not."""
+        part = cls(source, chosen, words_)
+        if chosen != text.DESCRIPTIONS:
+            return part
+        strange = any(missing for _, _, missing in map(part._described, text.descriptions(table)))
+        return cls(source, chosen, words_, words.SPARE if strange else 0)
+
+    def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
+        if self.text == text.DESCRIPTIONS:
+            found = [self._described(described) for described in text.descriptions(table)]
+        else:
+            found = [self._named(names) for names in text.phrases(table, self.text)]
+        coverage = [_cover(self.source, tokens, missing) for _, tokens, missing in found]
+        unknown = [
+            (name, missing)
+            for name, (vector, _, missing) in zip(table.names, found, strict=True)
+            if vector is None
+        ]
+        if unknown:
+            raise UnknownWords(
+                _complaint(unknown, self.table.origin or self.source, self.text, self.table.words)
+            )
+        return np.stack([vector for vector, _, _ in found if vector is not None]), coverage
+
+    def _described(self, described: str) -> tuple[np.ndarray | None, list[str], list[str]]:
+        tokens = text.content_words(described) or text.words(described)
+        vector, missing = self.table.mean(tokens, self.spare)
+        return vector, tokens, missing
+
+    def _named(self, names: list[str]) -> tuple[np.ndarray | None, list[str], list[str]]:
+        found = [self.table.find_name(name) for name in names]
+        known = [vector for vector, _ in found if vector is not None]
+        tokens = [word for name in names for word in text.name_words(name) or [name]]
+        missing = [word for _, words_ in found for word in words_]
+        return (np.mean(known, axis=0) if known else None), tokens, missing
+
+    def state(self) -> tuple[About, Arrays]:
+        about = {
+            "text": self.text,
+            "words": self.table.words,
+            "lengths": list(self.table.lengths),
+            "origin": self.table.origin,
+            "spare": self.spare,
+        }
+        arrays = {"vectors": self.table.vectors}
+        if self.table.ngrams is not None:
+            arrays["ngrams"] = self.table.ngrams
+        return about, arrays
+
+    @classmethod
+    def restore(cls, source: str, about: About, arrays: Arrays) -> Words:
+        low, high = about["lengths"]
+        table = WordTable(
+            about["words"], arrays["vectors"], arrays.get("ngrams"), (low, high), about["origin"]
+        )
+        return cls(source, about["text"], table, int(about["spare"]))
+
+
+@dataclass(frozen=True)
+class Terms:
+    """TF-IDF of the descriptions, or of the names where `text` says so."""
+
+    kind: ClassVar[str] = "tfidf"
+    source: str
+    text: str
+    table: TermTable
+
+    def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
+        found = [self.table.vector(said) for said in _documents(table, self.text)]
+        coverage = [
+            _cover(self.source, [*np.flatnonzero(vector), *missing], missing) for vector, missing in found
+        ]
+        unknown = [
+            (name, missing)
+            for name, (vector, missing) in zip(table.names, found, strict=True)
+            if not vector.any()
+        ]
+        if unknown:
+            raise UnknownWords(_complaint(unknown, "TF-IDF", self.text, self.table.terms))
+        return np.stack([vector for vector, _ in found]), coverage
+
+    def state(self) -> tuple[About, Arrays]:
+        return {"text": self.text, "terms": self.table.terms}, {"idf": self.table.idf}
+
+    @classmethod
+    def restore(cls, source: str, about: About, arrays: Arrays) -> Terms:
+        return cls(source, about["text"], TermTable(about["terms"], arrays["idf"]))
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix of the class table, such as attributes: each class's row at unit length."""
+
+    kind: ClassVar[str] = "matrix"
+    source: str
+    columns: list[str]
+
+    def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
+        if self.source not in table.matrices:
+            raise ClassSpaceError(f"the classes have no {self.source}: give {text.listed(self.columns)}")
+        frame = table.matrices[self.source]
+        frame = frame.rename(columns=str)
+        absent = [column for column in self.columns if column not in frame]
+        if absent:
+            raise ClassSpaceError(f"{self.source} lacks {text.listed(absent)}: give every column")
+        values = frame[self.columns].to_numpy(np.float64)
+        self._check(values, table.names)
+        return values / np.linalg.norm(values, axis=1, keepdims=True), [
+            _cover(self.source, self.columns, []) for _ in table.names
+        ]
+
+    def _check(self, values: np.ndarray, names: list[str]) -> None:
+        gaps = ~np.isfinite(values)
+        if gaps.any():
+            row = int(gaps.any(axis=1).argmax())
+            holes = [column for column, gap in zip(self.columns, gaps[row], strict=True) if gap]
+            raise ClassSpaceError(
+                f"{self.source} of {names[row]} has no number in {text.listed(holes)}; "
+                f"{int(gaps.any(axis=1).sum())} classes have gaps: fill them"
+            )
+        empty = [name for name, row in zip(names, values, strict=True) if not row.any()]
+        if empty:
+            raise ClassSpaceError(f"{self.source} is zero throughout for {text.listed(empty)}: describe them")
+
+    def state(self) -> tuple[About, Arrays]:
+        return {"columns": self.columns}, {}
+
+    @classmethod
+    def restore(cls, source: str, about: About, arrays: Arrays) -> Matrix:
+        return cls(source, about["columns"])
+
+
+KINDS: dict[str, type[Words] | type[Terms] | type[Matrix]] = {
+    part.kind: part for part in (Words, Terms, Matrix)
+}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The parts of a class space, their weights, and their centres over the training-time classes."""
+
+    parts: list[Part]
+    weights: list[float]
+    centres: list[np.ndarray]
+
+    @classmethod
+    def fit(cls, parts: list[Part], weights: list[float], table: ClassTable) -> Encoder:
+        # Centres are stored as float32: what is fitted is rounded first, so that it encodes as it is stored.
+        return cls(parts, weights, [part.raw(table)[0].mean(axis=0).astype(np.float32) for part in parts])
+
+    def encode(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
+        """(m, k) float32 of unit rows, and per class its coverage by each part."""
+        vectors, coverage = [], []
+        total = sum(self.weights)
+        for part, weight, centre in zip(self.parts, self.weights, self.centres, strict=True):
+            raw, covered = part.raw(table)
+            coverage.append(covered)
+            vectors.append(_unit(raw - centre) * np.sqrt(weight / total))
+        rows = zip(table.names, zip(*coverage, strict=True), strict=True)
+        return (
+            _unit(np.hstack(vectors)).astype(np.float32),
+            [{"name": name, "parts": list(parts)} for name, parts in rows],
+        )
+
+
+@dataclass(frozen=True)
+class ClassSpace:
+    """Class vectors (C, k) float32 of unit length in the order of `names`, and the encoder that made them."""
+
+    names: list[str]
+    vectors: np.ndarray
+    coverage: list[About]
+    encoder: Encoder
+    descriptions: list[str] = field(default_factory=list)
+
+    def encode(self, table: ClassTable) -> np.ndarray:
+        """(m, k) float32: classes described later, in the same space with the stored centre.
+
+        Raises UnknownWords, ClassSpaceError for missing texts or columns, and CoincidentClasses when one
+        cannot be told from another or from a class of this space with another name.
+        """
+        vectors, _ = self.encoder.encode(table)
+        others = [row for row, name in enumerate(self.names) if name not in set(table.names)]
+        everything = np.vstack([vectors, self.vectors[others]])
+        names = [*table.names, *(self.names[row] for row in others)]
+        said = [*table.frame["description"], *(self.descriptions[row] for row in others)]
+        _check_distinct(everything, names, said, first=len(vectors))
+        return vectors
+
+    def state(self) -> tuple[About, Arrays]:
+        """What JSON holds and what safetensors hold, from which `from_state` makes the same space."""
+        parts, arrays = [], {"vectors": self.vectors}
+        triples = zip(self.encoder.parts, self.encoder.weights, self.encoder.centres, strict=True)
+        for number, (part, weight, centre) in enumerate(triples):
+            about, own = part.state()
+            parts.append({"kind": part.kind, "source": part.source, "weight": weight, **about})
+            arrays |= {f"{number}/{key}": value for key, value in {**own, "centre": centre}.items()}
+        about = {
+            "version": VERSION,
+            "names": self.names,
+            "descriptions": self.descriptions,
+            "coverage": self.coverage,
+            "parts": parts,
+        }
+        return about, arrays
+
+    @classmethod
+    def from_state(cls, about: About, arrays: Arrays) -> ClassSpace:
+        """Raises ClassSpaceError when the state is of another version or incomplete."""
+        if about.get("version") != VERSION:
+            raise ClassSpaceError(
+                f"class space version {about.get('version')}, expected {VERSION}: run `ayeaye classes` again"
+            )
+        try:
+            parts: list[Part] = []
+            for number, part in enumerate(about["parts"]):
+                prefix = f"{number}/"
+                own = {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
+                parts.append(KINDS[part["kind"]].restore(part["source"], part, own))
+            weights = [float(part["weight"]) for part in about["parts"]]
+            centres = [arrays[f"{number}/centre"] for number in range(len(parts))]
+            encoder = Encoder(parts, weights, centres)
+            return cls(about["names"], arrays["vectors"], about["coverage"], encoder, about["descriptions"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ClassSpaceError(
+                f"the class space is damaged ({error!r}): run `ayeaye classes` again"
+            ) from None
+
+    def save(self, folder: Path) -> None:
+        """Write space.json and space.safetensors; the same space makes the same bytes."""
+        from safetensors.numpy import save_file
+
+        about, arrays = self.state()
+        with replacing(folder / "space.safetensors") as part:
+            save_file({key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)}, part)
+        content = json.dumps(about, ensure_ascii=False, sort_keys=True) + "\n"
+        write_atomic(folder / "space.json", content.encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> ClassSpace:
+        """Raises ClassSpaceError when the folder holds no class space, or a damaged one."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            about = json.loads((folder / "space.json").read_text(encoding="utf-8"))
+            return cls.from_state(about, load_file(folder / "space.safetensors"))
+        except FileNotFoundError:
+            raise ClassSpaceError(f"{folder} holds no class space: run `ayeaye classes`") from None
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ClassSpaceError(f"{folder} is damaged ({error}): run `ayeaye classes` again") from None
+
+
+def build(table: ClassTable, settings: params.Classes, read: Callable[[str], Path]) -> ClassSpace:
+    """The class space of a table; `read` finds the files that `settings` name.
+
+    Each source is centred over the classes and normalised; several are concatenated by the square roots of
+    their weights. Raises ClassSpaceError, UnknownWords and CoincidentClasses, each naming the classes.
+    """
+    if not table.names:
+        raise ClassSpaceError("the class table is empty: expected at least two classes")
+    weights = _weights(settings)
+    parts = [_part(source, table, settings, read) for source in settings.sources]
+    encoder = Encoder.fit(parts, weights, table)
+    vectors, coverage = encoder.encode(table)
+    said = table.frame["description"].tolist()
+    _check_distinct(vectors, table.names, said, first=len(vectors))
+    return ClassSpace(table.names, vectors, coverage, encoder, said)
+
+
+def _part(source: str, table: ClassTable, settings: params.Classes, read: Callable[[str], Path]) -> Part:
+    # A matrix of the table goes first: it may well be called glove.
+    if source in table.matrices:
+        return Matrix(source, [str(column) for column in table.matrices[source].columns])
+    chosen = text.choose(table, settings.text)
+    if source == "tfidf":
+        documents = _documents(table, chosen)
+        return Terms(source, chosen, TermTable.fit(documents))
+    if source in WORD_SOURCES:
+        return Words.fit(source, chosen, _word_table(source, chosen, table, settings, read), table)
+    known = [*WORD_SOURCES, "tfidf", *table.matrices]
+    near = difflib.get_close_matches(source, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+    raise ClassSpaceError(f"classes.source {source}: no such source or matrix of the class table; {hint}")
+
+
+def _word_table(
+    source: str, chosen: str, table: ClassTable, settings: params.Classes, read: Callable[[str], Path]
+) -> WordTable:
+    file = settings.vectors_of(source)
+    if file:
+        return words.read(read(file), _wanted(table))
+    if source == "glove":
+        raise ClassSpaceError("glove vectors are not trained here: set classes.vectors to a file of them")
+    sentences = _sentences(table, chosen)
+    origin = "the descriptions"
+    if settings.corpus:
+        sentences += _corpus(read(settings.corpus))
+        origin = "the corpus"
+    return words.train(sentences, source, settings.dimensions, settings.seed, origin)
+
+
+def _wanted(table: ClassTable) -> set[str]:
+    """Every spelling under which a word of the table may be looked up."""
+    names = [name for names in text.phrases(table, text.SYNONYMS) for name in names]
+    whole = {form for name in names for form in text.whole_names(name)}
+    said = {word for name in names for word in text.name_words(name)}
+    said |= {word for described in table.frame["description"] for word in text.words(described)}
+    return whole | {form for word in said for form in text.cases(word)}
+
+
+def _sentences(table: ClassTable, chosen: str) -> list[list[str]]:
+    """The descriptions as training sentences, after the names they describe where names are encoded."""
+    sentences = []
+    for names, described in zip(text.phrases(table, text.SYNONYMS), table.frame["description"], strict=True):
+        named = [] if chosen == text.DESCRIPTIONS else [w for name in names for w in text.name_words(name)]
+        sentences.append(_trained([*named, *text.words(described)]))
+    return sentences
+
+
+def _corpus(path: Path) -> list[list[str]]:
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClassSpaceError(
+            f"classes.corpus {path} cannot be read ({error}): expected UTF-8 text"
+        ) from None
+    return [_trained(text.words(line)) for line in content.splitlines() if line.strip()]
+
+
+def _trained(said: list[str]) -> list[str]:
+    return [word.lower() for word in said if word.lower() not in text.STOP_WORDS]
+
+
+def _documents(table: ClassTable, chosen: str) -> list[str]:
+    if chosen == text.DESCRIPTIONS:
+        return text.descriptions(table)
+    return [
+        " ".join(word for name in names for word in text.name_words(name))
+        for names in text.phrases(table, chosen)
+    ]
+
+
+def _weights(settings: params.Classes) -> list[float]:
+    sources = settings.sources
+    weights = settings.weights or [1.0] * len(sources)
+    if not sources or len(set(sources)) < len(sources):
+        raise ClassSpaceError(f"classes.source {sources}: expected one or more different sources")
+    if len(weights) != len(sources):
+        raise ClassSpaceError(
+            f"classes.weights has {len(weights)} numbers for {len(sources)} sources: give one each"
+        )
+    if not all(np.isfinite(weight) and weight > 0 for weight in weights):
+        raise ClassSpaceError(f"classes.weights {weights}: expected positive numbers")
+    return weights
+
+
+def _check_distinct(vectors: np.ndarray, names: list[str], said: list[str], first: int) -> None:
+    """Raises CoincidentClasses when one of the `first` rows points where another does, or nowhere."""
+    blank = [row for row in range(first) if not vectors[row].any()]
+    cosines = vectors[:first].astype(np.float64) @ vectors.T.astype(np.float64)
+    rows, columns = np.nonzero(cosines > SAME)
+    pairs = [(a, b) for a, b in zip(rows.tolist(), columns.tolist(), strict=True) if a < b]
+    pairs += [(blank[0], row) for row in blank[1:]]
+    if pairs:
+        shown = [f"{names[a]} and {names[b]}{_same_text(said[a], said[b])}" for a, b in pairs[:5]]
+        more = f"; {len(pairs) - 5} more pairs" if len(pairs) > 5 else ""
+        raise CoincidentClasses(
+            f"same class vector: {'; '.join(shown)}{more}; describe what tells them apart"
+        )
+    if blank:
+        raise CoincidentClasses(
+            f"the vector of {names[blank[0]]} is the mean of all classes: describe what tells it apart"
+        )
+
+
+def _complaint(unknown: list[tuple[str, list[str]]], origin: str, kind: str, known: list[str]) -> str:
+    lines = []
+    for name, missing in unknown[:5]:
+        near = [close for word in missing[:5] for close in text.near_spellings(word, known)]
+        spelled = f"; near: {', '.join(dict.fromkeys(near))}" if near else ""
+        lines.append(f"{name} ({', '.join(missing[:5]) or 'no words'}{spelled})")
+    more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+    return (
+        f"{origin} knows no word of the {kind} of {len(unknown)} class{'es' * (len(unknown) > 1)}: "
+        f"{', '.join(lines)}{more}; add synonyms or descriptions, or use another source"
+    )
+
+
+def _same_text(a: str, b: str) -> str:
+    a, b = (" ".join(said.lower().split()) for said in (a, b))
+    return " have the same description" if a and a == b else ""
+
+
+def _cover(source: str, tokens: list[Any], missing: list[str]) -> About:
+    return {
+        "source": source,
+        "tokens": len(tokens),
+        "known": len(tokens) - len(missing),
+        "missing": missing[:20],
+    }
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of unit length; one that is all but zero becomes zero, to be refused by name later."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.where(norms > 1e-5, rows / np.maximum(norms, 1e-12), 0.0)

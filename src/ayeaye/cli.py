@@ -1,0 +1,314 @@
+"""The command line: one command per stage, and the operations around them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ayeaye import __version__
+from ayeaye.errors import AyeayeError
+from ayeaye.workspace import Workspace
+
+REFUSED = 3
+
+app = typer.Typer(
+    name="ayeaye",
+    help="Zero-shot image classifiers, from photographs and words to production.\n\n"
+    "Make a workspace with `ayeaye init`, then `ayeaye retrain` runs everything: it versions and checks the data, "
+    "trains, evaluates, and promotes what passes the gate. `ayeaye serve` serves the champion.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+Folder = Annotated[
+    Path, typer.Option("--workspace", "-w", metavar="DIR", help="The workspace.", envvar="AYEAYE_WORKSPACE")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+HERE = Path()
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where; made if it is not there.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="A parameter; may be repeated.")
+    ] = None,
+) -> None:
+    """Make a workspace: a git and DVC repository with its own params.yaml.
+
+    Paths given with --set may be relative to the current folder.
+
+        ayeaye init shop --set prepare.source=folder --set prepare.path=photos --set classes.source=tfidf
+    """
+    from ayeaye import versioning
+
+    workspace = Workspace(folder.expanduser().resolve())
+    written = versioning.init(workspace, [_absolute(setting) for setting in set_ or []])
+    typer.echo(f"{workspace.root} is a workspace" + (f" ({', '.join(written)} written)." if written else "."))
+    typer.echo(f"Next: ayeaye retrain --workspace {folder}")
+
+
+@app.command("set")
+def set_params(
+    settings: Annotated[list[str], typer.Argument(metavar="SECTION.KEY=VALUE")], workspace: Folder = HERE
+) -> None:
+    """Change parameters in params.yaml, keeping its comments; checked before anything is written."""
+    from ayeaye import params
+
+    found = Workspace.find(workspace)
+    params.assign(found.root / "params.yaml", [_absolute(setting) for setting in settings])
+
+
+@app.command()
+def prepare(
+    workspace: Folder = HERE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the dataset up to its source: new pictures become new shards, the manifest is checked and swapped."""
+    from ayeaye.pipeline.prepare import prepare as stage
+    from ayeaye.pipeline.progress import Progress
+
+    found = _found(workspace)
+    with found.lock(_say):
+        _print(stage(found, Progress(), dry_run=dry_run), as_json)
+
+
+@app.command()
+def embed(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Stage: every picture through the backbone; only what is new is computed."""
+    from ayeaye.pipeline.embed import embed as stage
+    from ayeaye.pipeline.progress import Progress
+
+    found = _found(workspace)
+    with found.stage():
+        _print(stage(found, Progress()), as_json)
+
+
+@app.command()
+def classes(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Stage: the class space, from words or attributes."""
+    from ayeaye.pipeline.classes import classes as stage
+
+    found = _found(workspace)
+    with found.stage():
+        _print(stage(found), as_json)
+
+
+@app.command()
+def train(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Stage: choose the mapper's settings on pretend-unseen classes, fit it, write the bundle."""
+    from ayeaye.pipeline.progress import Progress
+    from ayeaye.pipeline.train import train as stage
+
+    found = _found(workspace)
+    with found.stage():
+        _print(stage(found, Progress()), as_json)
+
+
+@app.command()
+def evaluate(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Stage: measure on test pictures, or on class folds where unseen classes have none; write the report."""
+    from ayeaye.pipeline.evaluate import evaluate as stage
+    from ayeaye.pipeline.progress import Progress
+
+    found = _found(workspace)
+    with found.stage():
+        _print(stage(found, Progress()), as_json)
+
+
+@app.command()
+def retrain(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Run everything: data, stages, registration, gate, Bento, trial, promotion.
+
+    Exit status: 0 promoted or nothing new; 3 the gate refused and the champion is unchanged; 1 an error.
+    What has not changed is not run again, and a run that was killed is finished by the next one.
+    """
+    found = _found(workspace)
+    from flows.retrain import run
+
+    outcome = run(found, say=_say)
+    if as_json:
+        _print(outcome, True)
+    else:
+        from ayeaye.release import show
+
+        show.outcome(outcome)
+    if outcome["outcome"] == "refused":
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def status(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Champion, previous and every candidate with its figures."""
+    from ayeaye.release import promotion, show
+
+    found = _found(workspace)
+    state = promotion.status(found)
+    if as_json:
+        _print(state, True)
+    else:
+        show.status(state)
+
+
+@app.command()
+def promote(
+    version: Annotated[int, typer.Argument(metavar="VERSION", min=1)],
+    workspace: Folder = HERE,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Also a version that the gate refused.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a registered version champion, after its Bento was built and tried."""
+    from ayeaye.release import promotion
+
+    found = _found(workspace)
+    with found.lock(_say):
+        _print(promotion.promote(found, version, reason=reason, force=force, dry_run=dry_run, say=_say), as_json)
+
+
+@app.command()
+def rollback(
+    workspace: Folder = HERE,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the previous champion champion again, without retraining."""
+    from ayeaye.release import promotion
+
+    found = _found(workspace)
+    with found.lock(_say):
+        _print(promotion.rollback(found, reason=reason, dry_run=dry_run, say=_say), as_json)
+
+
+@app.command()
+def serve(
+    workspace: Folder = HERE,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (params: serve.host).")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port (params: serve.port).")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes (params: serve.workers).")] = None,
+) -> None:
+    """Serve the champion's Bento until interrupted.
+
+        curl -F image=@photo.jpg http://127.0.0.1:3000/classify
+    """
+    from ayeaye.release import promotion
+
+    found = _found(workspace)
+    promotion.serve(found, host=host, port=port, workers=workers, say=_say)
+
+
+@app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
+    workspace: Folder = HERE,
+    top: Annotated[int, typer.Option(min=1, help="How many alternatives.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Label pictures with the champion, here, without the service.
+
+    A picture that cannot be read gets an error of its own; the exit status is then 1.
+    """
+    from ayeaye.release import champion, show
+
+    found = _found(workspace)
+    answers = champion.classify(found, images, top)
+    if as_json:
+        _print(answers if len(images) > 1 else answers[0], True)
+    else:
+        show.answers(answers)
+    if any("error" in answer for answer in answers):
+        raise typer.Exit(1)
+
+
+@app.command()
+def label(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Pictures, also in folders below.")],
+    out: Annotated[Path, typer.Option("--out", metavar="CSV", help="Where the labels go.")],
+    workspace: Folder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Label a folder of pictures with the champion; interrupted, the next call goes on where this one stopped."""
+    from ayeaye.pipeline.progress import Progress
+    from ayeaye.release import champion
+
+    found = _found(workspace)
+    _print(champion.label_folder(found, folder, out, Progress()), as_json)
+
+
+def main() -> None:
+    """Run the command line; a fault that a person can mend is one line and exit status 1."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except AyeayeError as error:
+        from ayeaye.versioning import leave_error
+
+        leave_error(error)
+        _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; the same command goes on where this one stopped", 130)
+    except OSError as error:
+        from ayeaye.versioning import leave_error
+
+        what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+        leave_error(AyeayeError(what))
+        _fail(what)
+    except Exception as error:
+        # Typer's usage errors know how to show themselves.
+        if not hasattr(error, "show"):
+            raise
+        error.show()
+        sys.exit(2)
+
+
+def _fail(message: str, code: int = 1) -> None:
+    typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    typer.echo(message, err=True)
+    sys.exit(code)
+
+
+def _found(folder: Path) -> Workspace:
+    """The workspace, with its homes in the environment before anything reads them."""
+    workspace = Workspace.find(folder)
+    os.environ.update(workspace.environment())
+    return workspace
+
+
+def _absolute(setting: str) -> str:
+    """A setting whose value is a path from the current folder, with that path made absolute."""
+    key, equals, value = setting.partition("=")
+    path = Path(value).expanduser()
+    if equals and "/" in value and "://" not in value and path.exists():
+        return f"{key}={path.resolve()}"
+    return setting
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _print(value: Any, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+        return
+    for key, content in value.items():
+        if not isinstance(content, dict | list):
+            typer.echo(f"{key:>12}  {content}")

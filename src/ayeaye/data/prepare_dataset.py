@@ -1,0 +1,403 @@
+"""From a source to a checked dataset: only new pictures are read, and the manifest changes last."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ayeaye import params
+from ayeaye.data import checks, decode, shards, splits
+from ayeaye.data.sources import LISTED, Entry, Source, check_counts, open_source
+from ayeaye.data.table import MANIFEST, QUARANTINE, ClassTable, Dataset, read_frame
+from ayeaye.errors import DataError, PictureError, SourceError
+from ayeaye.files import remove_parts, replacing, write_atomic
+
+Progress = Callable[[int, int], None]
+WORKERS = min(8, os.cpu_count() or 1)
+# Published in this order: what a reader looks at first comes last.
+FILES = ("classes.parquet", "quarantine.parquet", "manifest.parquet", "dataset.json")
+INDEX_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a dataset holds now and what has changed; `new` and `removed` count pictures."""
+
+    kind: str
+    pictures: int
+    classes: int
+    seen: int
+    unseen: int
+    new: int
+    removed: int
+    decoded: int
+    rejected: int
+    duplicates: int
+    shards: int
+    new_shards: int
+    changed: bool
+    digest: str
+    splits: dict[str, int] = field(default_factory=dict)
+
+
+def prepare(
+    params: params.Prepare,
+    folder: Path,
+    resolve: Callable[[str], Path],
+    progress: Progress | None = None,
+    *,
+    dry_run: bool = False,
+    cache: Path | None = None,
+    docs: Path | None = None,
+) -> Summary:
+    """Brings the dataset in `folder` up to its source.
+
+    `resolve` makes `prepare.path` absolute; `cache` is a file that remembers which files were read already;
+    `docs` is the folder for Data Docs. With `dry_run` everything is read and checked and nothing written.
+    The caller holds the lock of the workspace. Killed anywhere, the dataset is the old or the new one.
+    Raises SourceError, CheckFailed, ParamsError, and DataError when it cannot be written.
+    """
+    try:
+        source = open_source(params, resolve)
+    except OSError as error:
+        raise SourceError(f"{error.filename or params.path} cannot be read ({error.strerror})") from error
+    try:
+        index = _Index.load(cache, params, source)
+        before = _previous(folder)
+        places = shards.places_on_disk(folder / "shards", set(before.manifest["shard"]) if before else set())
+        collected = _collect(source, index, places, params, None if dry_run else folder, progress)
+        candidate = _candidate(source, collected, before, params, folder)
+        contents = _contents(candidate, collected)
+        stale = [name for name in FILES if not _same(folder / name, contents[name])]
+        if stale:
+            # The shards of a dry run are not there to be looked at.
+            checks.check_dataset(candidate, None if dry_run else docs, shards=not dry_run)
+        if not dry_run:
+            _publish(folder, {name: contents[name] for name in stale}, set(candidate.shards()))
+            index.save(collected)
+        return _summary(candidate, collected, before, bool(stale))
+    except OSError as error:
+        raise DataError(
+            f"the dataset could not be written ({error.strerror or error}: {error.filename or folder}); "
+            "it is as it was before"
+        ) from error
+
+
+# ---- reading what is new ----
+
+
+@dataclass
+class _Collected:
+    """What became of the entries: an id or a reason for each, and the place of each id."""
+
+    ids: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+    places: dict[str, tuple[str, int]] = field(default_factory=dict)
+    new_shards: int = 0
+    decoded: int = 0
+
+    def rejected(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.source in self.reasons]
+
+    def accepted(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.source in self.ids]
+
+
+def _collect(
+    source: Source,
+    index: _Index,
+    places: dict[str, tuple[str, int]],
+    params: params.Prepare,
+    folder: Path | None,
+    progress: Progress | None,
+) -> _Collected:
+    found = _Collected(entries=source.entries, places=places)
+    writer = shards.ShardWriter(folder / "shards" if folder else None, params.shard_bytes)
+    waiting = []
+    for entry in source.entries:
+        id, reason = index.answer(entry)
+        if reason:
+            found.reasons[entry.source] = reason
+        elif id in found.places:
+            found.ids[entry.source] = id
+        else:
+            waiting.append(entry)
+    allowed = max(1.0, params.max_rejected * len(source.entries))
+    _check_rejected(source, found, allowed)
+    reader = _reader(source, decode.Limits(params.max_bytes, params.max_pixels), set(found.places))
+    for done, (entry, result) in enumerate(_in_threads(reader, waiting), start=1):
+        if isinstance(result, PictureError):
+            found.reasons[entry.source] = str(result)
+            _check_rejected(source, found, allowed)
+        else:
+            found.ids[entry.source] = result.id
+            if result.id not in found.places:
+                found.decoded += writer.add(result)
+        if progress:
+            progress(done, len(waiting))
+    writer.flush()
+    found.places.update(writer.places)
+    found.new_shards = len(writer.names)
+    _check_labels(source, found)
+    return found
+
+
+def _reader(
+    source: Source, limits: decode.Limits, known: set[str]
+) -> Callable[[Entry], shards.Picture | PictureError]:
+    def read(entry: Entry) -> shards.Picture | PictureError:
+        try:
+            content = source.read(entry)
+            id = hashlib.sha256(content).hexdigest()
+            if source.kind == "features":
+                return shards.Picture(id, content, source.width, 1)
+            if id in known:
+                return shards.Picture(id, b"", 0, 0)
+            # Whole, not the header alone: a truncated picture shows only at its end.
+            picture = decode.decode(content, limits)
+            return shards.Picture(id, content, *picture.size)
+        except PictureError as error:
+            return error
+
+    return read
+
+
+def _in_threads(
+    read: Callable[[Entry], shards.Picture | PictureError], entries: list[Entry]
+) -> Iterator[tuple[Entry, shards.Picture | PictureError]]:
+    """Results in order, with only a few pictures in memory at a time."""
+    ahead: deque[tuple[Entry, Future[shards.Picture | PictureError]]] = deque()
+    with ThreadPoolExecutor(WORKERS) as pool, ExitStack() as stack:
+        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+        for entry in entries:
+            ahead.append((entry, pool.submit(read, entry)))
+            if len(ahead) > 4 * WORKERS:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        for first, future in ahead:
+            yield first, future.result()
+
+
+def _check_rejected(source: Source, found: _Collected, allowed: float) -> None:
+    if len(found.reasons) <= allowed:
+        return
+    lines = [f"{name}: {reason}" for name, reason in list(found.reasons.items())[:LISTED]]
+    raise SourceError(
+        f"{source.origin}: more than {int(allowed)} of {len(source.entries)} pictures cannot be used "
+        f"({'; '.join(lines)}); mend or remove them, or raise prepare.max_rejected"
+    )
+
+
+def _check_labels(source: Source, found: _Collected) -> None:
+    """Raises SourceError for one picture under two classes, and for a seen class left with fewer than two."""
+    first: dict[str, Entry] = {}
+    pictures: Counter[str] = Counter()
+    for entry in found.accepted():
+        other = first.setdefault(found.ids[entry.source], entry)
+        if other is entry:
+            pictures[entry.label] += 1
+        elif other.label != entry.label:
+            raise SourceError(
+                f"{source.origin}: the same picture under two classes: {_named(source, other)} and "
+                f"{_named(source, entry)}; remove one of them"
+            )
+    rejected = Counter(entry.label for entry in found.rejected())
+    check_counts(source.classes, pictures, source.origin, rejected)
+
+
+def _named(source: Source, entry: Entry) -> str:
+    return f"row {entry.source} ({entry.label})" if source.kind == "features" else entry.source
+
+
+# ---- the candidate ----
+
+
+@dataclass(frozen=True)
+class _Before:
+    manifest: pd.DataFrame
+    about: dict[str, Any]
+
+
+def _previous(folder: Path) -> _Before | None:
+    """The manifest as it was, or None where there is none; a class table half published does not matter."""
+    try:
+        about = json.loads((folder / "dataset.json").read_bytes())
+        manifest = read_frame(folder / "manifest.parquet", MANIFEST)
+        return _Before(manifest, dict(about))
+    except (DataError, OSError, ValueError, TypeError):
+        return None
+
+
+def _candidate(
+    source: Source, found: _Collected, before: _Before | None, params: params.Prepare, folder: Path
+) -> Dataset:
+    unique: dict[str, Entry] = {}
+    for entry in found.accepted():
+        unique.setdefault(found.ids[entry.source], entry)
+    about = {
+        "format": 1,
+        "kind": source.kind,
+        "dtype": source.dtype or None,
+        "width": source.width or None,
+        "source": params.source,
+        "seed": params.seed,
+        "test_share": params.test_share,
+        "validation_share": params.validation_share,
+        "duplicates": len(found.ids) - len(unique),
+        "checks": checks.VERSION,
+    }
+    classes = _with_pretend_unseen(source.classes, params)
+    chosen = splits.assign(
+        {id: entry.label for id, entry in unique.items()},
+        set(classes.frame.loc[classes.seen, "name"]),
+        seed=params.seed,
+        test_share=params.test_share,
+        validation_share=params.validation_share,
+        before=_kept_splits(before, about),
+        given={id: entry.split for id, entry in unique.items() if entry.split},
+    )
+    manifest = pd.DataFrame(
+        [(id, *found.places[id], entry.label, chosen[id], entry.source) for id, entry in unique.items()],
+        columns=list(MANIFEST),
+    )
+    return Dataset(folder, manifest, classes, source.kind, about)
+
+
+def _with_pretend_unseen(classes: ClassTable, params: params.Prepare) -> ClassTable:
+    chosen = splits.pretend_unseen(
+        classes.names, classes.seen.tolist(), params.validation_classes, params.seed
+    )
+    return ClassTable(classes.frame.assign(pretend_unseen=chosen), classes.matrices)
+
+
+def _kept_splits(before: _Before | None, about: dict[str, Any]) -> dict[str, str]:
+    """Splits of the earlier dataset, unless they were made with another seed or other shares."""
+    made_with = ("seed", "test_share", "validation_share", "kind")
+    if before is None or any(before.about.get(key) != about[key] for key in made_with):
+        return {}
+    return dict(zip(before.manifest["id"], before.manifest["split"], strict=True))
+
+
+def _contents(candidate: Dataset, found: _Collected) -> dict[str, bytes]:
+    quarantine = [(entry.source, entry.label, found.reasons[entry.source]) for entry in found.rejected()]
+    rows = {name: [row[column] for row in quarantine] for column, name in enumerate(QUARANTINE)}
+    kinds = {"row": pa.int32()}
+    manifest = {
+        name: pa.array(candidate.manifest[name].tolist(), kinds.get(name, pa.string())) for name in MANIFEST
+    }
+    return {
+        "classes.parquet": _parquet(candidate.classes.to_arrow()),
+        "quarantine.parquet": _parquet(pa.table({name: pa.array(rows[name], pa.string()) for name in rows})),
+        "manifest.parquet": _parquet(pa.table(manifest)),
+        "dataset.json": json.dumps(candidate.about, indent=2).encode() + b"\n",
+    }
+
+
+def _parquet(table: pa.Table) -> bytes:
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    return content.getvalue()
+
+
+def _same(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
+
+
+# ---- publishing ----
+
+
+def _publish(folder: Path, contents: dict[str, bytes], used: set[str]) -> None:
+    """Everything is written beside its place before the first file takes it; renaming needs no space."""
+    with ExitStack() as stack:
+        for name in reversed(FILES):
+            if name in contents:
+                stack.enter_context(replacing(folder / name)).write_bytes(contents[name])
+    shards.drop_unused(folder / "shards", used)
+    remove_parts(folder)
+
+
+def quarantine(folder: Path) -> pd.DataFrame:
+    """The pictures that were not taken in: source, label, reason."""
+    return read_frame(folder / "quarantine.parquet", QUARANTINE)
+
+
+def _summary(candidate: Dataset, found: _Collected, before: _Before | None, changed: bool) -> Summary:
+    ids, old = set(candidate.manifest["id"]), set(before.manifest["id"]) if before else set()
+    seen = int(np.count_nonzero(candidate.classes.seen))
+    return Summary(
+        kind=candidate.kind,
+        pictures=len(ids),
+        classes=len(candidate.classes.names),
+        seen=seen,
+        unseen=len(candidate.classes.names) - seen,
+        new=len(ids - old),
+        removed=len(old - ids),
+        decoded=found.decoded,
+        rejected=len(found.reasons),
+        duplicates=int(candidate.about["duplicates"]),
+        shards=len(candidate.shards()),
+        new_shards=found.new_shards,
+        changed=changed,
+        digest=candidate.digest(),
+        splits={str(name): int(count) for name, count in candidate.manifest["split"].value_counts().items()},
+    )
+
+
+# ---- what was read already ----
+
+
+@dataclass
+class _Index:
+    """Stamp, and id or reason, of every entry that was read under the same limits."""
+
+    path: Path | None
+    key: dict[str, Any]
+    known: dict[str, list[str]] = field(default_factory=dict)
+    rejected: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path | None, params: params.Prepare, source: Source) -> _Index:
+        key = {
+            "format": INDEX_FORMAT,
+            "origin": source.origin,
+            "max_bytes": params.max_bytes,
+            "max_pixels": params.max_pixels,
+        }
+        try:
+            stored = json.loads(path.read_bytes()) if path else {}
+            if stored.get("key") == key:
+                return cls(path, key, stored["known"], stored["rejected"])
+        # It only saves time: whatever is wrong with it, the pictures are read again.
+        except (OSError, ValueError, KeyError, AttributeError):
+            pass
+        return cls(path, key)
+
+    def answer(self, entry: Entry) -> tuple[str, str]:
+        """The id and the reason that are known of an entry, empty where they are not."""
+        for column, table in enumerate((self.known, self.rejected)):
+            stamp, value = table.get(entry.source, ("", ""))
+            if stamp == entry.stamp:
+                return ("", value) if column else (value, "")
+        return "", ""
+
+    def save(self, found: _Collected) -> None:
+        known = {entry.source: [entry.stamp, found.ids[entry.source]] for entry in found.accepted()}
+        rejected = {entry.source: [entry.stamp, found.reasons[entry.source]] for entry in found.rejected()}
+        if self.path and (known, rejected) != (self.known, self.rejected):
+            content = json.dumps({"key": self.key, "known": known, "rejected": rejected}, ensure_ascii=False)
+            write_atomic(self.path, content.encode())

@@ -1,0 +1,366 @@
+"""Backbones: torchvision classification networks with their heads removed, and what they see."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ayeaye.embedding.vision import torchvision
+from ayeaye.errors import BackboneError, BundleError
+from ayeaye.files import replacing, write_atomic
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """From an upright RGB picture to the network's input: resize, centre crop, scale to 0–1, normalise."""
+
+    resize: int
+    crop: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bilinear"
+
+    def preset(self) -> Callable[[Image.Image], torch.Tensor]:
+        torchvision()
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms._presets import ImageClassification
+
+        return ImageClassification(
+            crop_size=self.crop,
+            resize_size=self.resize,
+            mean=self.mean,
+            std=self.std,
+            interpolation=InterpolationMode(self.interpolation),
+        )
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A headless network with its transform. `origin` says where the weights come from."""
+
+    name: str
+    origin: str
+    transform: Transform
+    network: torch.nn.Module
+    width: int
+    digest: str
+    classes: tuple[str, ...] = ()  # pretraining classes, where they are known
+
+    def to(self, device: str) -> Backbone:
+        return replace(self, network=self.network.to(device))
+
+    def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Embeddings (n, width) float32 of upright RGB pictures."""
+        import torch
+
+        preset = self.transform.preset()
+        return self.forward(torch.stack([preset(image) for image in images]))
+
+    def forward(self, inputs: torch.Tensor) -> np.ndarray:
+        """Embeddings (n, width) float32 of transformed inputs (n, 3, h, w)."""
+        import torch
+
+        device = next(self.network.parameters()).device
+        with torch.inference_mode():
+            output = self.network(inputs.to(device, memory_format=torch.channels_last))
+        return output.flatten(1).float().cpu().numpy()
+
+    def save(self, folder: Path) -> None:
+        """Write backbone.json and backbone.safetensors."""
+        import torch
+        from safetensors.torch import save_file
+
+        # Weights that were published in half precision are kept so, at half the size and without loss.
+        state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
+        floats = [value for value in state.values() if value.is_floating_point()]
+        if all(torch.equal(value.half().float(), value) for value in floats):
+            state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+        with replacing(folder / "backbone.safetensors") as part:
+            save_file(state, part)
+        description = {
+            "name": self.name,
+            "origin": self.origin,
+            "transform": asdict(self.transform),
+            "width": self.width,
+            "digest": self.digest,
+            "classes": self.classes,
+        }
+        write_atomic(folder / "backbone.json", json.dumps(description, indent=1).encode())
+
+
+def load(folder: Path, device: str = "cpu") -> Backbone:
+    """Read what `Backbone.save` wrote; raises BundleError where it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        described = json.loads((folder / "backbone.json").read_bytes())
+        state = load_file(folder / "backbone.safetensors")
+        network = build(described["name"], classes=1000)
+        headless(network)
+        network.load_state_dict(state)
+        transform = {key: _tupled(value) for key, value in described["transform"].items()}
+        found = Backbone(
+            described["name"],
+            described["origin"],
+            Transform(**transform),
+            _ready(network, device),
+            described["width"],
+            described["digest"],
+            tuple(described["classes"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise BundleError(f"the backbone in {folder} is damaged ({error}): make it again with `ayeaye embed`") from None
+    if _digest(found.name, found.transform, network) != found.digest:
+        raise BundleError(f"the backbone in {folder} does not match its digest: make it again with `ayeaye embed`")
+    return found
+
+
+def pretrained(
+    name: str,
+    weights: str,
+    *,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    size: int | None = None,
+    device: str = "cpu",
+    resolve: Callable[[str], Path] = Path,
+) -> Backbone:
+    """A backbone with given weights: a checkpoint file (a state dict, any number of classes) or a name of
+    torchvision's own enum for this network. mean and std are one number or three.
+
+    Raises BackboneError for an unknown network, weights that do not fit or that cannot be had here.
+    """
+    _known(name)
+    default = default_transform(name)
+    path = resolve(weights)
+    categories: tuple[str, ...] = ()
+    if path.is_file():
+        state = _read_checkpoint(path)
+        origin = f"checkpoint {path.name}"
+    else:
+        enum = _weights_enum(name, weights)
+        state = _fetch(enum)
+        default = _of_preset(enum.transforms())
+        categories = tuple(enum.meta.get("categories", ()))
+        origin = f"torchvision {enum}"
+    network = _with_state(name, state, path.name if path.is_file() else weights)
+    return assemble(name, origin, network, adjust(default, mean, std, size), device, categories)
+
+
+def assemble(
+    name: str,
+    origin: str,
+    network: torch.nn.Module,
+    transform: Transform,
+    device: str = "cpu",
+    classes: tuple[str, ...] = (),
+) -> Backbone:
+    """Take the head off a classification network and describe what is left."""
+    import torch
+
+    headless(network)
+    network = _ready(network, device)
+    sample = torch.zeros(1, 3, transform.crop, transform.crop, device=device)
+    try:
+        with torch.inference_mode():
+            width = int(network(sample).flatten(1).shape[1])
+    except RuntimeError as error:
+        raise BackboneError(
+            f"{name} cannot take pictures of {transform.crop} px ({error}): set embed.size to what it expects"
+        ) from None
+    return Backbone(name, origin, transform, network, width, _digest(name, transform, network), classes)
+
+
+def build(name: str, classes: int) -> torch.nn.Module:
+    """An untrained torchvision classification network; raises BackboneError with the nearest known name."""
+    _known(name)
+    options: dict[str, Any] = {"num_classes": classes}
+    if name in ("googlenet", "inception_v3"):
+        options |= {"aux_logits": False, "init_weights": False}
+    return torchvision().models.get_model(name, weights=None, **options)
+
+
+def headless(network: torch.nn.Module) -> torch.nn.Module:
+    """Replace the classification layer, in place; returns the layer that was there."""
+    import torch
+
+    if type(network).__name__ == "SqueezeNet":
+        head: torch.nn.Module = network.classifier  # type: ignore[assignment]
+        network.classifier = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1))
+        return head
+    path, head = _head(network)
+    parent, _, attribute = path.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, torch.nn.Identity())
+    return head
+
+
+def device_of(wanted: str) -> str:
+    """`auto` is CUDA where there is one; asking for CUDA where there is none is an error."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise BackboneError("device is cuda, but torch sees no CUDA device here: use auto or cpu")
+    return wanted
+
+
+def adjust(
+    transform: Transform,
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
+    size: int | None,
+) -> Transform:
+    """A transform with some of its values replaced; a new size keeps the ratio of resize to crop."""
+    changes: dict[str, Any] = {}
+    for key, value in (("mean", mean), ("std", std)):
+        if value is not None:
+            three = (float(value),) * 3 if isinstance(value, int | float) else tuple(map(float, value))
+            if len(three) != 3 or (key == "std" and min(three) <= 0):
+                raise BackboneError(f"embed.{key} is {value}: expected one number or three, std above 0")
+            changes[key] = three
+    if size is not None:
+        changes |= {"crop": size, "resize": round(size * transform.resize / transform.crop)}
+    return replace(transform, **changes)
+
+
+def _head(network: torch.nn.Module) -> tuple[str, torch.nn.Module]:
+    import torch
+
+    linear = [(path, layer) for path, layer in network.named_modules() if isinstance(layer, torch.nn.Linear)]
+    return linear[-1]
+
+
+def _ready(network: torch.nn.Module, device: str) -> torch.nn.Module:
+    import torch
+
+    network = network.eval().requires_grad_(False).float()
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _digest(name: str, transform: Transform, network: torch.nn.Module) -> str:
+    whole = hashlib.sha256(json.dumps([name, asdict(transform)]).encode())
+    for key, value in sorted(network.state_dict().items()):
+        array = value.detach().cpu().contiguous().numpy()
+        whole.update(f"{key} {array.dtype} {array.shape}".encode())
+        whole.update(array.tobytes())
+    return whole.hexdigest()
+
+
+def _known(name: str) -> None:
+    import difflib
+
+    models = torchvision().models
+    known = models.list_models(module=models)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "see torchvision's list of classification models"
+        raise BackboneError(f"embed.backbone is {name}: torchvision has no such classification model; {hint}")
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _of_preset(preset: Any) -> Transform:
+    return Transform(
+        resize=preset.resize_size[0],
+        crop=preset.crop_size[0],
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        interpolation=preset.interpolation.value,
+    )
+
+
+def default_transform(name: str) -> Transform:
+    try:
+        return _of_preset(torchvision().models.get_model_weights(name).DEFAULT.transforms())
+    except (ValueError, AttributeError):
+        return Transform(resize=256, crop=224)
+
+
+def _weights_enum(name: str, weights: str) -> Any:
+    enum = torchvision().models.get_model_weights(name)
+    known = sorted({*enum.__members__, "DEFAULT"})
+    key = weights.rpartition(".")[2]
+    if key not in known:
+        raise BackboneError(
+            f"embed.weights is {weights}: neither a checkpoint file nor weights of {name} ({', '.join(known)}); "
+            "or `train`"
+        )
+    return enum[key] if key in enum.__members__ else enum.DEFAULT  # type: ignore[attr-defined]
+
+
+def _fetch(enum: Any) -> dict[str, torch.Tensor]:
+    """Weights from torch's own cache, else downloaded, since naming them is asking for them."""
+    from urllib.error import URLError
+
+    try:
+        return enum.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except (URLError, OSError, RuntimeError) as error:
+        reason = getattr(error, "reason", error)
+        raise BackboneError(
+            f"the weights {enum} cannot be downloaded ({reason}): fetch {enum.url} elsewhere "
+            "and set embed.weights to that file"
+        ) from None
+
+
+def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, ValueError, KeyError) as error:
+        raise BackboneError(
+            f"embed.weights {path} is not a readable checkpoint ({type(error).__name__}): "
+            "expected a state dict saved by torch (tensors only, no pickled objects), or safetensors"
+        ) from None
+    for wrapper in ("state_dict", "model", "model_state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise BackboneError(f"embed.weights {path} holds no state dict: save `model.state_dict()`")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _with_state(name: str, state: dict[str, torch.Tensor], weights: str) -> torch.nn.Module:
+    """The network with as many classes as the checkpoint's head has, holding the checkpoint."""
+    network = build(name, classes=1000)
+    if type(network).__name__ == "SqueezeNet":
+        head = "classifier.1.weight"
+    else:
+        head = f"{_head(network)[0]}.weight"
+    if head not in state:
+        raise BackboneError(
+            f"embed.weights {weights} does not fit {name}: it has no {head}; "
+            "check that embed.backbone is the network the checkpoint was made for"
+        )
+    network = build(name, classes=int(state[head].shape[0]))
+    wanted = network.state_dict().keys()
+    auxiliary = {key for key in state if key.lower().startswith("aux")} - wanted
+    try:
+        network.load_state_dict({key: value.float() for key, value in state.items() if key not in auxiliary})
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise BackboneError(f"embed.weights {weights} does not fit {name}: {reason[:160]}") from None
+    return network

@@ -1,0 +1,90 @@
+"""Every error a person can mend, as one tree.
+
+AyeayeError
+├── ParamsError            params.yaml: an unknown key, a wrong value, broken YAML
+├── WorkspaceError         not a workspace, or its git, DVC or lock is not as it should be
+│   └── WorkspaceBusy      another run holds the workspace
+├── DataError
+│   ├── SourceError        the source of photographs or features, or its class table
+│   ├── PictureError       one picture that cannot be read within the limits
+│   └── CheckFailed        an expectation on data was not met
+├── ClassSpaceError        class vectors cannot be built
+│   ├── UnknownWords       a class without any known word
+│   └── CoincidentClasses  two classes with the same vector
+├── BackboneError          an unknown network, or weights that do not fit
+├── BundleError            a classifier bundle that is damaged or of another version
+├── RegistryError          MLflow cannot be reached, or a version is not there
+├── RemoteError            the DVC remote cannot be reached
+└── ReleaseError           a Bento cannot be built, tried or served
+    └── TrialFailed        the Bento answered, but not as it should
+
+A message names the thing, its value, what was expected and what to do, in one or two lines.
+"""
+
+
+class AyeayeError(Exception):
+    """A fault a person can mend; its message is all that is shown."""
+
+
+class ParamsError(AyeayeError):
+    pass
+
+
+class WorkspaceError(AyeayeError):
+    pass
+
+
+class WorkspaceBusy(WorkspaceError):
+    pass
+
+
+class DataError(AyeayeError):
+    pass
+
+
+class SourceError(DataError):
+    pass
+
+
+class PictureError(DataError):
+    pass
+
+
+class CheckFailed(DataError):
+    pass
+
+
+class ClassSpaceError(AyeayeError):
+    pass
+
+
+class UnknownWords(ClassSpaceError):
+    pass
+
+
+class CoincidentClasses(ClassSpaceError):
+    pass
+
+
+class BackboneError(AyeayeError):
+    pass
+
+
+class BundleError(AyeayeError):
+    pass
+
+
+class RegistryError(AyeayeError):
+    pass
+
+
+class RemoteError(AyeayeError):
+    pass
+
+
+class ReleaseError(AyeayeError):
+    pass
+
+
+class TrialFailed(ReleaseError):
+    pass

@@ -1,0 +1,182 @@
+"""The report: one self-contained HTML page of everything an evaluation found."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+Row = Mapping[str, Any]
+
+# name, what it means, whether less is better
+HEADLINES = (
+    ("T1", "unseen pictures, told apart among unseen classes only", False),
+    ("U", "unseen pictures, named among all classes", False),
+    ("S", "seen pictures, named among all classes", False),
+    ("H", "harmonic mean of U and S", False),
+    ("AUSUC", "area under the seen–unseen curve, whatever the offset", False),
+    ("unseen_auroc", "how well it tells that a class is new at all", False),
+    ("seen_bias", "unseen pictures that were given a seen class", True),
+    ("unseen_bias", "seen pictures that were given an unseen class", True),
+)
+PLOTS = (
+    ("seen_unseen_curve", "Seen against unseen", "Every trade between the two that an offset can make."),
+    ("per_class_accuracy", "Class by class", "Bars with 95 % intervals; the dotted line is chance."),
+    ("confusion_unseen", "Who is taken for whom", "Unseen pictures, among unseen classes only."),
+    ("hubness", "Hubs", "A class far above the grey band attracts pictures that are not its own."),
+    ("class_space", "The class space", "What the words or attributes say, flattened to two dimensions."),
+    ("reliability", "Can its confidence be trusted?", "On the dashed line it is right as often as it says."),
+)
+MOST_CLASSES = 400
+
+
+@dataclass(frozen=True)
+class Example:
+    """One answered picture; `picture` is a data URI (see `thumbnail`), None where there is none to show."""
+
+    truth: str
+    answer: str
+    right: bool
+    unseen: bool
+    picture: str | None = None
+    confidence: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the report shows; every table is a list of rows with the same keys, which become its headings.
+
+    measured   result of metrics.measure or metrics.measure_folds
+    names      (C,) class names
+    about      what it was measured on and with: label and value
+    warnings   sentences that a reader must not miss
+    quality    class-space quality figures
+    selection  candidate settings with their fold scores; a row whose "chosen" is true is marked
+    data       summary of the dataset
+    examples   right and wrong answers
+    plots      PNG bytes by name, as plots.draw gives them
+    """
+
+    measured: Mapping[str, Any]
+    names: Sequence[str]
+    title: str = "ayeaye"
+    about: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    quality: Sequence[Row] = ()
+    selection: Sequence[Row] = ()
+    data: Sequence[Row] = ()
+    examples: Sequence[Example] = ()
+    plots: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def render(page: Page) -> str:
+    """The page as HTML that needs nothing from outside: styles within, pictures as data URIs."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shown"] = shown
+    environment.filters["percent"] = percent
+    records = sorted(page.measured["per_class"], key=lambda r: (r["seen"], -r["accuracy"], r["class"]))
+    return environment.get_template("report.html.j2").render(
+        page=page,
+        m=page.measured,
+        headlines=headlines(page.measured),
+        sentence=sentence(page.measured),
+        right=[e for e in page.examples if e.right],
+        wrong=[e for e in page.examples if not e.right],
+        plots=[
+            (name, title, text, data_uri(page.plots[name], "image/png"))
+            for name, title, text in PLOTS
+            if name in page.plots
+        ],
+        records=records[:MOST_CLASSES],
+        left_out=max(0, len(records) - MOST_CLASSES),
+    )
+
+
+def headlines(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The figures at the top of the page: value, interval and chance, all between 0 and 1."""
+    return [
+        {
+            "name": name,
+            "meaning": meaning,
+            "lower_is_better": lower,
+            "value": measured[name],
+            "interval": measured["intervals"][name],
+            "chance": measured["baselines"][name],
+        }
+        for name, meaning, lower in HEADLINES
+    ]
+
+
+def sentence(measured: Mapping[str, Any]) -> str:
+    """The result in words."""
+    counts, folds = measured["counts"], measured["estimated_on"] == "class folds"
+    if measured["T1"] is None:
+        return "There are no pictures of unseen classes, so nothing is known of how well it names them."
+    kind = "classes kept from it for the test" if folds else "classes it never saw a picture of"
+    choices = round(1 / measured["chance"])
+    among = f"{choices} unseen class" + ("es" if choices != 1 else "")
+    text = (
+        f"Of {counts['pictures_unseen']:,} pictures from {counts['classes_unseen']} {kind}, it named "
+        f"{percent(measured['T1'])} rightly when choosing among {among}; guessing would name "
+        f"{percent(measured['chance'])}."
+    )
+    if measured["U"] is not None and counts["classes"] > choices:
+        text += f" Among all {counts['classes']} classes it named {percent(measured['U'])} rightly."
+    return text
+
+
+def thumbnail(image: Image.Image, side: int = 168) -> str:
+    """A small square JPEG of the middle of a picture, as a data URI."""
+    width, height = image.size
+    edge = min(width, height)
+    left, top = (width - edge) // 2, (height - edge) // 2
+    small = image.convert("RGB").resize(
+        (side, side), Image.Resampling.LANCZOS, (left, top, left + edge, top + edge)
+    )
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=80, optimize=True)
+    return data_uri(out.getvalue(), "image/jpeg")
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def percent(value: float | None) -> str:
+    """A share as a person reads it: no decimals, but never a 0 or 100 that is not one."""
+    if value is None:
+        return "–"
+    share = 100 * value
+    close = 0 < share < 1 or 99 < share < 100
+    return f"{share:.1f} %" if close else f"{share:.0f} %"
+
+
+def shown(value: Any) -> str:
+    """Any value of a table: three significant digits, thousands apart, a dash for nothing."""
+    if value is None or (isinstance(value, float) and value != value):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {shown(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(shown(item) for item in value)
+    return str(value)

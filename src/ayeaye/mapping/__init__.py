@@ -1,0 +1,24 @@
+"""Mappers between embeddings and class vectors, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ayeaye.errors import ParamsError
+from ayeaye.mapping.base import Mapper
+from ayeaye.mapping.drop_last import DropLast
+from ayeaye.mapping.ridge import Ridge
+
+MAPPERS: dict[str, type[Mapper]] = {mapper.name: mapper for mapper in (DropLast, Ridge)}
+
+__all__ = ["MAPPERS", "Mapper", "create"]
+
+
+def create(name: str, **settings: Any) -> Mapper:
+    """An unfitted mapper; raises ParamsError for a name or a setting that there is not."""
+    if name not in MAPPERS:
+        raise ParamsError(f"no mapper {name}: expected one of {', '.join(MAPPERS)}")
+    try:
+        return MAPPERS[name](**settings)
+    except TypeError as error:
+        raise ParamsError(str(error)) from None

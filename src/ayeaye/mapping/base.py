@@ -1,0 +1,100 @@
+"""What every mapper is: two towers that bring images and class vectors into one space."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from ayeaye.errors import ClassSpaceError, DataError
+
+Settings = dict[str, Any]
+
+
+class Mapper(ABC):
+    """Learns from images X (n, d) of seen classes and the class vectors A (C, k); a label is then the class
+    whose `map_classes` row is nearest by cosine to an image's `map_images` row.
+
+        Mapper(**settings).fit(X, y, A)      y (n,) are rows of A; only classes that occur in y are trained on
+        mapper.map_images(X)                 (n, m) float32
+        mapper.map_classes(A)                (C, m) float32, also of classes never trained on
+        type(mapper).from_state(settings, mapper.state())      the same mapper again
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, **settings: Any) -> None:
+        defaults = self.defaults()
+        unknown = sorted(set(settings) - set(defaults))
+        if unknown:
+            raise TypeError(f"{self.name} has no setting {', '.join(unknown)}; known: {', '.join(defaults)}")
+        self.settings: Settings = {**defaults, **settings}
+
+    @classmethod
+    @abstractmethod
+    def defaults(cls) -> Settings:
+        """Every setting and its usual value."""
+
+    @classmethod
+    @abstractmethod
+    def grid(cls) -> list[Settings]:
+        """The settings among which to choose on held-out seen classes, most regular first."""
+
+    @abstractmethod
+    def fit(self, X: np.ndarray, y: np.ndarray, A: np.ndarray, *, seed: int = 0, device: str = "cpu") -> Self:
+        """Raises DataError for unusable embeddings or labels, ClassSpaceError for unusable class vectors."""
+
+    @abstractmethod
+    def map_images(self, X: np.ndarray) -> np.ndarray: ...
+
+    @abstractmethod
+    def map_classes(self, A: np.ndarray) -> np.ndarray: ...
+
+    @abstractmethod
+    def state(self) -> dict[str, np.ndarray]:
+        """The fitted arrays, ready for safetensors."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, settings: Settings, state: dict[str, np.ndarray]) -> Self: ...
+
+
+def check_training(X: np.ndarray, y: np.ndarray, A: np.ndarray) -> np.ndarray:
+    """The seen classes that occur in y, ascending; raises where X, y and A cannot be trained on."""
+    check_images(X)
+    check_classes(A)
+    y = np.asarray(y)
+    if len(X) != len(y):
+        raise DataError(f"{len(X)} embeddings, but {len(y)} labels")
+    if y.dtype.kind not in "iu" or (len(y) and (y.min() < 0 or y.max() >= len(A))):
+        raise DataError(f"labels must be rows of the {len(A)} class vectors")
+    present = np.unique(y)
+    if len(present) < 2:
+        raise DataError(f"{len(present)} classes have training images: a mapper needs two or more")
+    return present
+
+
+def check_images(X: np.ndarray, width: int | None = None) -> None:
+    """Raises DataError unless X is (n, width) of finite numbers."""
+    if np.ndim(X) != 2 or (width is not None and X.shape[1] != width):
+        raise DataError(f"embeddings of shape {np.shape(X)}: expected (n, {width or 'd'})")
+    finite = np.isfinite(X).all(axis=1)
+    if not finite.all():
+        raise DataError(f"embedding {int((~finite).argmax())} of {len(X)} holds NaN or infinity: embed again")
+
+
+def check_classes(A: np.ndarray, width: int | None = None) -> None:
+    """Raises ClassSpaceError unless A is (C, width) of finite numbers."""
+    if np.ndim(A) != 2 or (width is not None and A.shape[1] != width):
+        raise ClassSpaceError(f"class vectors of shape {np.shape(A)}: expected (C, {width or 'k'})")
+    finite = np.isfinite(A).all(axis=1)
+    if not finite.all():
+        raise ClassSpaceError(
+            f"class vector {int((~finite).argmax())} holds NaN or infinity: run `ayeaye classes`"
+        )
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows at unit length; a zero row stays zero."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

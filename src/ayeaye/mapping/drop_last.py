@@ -1,0 +1,134 @@
+"""A network trained as a classifier with the class vectors as frozen last layer, which is then dropped."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, check_training, unit
+
+
+class DropLast(Mapper):
+    """f: R^d → R^k with logits τ·cos(f(x), a_c) over the seen classes, cross-entropy weighted so that every
+    class counts alike. Without its last layer f maps images among the class vectors, also of unseen classes.
+
+    f is linear, or has one hidden layer (`hidden` > 0). Only its part in the span of the seen class vectors
+    can move a logit, so only that part is trained and both towers land in that span (m ≤ min(k, seen)).
+    Inputs are unit embeddings, each dimension standardised.
+    """
+
+    name: ClassVar[str] = "drop_last"
+
+    @classmethod
+    def defaults(cls) -> Settings:
+        return {
+            "hidden": 512,
+            "weight_decay": 0.1,
+            "temperature": 10.0,
+            "dropout": 0.3,
+            "epochs": 12,
+            "rate": 1e-3,
+            "batch": 64,
+        }
+
+    @classmethod
+    def grid(cls) -> list[Settings]:
+        return [
+            {"hidden": hidden, "weight_decay": decay, "temperature": temperature}
+            for hidden in (0, 512)
+            for decay in (1.0, 0.1)
+            for temperature in (5.0, 15.0)
+        ]
+
+    def fit(self, X: np.ndarray, y: np.ndarray, A: np.ndarray, *, seed: int = 0, device: str = "cpu") -> Self:
+        present = check_training(X, y, A)
+        inputs = unit(np.asarray(X, np.float32))
+        self.centre_ = inputs.mean(axis=0)
+        self.scale_ = 1 / np.maximum(inputs.std(axis=0), 1e-6)
+        S = unit(A[present].astype(np.float64))
+        self.span_ = _span(S).astype(np.float32)  # (k, m)
+        last = (S @ self.span_).astype(np.float32)  # (C', m), frozen
+        self.layers_ = self._train(self._standardise(inputs), np.searchsorted(present, y), last, seed, device)
+        return self
+
+    def map_images(self, X: np.ndarray) -> np.ndarray:
+        check_images(X, len(self.centre_))
+        hidden = self._standardise(unit(np.asarray(X, np.float32)))
+        *first, last = self.layers_
+        for weight, bias in first:
+            hidden = np.maximum(hidden @ weight.T + bias, 0)
+        return hidden @ last[0].T + last[1]
+
+    def map_classes(self, A: np.ndarray) -> np.ndarray:
+        check_classes(A, len(self.span_))
+        return unit(A.astype(np.float32)) @ self.span_
+
+    def state(self) -> dict[str, np.ndarray]:
+        state = {"centre": self.centre_, "scale": self.scale_, "span": self.span_}
+        for number, (weight, bias) in enumerate(self.layers_):
+            state |= {f"{number}.weight": weight, f"{number}.bias": bias}
+        return state
+
+    @classmethod
+    def from_state(cls, settings: Settings, state: dict[str, np.ndarray]) -> Self:
+        mapper = cls(**settings)
+        mapper.centre_, mapper.scale_, mapper.span_ = state["centre"], state["scale"], state["span"]
+        count = sum(key.endswith(".weight") for key in state)
+        mapper.layers_ = [(state[f"{number}.weight"], state[f"{number}.bias"]) for number in range(count)]
+        return mapper
+
+    def _standardise(self, inputs: np.ndarray) -> np.ndarray:
+        # Clipped: a dimension that was all but constant in training must not drown the others later.
+        return np.clip((inputs - self.centre_) * self.scale_, -10, 10)
+
+    def _train(
+        self, inputs: np.ndarray, y: np.ndarray, last: np.ndarray, seed: int, device: str
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        import torch
+        from torch.nn import functional
+
+        torch.set_flush_denormal(True)  # denormals made training three times slower
+        X, labels, frozen = (torch.from_numpy(array).to(device) for array in (inputs, y, last))
+        weights = (len(labels) / (len(frozen) * torch.bincount(labels, minlength=len(frozen)))).to(X.dtype)
+        batches = torch.Generator().manual_seed(seed)
+        size, epochs = int(self.settings["batch"]), int(self.settings["epochs"])
+        steps = epochs * -(-len(X) // size)
+        with torch.random.fork_rng(devices=[X.device] if X.is_cuda else []):
+            torch.manual_seed(seed)
+            network = self._network(X.shape[1], frozen.shape[1]).to(device)
+            optimiser = torch.optim.AdamW(
+                network.parameters(), lr=self.settings["rate"], weight_decay=self.settings["weight_decay"]
+            )
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimiser, self.settings["rate"], total_steps=steps
+            )
+            for _ in range(epochs):
+                for batch in torch.randperm(len(X), generator=batches).to(device).split(size):
+                    outputs = functional.normalize(network(X[batch]))  # (b, m)
+                    logits = (
+                        self.settings["temperature"] * outputs @ functional.normalize(frozen).T
+                    )  # (b, C')
+                    loss = functional.cross_entropy(logits, labels[batch], weights)
+                    optimiser.zero_grad()
+                    loss.backward()
+                    optimiser.step()
+                    schedule.step()
+        linear = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
+        return [(layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()) for layer in linear]
+
+    def _network(self, width: int, outputs: int) -> Any:
+        from torch import nn
+
+        hidden, dropout = int(self.settings["hidden"]), float(self.settings["dropout"])
+        if not hidden:
+            return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, outputs))
+        return nn.Sequential(
+            nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs)
+        )
+
+
+def _span(S: np.ndarray) -> np.ndarray:
+    """(k, m) orthonormal basis of the span of the rows of S (C, k)."""
+    _, sizes, basis = np.linalg.svd(S, full_matrices=False)
+    return np.ascontiguousarray(basis[sizes > 1e-4 * sizes[0]].T)

@@ -1,0 +1,187 @@
+"""params.yaml, typed: one model per section, under the names of the stages."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ayeaye.errors import ParamsError
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Prepare(Section):
+    source: Literal["bestiary", "folder", "features"] = "bestiary"
+    path: str | None = None
+    seed: int = 0
+    test_share: Share = 0.25
+    validation_share: Share = 0.15
+    validation_classes: Share = 0.25
+    max_rejected: Share = 0.05
+    max_bytes: Count = 50_000_000
+    max_pixels: Count = 100_000_000
+    shard_bytes: Count = 128_000_000
+    remote: str = ".ayeaye/remote"
+    species: Annotated[int, Field(ge=32)] = 72
+    pictures: Annotated[int, Field(ge=4)] = 24
+
+
+class Embed(Section):
+    backbone: str = "resnet18"
+    weights: str = "train"
+    mean: float | list[float] | None = None
+    std: float | list[float] | None = None
+    size: Annotated[int, Field(ge=16, le=2048)] | None = None
+    epochs: Count = 14
+    batch: Count = 32
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+
+
+class Classes(Section):
+    source: str | list[str] = "word2vec"
+    vectors: str | dict[str, str] | None = None
+    text: Literal["auto", "names", "synonyms", "descriptions"] = "auto"
+    corpus: str | None = None
+    dimensions: Annotated[int, Field(ge=2)] = 100
+    weights: list[float] | None = None
+    seed: int = 0
+
+    @property
+    def sources(self) -> list[str]:
+        return [self.source] if isinstance(self.source, str) else list(self.source)
+
+    def vectors_of(self, source: str) -> str | None:
+        """The file of word vectors of one source, or None where they are trained."""
+        if isinstance(self.vectors, dict):
+            return self.vectors.get(source)
+        return self.vectors
+
+
+class Train(Section):
+    mapper: Literal["drop_last", "ridge"] = "ridge"
+    folds: Annotated[int, Field(ge=2)] = 4
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+
+
+class Evaluate(Section):
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    neighbours: Count = 5
+    folds: Annotated[int, Field(ge=2)] = 4
+    seed: int = 0
+
+
+class Release(Section):
+    model: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")] = "ayeaye"
+    tracking: str | None = None
+    minimum: dict[str, float] = {}
+    maximum: dict[str, float] = {}
+    epsilon: Annotated[float, Field(ge=0)] = 0.02
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class Serve(Section):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 3000
+    workers: Count = 1
+    max_bytes: Count = 20_000_000
+    max_pixels: Count = 50_000_000
+
+
+class Params(Section):
+    prepare: Prepare = Prepare()
+    embed: Embed = Embed()
+    classes: Classes = Classes()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    release: Release = Release()
+    serve: Serve = Serve()
+
+    def digest(self) -> str:
+        """SHA-256 of every value, independent of order and comments."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load(path: Path) -> Params:
+    """Read and check a params.yaml; raises ParamsError with every fault in it at once."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        raw = YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is not there: make a workspace with `ayeaye init DIR`") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        where = str(getattr(error, "problem_mark", "") or "").strip().removeprefix("in ")
+        raise ParamsError(f"{path} is not valid YAML ({where or error}): mend it or restore it with git") from None
+    return parse(raw, str(path))
+
+
+def parse(raw: Any, origin: str) -> Params:
+    """Check a mapping of sections; `origin` is named in the error."""
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{origin} holds no sections: expected {', '.join(Params.model_fields)}")
+    # An empty section (`train:`) is an empty mapping to a person, None to YAML.
+    raw = {key: {} if value is None else value for key, value in raw.items()}
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        faults = [_fault(item) for item in error.errors()]
+        raise ParamsError(f"{origin}: " + "; ".join(faults)) from None
+
+
+def assign(path: Path, settings: list[str]) -> Params:
+    """Set `section.key=value` items in a params.yaml, keeping its comments; checked before it is written."""
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    from ayeaye.files import write_atomic
+
+    load(path)
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    document = yaml.load(path)
+    for setting in settings:
+        dotted, equals, value = setting.partition("=")
+        keys = dotted.strip().split(".")
+        if not equals or len(keys) < 2:
+            raise ParamsError(f"--set {setting}: expected section.key=value, such as prepare.source=folder")
+        node = document
+        for key in keys[:-1]:
+            if node.get(key) is None:
+                node[key] = {}
+            node = node[key]
+        node[keys[-1]] = YAML(typ="safe").load(value) if value else None
+    text = StringIO()
+    yaml.dump(document, text)
+    params = parse(YAML(typ="safe").load(text.getvalue()), "--set")
+    write_atomic(path, text.getvalue().encode())
+    return params
+
+
+def _fault(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        *parents, key = item["loc"]
+        model: Any = Params
+        for part in parents:
+            model = model.model_fields[part].annotation
+        near = difflib.get_close_matches(str(key), list(model.model_fields), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(model.model_fields)}"
+        return f"unknown parameter {where}; {hint}"
+    value = json.dumps(item["input"], default=str)
+    return f"{where} is {value[:80]}: {item['msg'][:1].lower()}{item['msg'][1:]}"

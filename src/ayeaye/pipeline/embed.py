@@ -1,0 +1,151 @@
+"""The stage `embed`: every picture of the dataset through the backbone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ayeaye.data import checks
+from ayeaye.data.decode import Limits, decode
+from ayeaye.data.table import Dataset
+from ayeaye.embedding import backbones, training
+from ayeaye.embedding.backbones import Backbone
+from ayeaye.embedding.shards import embed_dataset, gather
+from ayeaye.files import digest_folder
+from ayeaye.pipeline.progress import Progress
+from ayeaye.workspace import Workspace
+
+TRAINED_SIZE = 64  # side of the input of a backbone trained here, where embed.size does not say
+
+
+def embed(workspace: Workspace, progress: Progress) -> dict[str, object]:
+    """Embed the dataset under the backbone of params.yaml; only what the cache lacks is computed."""
+    dataset = Dataset.load(workspace.dataset)
+    backbone = None if dataset.kind == "features" else backbone_of(workspace, dataset, progress)
+    folder = workspace.embeddings
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "backbone.json").unlink(missing_ok=True)
+    anew = embed_under(workspace, dataset, backbone, folder, progress)
+    X = gather(dataset, folder)
+    checks.check_embeddings(
+        dataset.manifest["id"].tolist(), dataset.manifest["label"].tolist(), X, len(dataset.manifest), workspace.checks
+    )
+    if backbone:
+        backbone.save(folder)
+    return {
+        "pictures": len(X),
+        "embedded": anew,
+        "width": int(X.shape[1]),
+        "backbone": backbone.origin if backbone else "features as given",
+    }
+
+
+def embed_under(
+    workspace: Workspace, dataset: Dataset, backbone: Backbone | None, folder: Path, progress: Progress
+) -> int:
+    """Embeddings of the dataset under any backbone, also an earlier champion's, through the same cache."""
+    chosen = workspace.params
+    key = backbone.digest[:16] if backbone else f"features-{dataset.about.get('dtype')}"
+    with progress.task("embedding", len(dataset.manifest)) as advance:
+        return embed_dataset(
+            dataset,
+            backbone,
+            workspace.state / "embeddings" / key,
+            folder,
+            batch=chosen.embed.batch,
+            limits=Limits(chosen.prepare.max_bytes, chosen.prepare.max_pixels),
+            progress=advance,
+        )
+
+
+def backbone_of(workspace: Workspace, dataset: Dataset, progress: Progress) -> Backbone:
+    """The backbone of params.yaml, trained first where `embed.weights` is `train`."""
+    chosen = workspace.params.embed
+    device = backbones.device_of(chosen.device)
+    if chosen.weights == "train":
+        return _trained(workspace, dataset, device, progress)
+    return backbones.pretrained(
+        chosen.backbone,
+        chosen.weights,
+        mean=chosen.mean,
+        std=chosen.std,
+        size=chosen.size,
+        device=device,
+        resolve=workspace.resolve,
+    )
+
+
+def _trained(workspace: Workspace, dataset: Dataset, device: str, progress: Progress) -> Backbone:
+    """A backbone trained on the training pictures of the seen classes, without the pretend-unseen ones.
+
+    Kept under a digest of all that it depends on, so that an interrupted run does not train it again.
+    """
+    chosen = workspace.params.embed
+    classes = dataset.classes
+    shown = classes.frame["name"][classes.seen & ~classes.pretend_unseen]
+    rows = dataset.manifest[dataset.manifest["label"].isin(set(shown)) & (dataset.manifest["split"] == "train")]
+    recipe = [
+        chosen.model_dump(exclude={"batch", "device"}),
+        digest_folder(Path(training.__file__).parent, "*.py"),
+        sorted(zip(rows["id"], rows["label"], strict=True)),
+    ]
+    key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+    cached = workspace.state / "backbones" / key
+    if (cached / "backbone.json").is_file():
+        return backbones.load(cached, device)
+
+    base = backbones.default_transform(chosen.backbone)
+    transform = backbones.adjust(base, chosen.mean, chosen.std, chosen.size or TRAINED_SIZE)
+    images = _pictures(workspace, dataset, rows["id"].tolist(), transform, progress)
+    labels = sorted(set(rows["label"]))
+    y = np.array([labels.index(label) for label in rows["label"]])
+    network = _untrained(chosen.backbone, len(labels), chosen.seed)
+    with progress.task("training the backbone", chosen.epochs) as advance:
+        training.train_backbone(
+            network,
+            images,
+            y,
+            chosen.epochs,
+            seed=chosen.seed,
+            device=device,
+            mean=transform.mean,
+            std=transform.std,
+            progress=lambda done, total: advance(1),
+        )
+    origin = f"trained here on {len(rows)} pictures of {len(labels)} seen classes"
+    backbone = backbones.assemble(chosen.backbone, origin, network, transform, device, tuple(labels))
+    backbone.save(cached)
+    return backbone
+
+
+def _untrained(name: str, classes: int, seed: int):  # type: ignore[no-untyped-def]
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return backbones.build(name, classes)
+
+
+def _pictures(
+    workspace: Workspace, dataset: Dataset, ids: list[str], transform: backbones.Transform, progress: Progress
+) -> np.ndarray:
+    """(n, 3, s, s) uint8, at the network's input size, in the order of `ids`."""
+    from dataclasses import replace
+
+    limits = Limits(workspace.params.prepare.max_bytes, workspace.params.prepare.max_pixels)
+    # Identity normalisation: training augments in 0–255 and normalises itself.
+    preset = replace(transform, mean=(0.0,) * 3, std=(1.0,) * 3).preset()
+    place = {id: row for row, id in enumerate(ids)}
+    side = transform.crop
+    images = np.zeros((len(ids), 3, side, side), np.uint8)
+    with progress.task("reading pictures", len(ids)) as advance:
+        for shard in dataset.shards():
+            for id, content in dataset.pictures(shard):
+                if id in place:
+                    picture = preset(decode(content, limits, target=transform.resize))
+                    images[place[id]] = (picture * 255).round().byte().numpy()
+                    advance(1)
+    return images

@@ -1,0 +1,301 @@
+"""The stage `evaluate`: figures, predictions, plots and the report.
+
+Where unseen classes have photographs, these are the test. Where they have none, the normal case in
+production, seen classes stand in for them fold by fold: settings and offset are chosen and the mapper is
+fitted without the fold, so that nothing about its classes was known.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ayeaye.classifier import Classifier
+from ayeaye.classspace import quality
+from ayeaye.data.decode import Limits, decode
+from ayeaye.data.table import Dataset
+from ayeaye.embedding import backbones
+from ayeaye.errors import DataError, PictureError
+from ayeaye.evaluation import metrics, plots, report
+from ayeaye.evaluation.metrics import Fold
+from ayeaye.files import replacing, write_atomic
+from ayeaye.labelling import calibration
+from ayeaye.mapping import create
+from ayeaye.params import Evaluate
+from ayeaye.pipeline import examples, selection
+from ayeaye.pipeline.examples import Examples
+from ayeaye.pipeline.progress import Progress
+from ayeaye.workspace import Workspace
+
+HEADLINE = ("T1", "U", "S", "H", "AUSUC", "seen_bias")
+GALLERY = 12  # pictures of right and of wrong answers each
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Folds with the rows they scored: `rows[i]` (n_i,) are row numbers of the examples in fold i.
+
+    `columns` are the classes, by their number, that the columns of every fold stand for.
+    """
+
+    folds: list[Fold]
+    rows: list[np.ndarray]
+    columns: np.ndarray
+    temperature: float
+    on: str
+
+
+def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
+    """Measure the bundle, write metrics, predictions, plots and the report; returns the headline."""
+    chosen = workspace.params.evaluate
+    data = examples.load(workspace)
+    classifier = Classifier.load(workspace.classifier)
+    if data.unseen_pictures:
+        measured = on_unseen(data, classifier)
+        figures = metrics.measure(
+            *measured.folds[0], k=chosen.neighbours, resamples=chosen.bootstrap, seed=chosen.seed
+        )
+    else:
+        with progress.done_of("measuring on class folds") as advance:
+            measured = on_folds(workspace, data, chosen, advance)
+        figures = metrics.measure_folds(
+            measured.folds, k=chosen.neighbours, resamples=chosen.bootstrap, seed=chosen.seed
+        )
+    figures["class_space"] = class_space_quality(data, chosen.seed)
+    names = [data.names[c] for c in measured.columns]
+    answers = predictions(data, measured, names)
+    figures["reliability"] = metrics.reliability(answers["confidence"].to_numpy(), answers["right"].to_numpy())
+
+    _write(workspace, data, classifier, measured, figures, answers, names)
+    return {**{name: figures[name] for name in HEADLINE}, "estimated_on": figures["estimated_on"]}
+
+
+def on_unseen(data: Examples, classifier: Classifier) -> Measured:
+    """The bundle itself on held-out pictures of seen classes and all pictures of unseen ones."""
+    rows = np.flatnonzero(data.rows("test_seen", "test_unseen"))
+    scores = classifier.raw_scores(data.X[rows])
+    fold = Fold(scores, data.y[rows], data.seen, classifier.gamma)
+    return Measured([fold], [rows], np.arange(len(data.names)), classifier.temperature, "unseen classes")
+
+
+def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: Any = None) -> Measured:
+    """Each fold of pretend-unseen classes, scored by a mapper chosen and fitted without it."""
+    training = workspace.params.train
+    device = backbones.device_of(training.device)
+    outer = selection.class_folds(data.pool, chosen.folds)
+    columns = np.flatnonzero(data.seen)
+    folds, rows, temperatures = [], [], []
+    for number, fold in enumerate(outer):
+        known = data.seen & ~fold
+        pool = data.pool & ~fold
+        inner = selection.class_folds(pool, training.folds)
+        choice = selection.select(training.mapper, data, inner, known=known, seed=training.seed, device=device)
+        scored = selection.score_fold(
+            create(choice.mapper, **choice.settings),
+            data,
+            fold,
+            data.seen,
+            training.seed,
+            device,
+            pretend=("train", "validation", "test_seen"),
+            held_out=("test_seen",),
+        )
+        folds.append(scored._replace(gamma=choice.gamma))
+        rows.append(selection.scored_rows(data, fold, data.seen, ("train", "validation", "test_seen"), ("test_seen",)))
+        temperatures.append(choice.temperature)
+        if progress:
+            progress(number + 1, len(outer))
+    return Measured(folds, rows, columns, float(np.median(temperatures)), "class folds")
+
+
+def class_space_quality(data: Examples, seed: int) -> dict[str, Any]:
+    """How well the class space agrees with the mean training pictures of the seen classes."""
+    train = data.rows("train")
+    present = [c for c in np.flatnonzero(data.seen) if (train & (data.y == c)).any()]
+    if len(present) < 4:
+        return {"classes": len(present), "rho": None, "p": None}
+    visual = np.stack([data.X[train & (data.y == c)].mean(axis=0) for c in present])
+    # Centred, as an embedding's common part says nothing of its class.
+    visual = visual - visual.mean(axis=0)
+    vectors = data.A[present]
+    return {
+        "classes": len(present),
+        **quality.spearman(vectors, visual, seed=seed),
+        "neighbour_overlap": quality.neighbour_overlap(vectors, visual),
+        "leave_one_out_rank": quality.leave_one_out_rank(vectors, visual),
+    }
+
+
+def predictions(data: Examples, measured: Measured, names: list[str]) -> pd.DataFrame:
+    """One row per scored picture and fold: id, label, side, answers among all and among unseen classes."""
+    parts = []
+    for number, (fold, rows) in enumerate(zip(measured.folds, measured.rows, strict=True)):
+        stacked = calibration.stack(fold.scores, fold.seen, fold.gamma)
+        best = stacked.argmax(axis=1)
+        among = np.where(fold.seen, -np.inf, fold.scores).argmax(axis=1)
+        confidence = calibration.probabilities(stacked, measured.temperature)
+        named = np.array(names)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "id": data.ids[rows],
+                    "fold": number,
+                    "label": named[fold.y],
+                    "unseen": ~fold.seen[fold.y],
+                    "answer": named[best],
+                    "among_unseen": named[among],
+                    "confidence": confidence[np.arange(len(rows)), best].astype(float),
+                    "right": best == fold.y,
+                    "right_among_unseen": (among == fold.y) & ~fold.seen[fold.y],
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _write(
+    workspace: Workspace,
+    data: Examples,
+    classifier: Classifier,
+    measured: Measured,
+    figures: dict[str, Any],
+    answers: pd.DataFrame,
+    names: list[str],
+) -> None:
+    reports = workspace.reports
+    seen = data.seen[measured.columns]
+    # In folds every column is a seen class; for the pictures, those that once stood in are the unseen ones.
+    stood_in = seen if measured.on == "unseen classes" else ~np.any([~fold.seen for fold in measured.folds], axis=0)
+    confused = _confusion(measured, stood_in)
+    drawn = plots.draw(
+        figures,
+        names,
+        stood_in,
+        vectors=data.A[measured.columns],
+        confused=confused,
+        reliable=figures["reliability"],
+    )
+    shutil.rmtree(reports / "plots", ignore_errors=True)
+    for name, content in drawn.items():
+        write_atomic(reports / "plots" / f"{name}.png", content)
+    with replacing(reports / "predictions.parquet") as part:
+        answers.to_parquet(part, index=False)
+    dataset = Dataset.load(workspace.dataset)
+    page = report.Page(
+        measured=figures,
+        names=names,
+        about=_about(workspace, dataset, classifier, measured),
+        warnings=_warnings(figures, data),
+        quality=[_flat(figures["class_space"])],
+        selection=_selection(classifier),
+        data=_data(dataset),
+        examples=_gallery(workspace, dataset, answers),
+        plots=drawn,
+    )
+    write_atomic(reports / "index.html", report.render(page).encode())
+    content = {**figures, "names": names}
+    write_atomic(reports / "metrics.json", json.dumps(content, indent=1, allow_nan=False).encode())
+
+
+def _confusion(measured: Measured, seen: np.ndarray) -> tuple[list[int], np.ndarray] | None:
+    classes = np.flatnonzero(~seen).tolist()
+    return (classes, metrics.confusion(measured.folds, classes)) if classes else None
+
+
+def _about(workspace: Workspace, dataset: Dataset, classifier: Classifier, measured: Measured) -> dict[str, Any]:
+    backbone = classifier.backbone
+    return {
+        "measured on": (
+            "held-out pictures of seen classes and all pictures of unseen classes"
+            if measured.on == "unseen classes"
+            else f"{len(measured.folds)} class folds: seen classes stand in for unseen ones, which have no pictures"
+        ),
+        "backbone": f"{backbone.name}, {backbone.origin}" if backbone else "features as given",
+        "class space": ", ".join(workspace.params.classes.sources),
+        "mapper": f"{classifier.mapper.name} {classifier.mapper.settings}",
+        "seen offset γ": round(classifier.gamma, 4),
+        "temperature": round(classifier.temperature, 4),
+        "dataset": dataset.digest()[:12],
+    }
+
+
+def _warnings(figures: dict[str, Any], data: Examples) -> list[str]:
+    found = []
+    if figures["estimated_on"] == "class folds":
+        found.append(
+            "No unseen class has photographs. T1, U, S, H and seen bias are estimated on class folds: seen classes "
+            "that were used neither to fit nor to choose settings stand in for unseen ones."
+        )
+    p = figures["class_space"]["p"]
+    if p is not None and p > 0.05:
+        found.append(
+            f"Class vectors and pictures do not agree (permutation p = {p:.3f}): are the descriptions right?"
+        )
+    return found
+
+
+def _selection(classifier: Classifier) -> list[dict[str, Any]]:
+    ranking = (classifier.about or {}).get("selection", [])
+    return [
+        {
+            "mapper": row["mapper"],
+            **row["settings"],
+            **{name: row[name] for name in ("T1", "H", "AUSUC", "AUSUC_spread")},
+            "chosen": place == 0,
+        }
+        for place, row in enumerate(ranking[:20])
+    ]
+
+
+def _data(dataset: Dataset) -> list[dict[str, Any]]:
+    seen = dict(zip(dataset.classes.names, dataset.classes.seen, strict=True))
+    rows = []
+    for split, part in dataset.manifest.groupby("split", sort=True):
+        rows.append({"split": split, "pictures": len(part), "classes": part["label"].nunique()})
+    rows.append({"split": "all classes", "pictures": len(dataset.manifest), "classes": len(seen)})
+    return rows
+
+
+def _gallery(workspace: Workspace, dataset: Dataset, answers: pd.DataFrame) -> list[report.Example]:
+    """Pictures of unseen classes: the surest right answers and the surest wrong ones, one a class first."""
+    found = []
+    for right in (True, False):
+        part = answers[answers["unseen"] & (answers["right"] == right)].sort_values("confidence", ascending=False)
+        turn = part.groupby("label").cumcount()
+        for row in part.assign(turn=turn).sort_values(["turn", "confidence"], ascending=[True, False])[:GALLERY].itertuples():
+            found.append(
+                report.Example(
+                    truth=str(row.label),
+                    answer=str(row.answer),
+                    right=right,
+                    unseen=True,
+                    picture=_thumbnail(workspace, dataset, str(row.id)),
+                    confidence=float(row.confidence),  # type: ignore[arg-type]
+                )
+            )
+    return found
+
+
+def _thumbnail(workspace: Workspace, dataset: Dataset, id: str) -> str | None:
+    if dataset.kind == "features":
+        return None
+    chosen = workspace.params.prepare
+    try:
+        return report.thumbnail(decode(dataset.picture(id), Limits(chosen.max_bytes, chosen.max_pixels), target=168))
+    except (PictureError, DataError):
+        return None
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key} ")
+        else:
+            flat[f"{prefix}{key}".replace("_", " ")] = value
+    return flat

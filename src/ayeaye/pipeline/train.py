@@ -1,0 +1,45 @@
+"""The stage `train`: settings chosen on pretend-unseen classes, a mapper fitted on all seen ones, the bundle."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+
+from ayeaye.classifier import Classifier
+from ayeaye.classspace.space import ClassSpace
+from ayeaye.embedding import backbones
+from ayeaye.pipeline import examples, selection
+from ayeaye.pipeline.progress import Progress
+from ayeaye.workspace import Workspace
+
+
+def train(workspace: Workspace, progress: Progress) -> dict[str, object]:
+    """Choose, fit and write the bundle; returns its digest and what was chosen."""
+    chosen = workspace.params.train
+    data = examples.load(workspace)
+    device = backbones.device_of(chosen.device)
+    folds = selection.class_folds(data.pool, chosen.folds)
+    with progress.done_of("choosing settings") as report:
+        choice = selection.select(
+            chosen.mapper, data, folds, seed=chosen.seed, device=device, progress=report
+        )
+    mapper = choice.fit(data, data.rows("train") & data.seen[data.y], seed=chosen.seed, device=device)
+
+    has_backbone = (workspace.embeddings / "backbone.json").is_file()
+    classifier = Classifier(
+        space=ClassSpace.load(workspace.class_space),
+        seen=data.seen,
+        mapper=mapper,
+        gamma=choice.gamma,
+        temperature=choice.temperature,
+        backbone=backbones.load(workspace.embeddings) if has_backbone else None,
+        about={
+            "selection": choice.ranking,
+            "folds": [np.flatnonzero(fold).tolist() for fold in folds],
+        },
+    )
+    # Nothing of an earlier bundle may stay beside this one, as it would be part of the digest.
+    shutil.rmtree(workspace.classifier, ignore_errors=True)
+    digest = classifier.save(workspace.classifier)
+    return {"bundle": digest, "mapper": choice.mapper, "settings": choice.settings, "gamma": choice.gamma}

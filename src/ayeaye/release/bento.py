@@ -1,0 +1,497 @@
+"""Bentos: packed from a staging folder, tried with real requests, served.
+
+    bentos/                     BENTOML_HOME of the workspace
+      bentos/<name>/<version>/  finished ones only: each appears by one rename
+      .staging/                 what is being built; what a killed build left is removed by the next
+      .run/                     homes of running services, so that none clears another's metrics
+
+The bundle lies inside the Bento, beside the program: one folder holds all that serves, and `bentoml export`
+takes it whole. A Bento's version carries a digest of everything that goes into it (`v3-1a2b3c4d`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+import ayeaye
+from ayeaye.errors import ReleaseError, TrialFailed
+from ayeaye.files import digest_file, sync_folder, write_atomic
+from ayeaye.params import Serve
+
+TOLERANCE = 1e-4
+_BUILD_SECONDS, _READY_SECONDS, _STOP_SECONDS, _ANSWER_SECONDS = 300, 120, 15, 60
+_BROKEN = b"\xff\xd8\xff\xe0 this is not a picture"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What goes into a Bento; `template` is a bentofile.yaml, `metrics` the headline for GET /model."""
+
+    name: str
+    version: int
+    bundle: Path
+    bundle_digest: str
+    template: Path
+    serve: Serve = field(default_factory=Serve)
+    data_digest: str | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """serve.json, beside the bundle in the Bento."""
+        return {
+            "version": self.version,
+            "data_digest": self.data_digest,
+            "metrics": dict(self.metrics),
+            "max_bytes": self.serve.max_bytes,
+            "max_pixels": self.serve.max_pixels,
+        }
+
+    def tag(self) -> str:
+        """`name:v<version>-<digest8>`; the same whenever the same would be packed."""
+        parts = [self.settings, self.bundle_digest, _code_digest(), _bentofile(self), sys.version_info[:2]]
+        text = json.dumps(parts, sort_keys=True, default=str)
+        return f"{self.name.lower()}:v{self.version}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A request whose answer is known: what `Classifier.classify` gave offline, or None for a 4xx."""
+
+    name: str
+    content: bytes
+    expected: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A Bento that answered as it should. Latencies are of one request at a time, in milliseconds."""
+
+    tag: str
+    latency_ms: float
+    latency_p95_ms: float
+    ready_seconds: float
+    requests: int
+    refused: int
+    largest_difference: float
+
+
+def folder_of(tag: str, home: Path) -> Path:
+    """Where a Bento lies in the store of `home`, finished or not there at all."""
+    name, colon, version = tag.partition(":")
+    if not colon or not name or not version or "/" in tag or ".." in tag:
+        raise ReleaseError(f"{tag!r} is not the tag of a Bento: expected name:version")
+    return home.resolve() / "bentos" / name / version
+
+
+def exists(tag: str, home: Path) -> bool:
+    return (folder_of(tag, home) / "bento.yaml").is_file()
+
+
+# Building
+
+
+def build(recipe: Recipe, home: Path) -> str:
+    """Pack a Bento into the store of `home`, if it is not there, and return its tag.
+
+    Raises ReleaseError with BentoML's own reason. Killed at any moment, it leaves no half Bento behind.
+    """
+    home = home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    tag = recipe.tag()
+    final = folder_of(tag, home)
+    with FileLock(home / "build.lock"):
+        # Only the holder of the lock stages: whatever lies there now belongs to a build that was killed.
+        shutil.rmtree(home / ".staging", ignore_errors=True)
+        if exists(tag, home):
+            return tag
+        try:
+            (home / ".staging").mkdir()
+            staging = Path(tempfile.mkdtemp(dir=home / ".staging"))
+            _stage(recipe, staging / "context")
+            _pack(tag, staging)
+            built = folder_of(tag, staging / "home")
+            _check_packed(tag, built)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(final, ignore_errors=True)
+            built.rename(final)
+            sync_folder(final.parent)
+            write_atomic(final.parent / "latest", final.name.encode())
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ReleaseError(f"the Bento {tag} cannot be built: {error}") from error
+        finally:
+            shutil.rmtree(home / ".staging", ignore_errors=True)
+    return tag
+
+
+def _stage(recipe: Recipe, context: Path) -> None:
+    from ruamel.yaml import YAML
+
+    context.mkdir(parents=True)
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(Path(ayeaye.__file__).parent, context / "ayeaye", ignore=ignored)
+    shutil.copytree(recipe.bundle, context / "bundle")
+    (context / "serve.json").write_text(json.dumps(recipe.settings, indent=1, default=str))
+    with (context / "bentofile.yaml").open("w") as file:
+        YAML(typ="safe").dump(_bentofile(recipe), file)
+
+
+def _bentofile(recipe: Recipe) -> dict[str, Any]:
+    """The template with labels, name, and packages pinned to what is installed."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        content = YAML(typ="safe").load(recipe.template)
+    except (OSError, YAMLError) as error:
+        raise ReleaseError(f"{recipe.template} cannot be read ({error}): restore it with git") from None
+    if not isinstance(content, dict) or "service" not in content:
+        raise ReleaseError(f"{recipe.template} names no service: restore it with git")
+    labels = {
+        **(content.get("labels") or {}),
+        "bundle_digest": recipe.bundle_digest,
+        "model_version": str(recipe.version),
+    }
+    python = dict(content.get("python") or {})
+    python["packages"] = [_pinned(package) for package in python.get("packages") or ()]
+    return {**content, "name": recipe.name.lower(), "labels": labels, "python": python}
+
+
+def _pinned(package: str) -> str:
+    try:
+        # A local suffix such as +cpu is not on the registry.
+        return f"{package}=={metadata.version(package).partition('+')[0]}"
+    except metadata.PackageNotFoundError:
+        return package
+
+
+def _code_digest() -> str:
+    """Of every file of this package that a Bento takes along."""
+    package = Path(ayeaye.__file__).parent
+    files = (
+        path for path in sorted(package.rglob("*")) if path.is_file() and "__pycache__" not in path.parts
+    )
+    return hashlib.sha256(
+        "".join(f"{path.relative_to(package)} {digest_file(path)}\n" for path in files).encode()
+    ).hexdigest()
+
+
+def _pack(tag: str, staging: Path) -> None:
+    home = staging / "home"
+    home.mkdir()
+    guard = _guard(staging / "guard")
+    command = [sys.executable, "-m", "bentoml", "build", "context"]
+    # Named, since BentoML looks for none in folders with a dot.
+    command += ["--bentofile", "context/bentofile.yaml", "--version", tag.partition(":")[2]]
+    done = subprocess.run(
+        command,
+        cwd=staging,
+        env=_environment(home) | guard,
+        capture_output=True,
+        text=True,
+        timeout=_BUILD_SECONDS,
+    )
+    if done.returncode:
+        raise ReleaseError(f"the Bento {tag} cannot be built: {_last_line(done.stderr or done.stdout)}")
+
+
+def _check_packed(tag: str, built: Path) -> None:
+    """BentoML reports success also when it packed nothing."""
+    for name in ("bento.yaml", "src/ayeaye/service/service.py", "src/bundle/bundle.json", "src/serve.json"):
+        if not (built / name).is_file():
+            raise ReleaseError(f"the Bento {tag} was built without {name}: mend `include` in bentofile.yaml")
+
+
+# Trying
+
+
+def trial(
+    tag: str,
+    golden: Sequence[Golden],
+    home: Path,
+    *,
+    bundle_digest: str | None = None,
+    repeats: int = 20,
+    say: Callable[[str], None] = lambda text: None,
+) -> Trial:
+    """Start a Bento where the checkout cannot be imported, and compare its answers with the known ones.
+
+    A broken file is always sent too. Raises TrialFailed when the service does not start, is not the one that
+    was asked for, runs code from outside the Bento, or answers otherwise than `golden` says.
+    """
+    import httpx
+
+    started = time.monotonic()
+    with (
+        _running(tag, home) as server,
+        httpx.Client(base_url=server.url, timeout=_ANSWER_SECONDS, trust_env=False) as client,
+    ):
+        server.wait_until_ready(client)
+        ready = time.monotonic() - started
+        say(f"{tag} is ready after {ready:.1f} s")
+        try:
+            _check_identity(tag, client, bundle_digest)
+            requests = [*golden, Golden("a broken file", _BROKEN, None)]
+            differences = [_check_answer(tag, client, request) for request in requests]
+            latencies = _measure(client, golden, repeats)
+        except httpx.HTTPError as error:
+            raise TrialFailed(
+                f"{tag} stopped answering ({error or type(error).__name__}){server.said()}"
+            ) from None
+    return Trial(
+        tag=tag,
+        latency_ms=_quantile(latencies, 0.5),
+        latency_p95_ms=_quantile(latencies, 0.95),
+        ready_seconds=ready,
+        requests=len(requests),
+        refused=sum(request.expected is None for request in requests),
+        largest_difference=max(differences),
+    )
+
+
+def _check_identity(tag: str, client: Any, bundle_digest: str | None) -> None:
+    about = client.get("/model").json()
+    if about.get("code") != "bento":
+        raise TrialFailed(f"{tag} runs ayeaye from outside the Bento: mend `include` in bentofile.yaml")
+    if about.get("bento") != tag:
+        raise TrialFailed(f"asked for {tag}, but {about.get('bento')} answers: is the port taken?")
+    if bundle_digest and about.get("bundle_digest") != bundle_digest:
+        raise TrialFailed(f"{tag} serves bundle {about.get('bundle_digest')}, expected {bundle_digest}")
+
+
+def _check_answer(tag: str, client: Any, request: Golden) -> float:
+    """The largest difference of a score; raises TrialFailed where the answer is another one."""
+    response = client.post("/classify", files={"image": ("golden", request.content)})
+    if request.expected is None:
+        if not 400 <= response.status_code < 500:
+            raise TrialFailed(f"{tag} answered {request.name} with {response.status_code}, expected a 4xx")
+        return 0.0
+    if response.status_code != 200:
+        raise TrialFailed(f"{tag} answered {request.name} with {response.status_code}: {response.text[:200]}")
+    return _compare(tag, request.name, response.json(), request.expected)
+
+
+def _compare(tag: str, name: str, answer: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
+    offline = {each["label"]: float(each["score"]) for each in expected["alternatives"]}
+    served = {each["label"]: float(each["score"]) for each in answer["alternatives"]}
+    if answer["label"] != expected["label"]:
+        # Two classes closer than the tolerance may change places.
+        ahead = offline[expected["label"]] - offline.get(answer["label"], -math.inf)
+        if not ahead <= 2 * TOLERANCE:
+            raise TrialFailed(f"{tag} labels {name} {answer['label']}, offline it is {expected['label']}")
+    common = offline.keys() & served.keys()
+    difference = max((abs(offline[label] - served[label]) for label in common), default=math.inf)
+    if not difference <= TOLERANCE:
+        raise TrialFailed(f"{tag}: scores of {name} differ by {difference:.2g} from the offline ones")
+    return difference
+
+
+def _measure(client: Any, golden: Sequence[Golden], repeats: int) -> list[float]:
+    """Milliseconds of single requests, one after the other, after the first ones warmed it up."""
+    sound = [request for request in golden if request.expected is not None]
+    if not sound:
+        raise TrialFailed("no golden request has an answer: give pictures with their offline answers")
+    latencies = []
+    for turn in range(max(repeats, len(sound))):
+        files = {"image": ("golden", sound[turn % len(sound)].content)}
+        before = time.perf_counter()
+        client.post("/classify", files=files).raise_for_status()
+        latencies.append((time.perf_counter() - before) * 1000)
+    return latencies
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    ranked = sorted(values)
+    return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
+
+
+class _Server:
+    """A running `bentoml serve` and what it printed."""
+
+    def __init__(self, tag: str, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+        self.tag, self.process, self.url, self.log = tag, process, url, log
+
+    def wait_until_ready(self, client: Any) -> None:
+        import httpx
+
+        until = time.monotonic() + _READY_SECONDS
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                raise TrialFailed(f"{self.tag} does not start{self.said()}")
+            try:
+                if client.get("/readyz", timeout=5).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            # A worker that dies at its start is started again for ever.
+            if b"Application startup failed" in self.log.read_bytes():
+                raise TrialFailed(f"{self.tag} does not start{self.said()}")
+            time.sleep(0.05)
+        raise TrialFailed(f"{self.tag} is not ready after {_READY_SECONDS} s{self.said()}")
+
+    def said(self) -> str:
+        text = self.log.read_text(errors="replace")
+        return f": {_last_line(text)}" if text.strip() else ""
+
+    def stop(self) -> None:
+        """Stop it and every process it started: they are a session of their own."""
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(_STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextmanager
+def _running(tag: str, home: Path) -> Iterator[_Server]:
+    if not exists(tag, home):
+        raise ReleaseError(f"{tag} is not in {home}: build it with `ayeaye promote`")
+    with tempfile.TemporaryDirectory(prefix="ayeaye-trial-") as name:
+        empty = Path(name)
+        for part in ("home", "work"):
+            (empty / part).mkdir()
+        guard = _guard(empty / "guard")
+        port = free_port()
+        log = empty / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                _serve_command(folder_of(tag, home), "127.0.0.1", port),
+                cwd=empty / "work",
+                env=_environment(empty / "home") | guard,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        server = _Server(tag, process, f"http://127.0.0.1:{port}", log)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _guard(folder: Path) -> dict[str, str]:
+    """The environment in which a process dies with this one and finds ayeaye only in the Bento."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(_GUARD)
+    return {
+        "PYTHONPATH": str(folder),
+        "AYEAYE_GUARD_PARENT": str(os.getpid()),
+        "AYEAYE_GUARD_HIDDEN": str(Path(ayeaye.__file__).resolve().parents[1]),
+    }
+
+
+# Runs at the start of every interpreter, also of the workers.
+_GUARD = '''\
+"""Dies with its parent, and finds ayeaye nowhere but in the Bento."""
+
+import ctypes
+import importlib.machinery
+import os
+import signal
+import sys
+
+_parent = int(os.environ.get("AYEAYE_GUARD_PARENT", "0"))
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+if os.getppid() == 1 and _parent != 1:
+    os._exit(1)
+_hidden = set(filter(None, os.environ.get("AYEAYE_GUARD_HIDDEN", "").split(os.pathsep)))
+
+
+class _Outside:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if path is not None or name not in ("ayeaye", "flows"):
+            return None
+        places = [place for place in sys.path if os.path.realpath(place or ".") not in _hidden]
+        spec = importlib.machinery.PathFinder.find_spec(name, places)
+        if spec is None:
+            raise ModuleNotFoundError(f"{name} is not in the Bento", name=name)
+        return spec
+
+
+sys.meta_path.insert(0, _Outside)
+'''
+
+
+# Serving
+
+
+def serve(tag: str, home: Path, settings: Serve) -> None:
+    """Become the server of a Bento: this process is replaced and does not return."""
+    folder = folder_of(tag, home)
+    if not exists(tag, home):
+        raise ReleaseError(f"{tag} is not in {home}: build it with `ayeaye promote`")
+    host, port = _address(settings.host), settings.port or free_port()
+    _check_free(settings.host, host, port)
+    run = home.resolve() / ".run" / str(port)
+    run.mkdir(parents=True, exist_ok=True)
+    environment = _environment(run) | {"AYEAYE_WORKERS": str(settings.workers)}
+    os.chdir(run)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    command = _serve_command(folder, host, port)
+    os.execve(command[0], command, environment)  # noqa: S606
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _address(host: str) -> str:
+    """BentoML wants a number where a person gives a name."""
+    try:
+        return str(socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0])
+    except OSError:
+        raise ReleaseError(
+            f"serve.host {host} has no address: use 127.0.0.1, or 0.0.0.0 for every one"
+        ) from None
+
+
+def _check_free(name: str, host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ReleaseError(
+                f"{name}:{port} cannot be listened on ({error.strerror}): stop what does, or use --port"
+            ) from None
+
+
+def _serve_command(folder: Path, host: str, port: int) -> list[str]:
+    return [sys.executable, "-m", "bentoml", "serve", str(folder), "--host", host, "--port", str(port)]
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """For a BentoML process: its home, no telemetry, and no setting of ours that it was not given."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("AYEAYE_")}
+    return kept | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1"}
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    faults = [line for line in lines if "Error" in line or "error" in line]
+    return (faults or lines or ["no reason given"])[-1][:300]

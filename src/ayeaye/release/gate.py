@@ -1,0 +1,315 @@
+"""The gate: figures against floors, ceilings and the champion, as a decision that can be read.
+
+Absolute checks: the point estimate decides and its interval is shown. Relative ones: refused when the
+one-sided upper bound of the loss exceeds epsilon. What is missing or not a number fails.
+
+The latency ratio is known only once the Bento was tried; until then its check stands open (`passed` is
+None) and so does the verdict:
+
+    decision = decide(metrics, params.release, champion=4, losses=losses)     # refused | pending
+    decision = with_latency(decision, trial.latency_ms, champion_trial.latency_ms)   # refused | promoted
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from ayeaye.errors import ParamsError
+from ayeaye.evaluation.bootstrap import pictures_needed
+from ayeaye.params import Release
+
+Kind = Literal["minimum", "maximum", "relative"]
+Verdict = Literal["promoted", "refused", "pending"]
+
+LATENCY = "latency_ratio"
+
+# Name of a threshold -> where its figure lies in metrics.json.
+FIGURES: dict[str, tuple[str, ...]] = {
+    name: (name,)
+    for name in (
+        "T1", "T1_above_chance", "U", "S", "H", "AUSUC",
+        "seen_bias", "unseen_bias", "unseen_auroc",
+    )
+} | {
+    "hubness_skewness": ("hubness", "skewness"),
+    "hubness_excess": ("hubness", "excess"),
+    "hubness_robin_hood": ("hubness", "robin_hood"),
+    "hubness_antihubs": ("hubness", "antihubs"),
+    "hubness_hub_occurrence": ("hubness", "hub_occurrence"),
+    "class_space_rho": ("class_space", "rho"),
+    "class_space_p": ("class_space", "p"),
+}  # fmt: skip
+THRESHOLDS = (*FIGURES, LATENCY)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How much the champion is better, on the same pictures: an estimate and its one-sided upper bound."""
+
+    name: str
+    value: float
+    upper: float
+    pictures: int
+    classes: int
+    # Pictures with which a model as good as the champion would be expected to pass; None: not estimated.
+    needed: int | None = None
+
+    @classmethod
+    def of(cls, name: str, paired: Mapping[str, Any], epsilon: float) -> Loss:
+        """From what `evaluation.bootstrap.paired_loss` gave."""
+        return cls(
+            name=name,
+            value=paired["loss"],
+            upper=paired["upper"],
+            pictures=paired["pictures"],
+            classes=paired["classes"],
+            needed=pictures_needed(dict(paired), epsilon),
+        )
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    kind: Kind
+    value: float | None
+    # Ends that are None are open: a bound has one end only.
+    interval: tuple[float | None, float | None] | None
+    threshold: float
+    passed: bool | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    checks: tuple[Check, ...]
+    estimated_on: str
+    champion: int | None
+
+    @property
+    def verdict(self) -> Verdict:
+        passed = [check.passed for check in self.checks]
+        if False in passed:
+            return "refused"
+        return "pending" if None in passed else "promoted"
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it was refused, a line per failed check; empty when nothing failed."""
+        return [f"{check.name}: {check.why}" for check in self.checks if check.passed is False]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON: no NaN, no tuples."""
+        return {
+            "verdict": self.verdict,
+            "reasons": self.reasons,
+            "estimated_on": self.estimated_on,
+            "champion": self.champion,
+            "checks": [
+                {**asdict(check), "interval": list(check.interval) if check.interval else None}
+                for check in self.checks
+            ],
+        }
+
+
+def from_dict(raw: Mapping[str, Any]) -> Decision:
+    """The decision that `as_dict` wrote."""
+    checks = (
+        Check(**{**check, "interval": tuple(check["interval"]) if check["interval"] else None})
+        for check in raw["checks"]
+    )
+    return Decision(tuple(checks), raw["estimated_on"], raw["champion"])
+
+
+def check_thresholds(release: Release) -> None:
+    """Raise ParamsError for thresholds of figures that nobody measures, each with the nearest known name."""
+    faults = []
+    for section, thresholds in (("minimum", release.minimum), ("maximum", release.maximum)):
+        for name, threshold in thresholds.items():
+            if name not in THRESHOLDS:
+                near = difflib.get_close_matches(name, THRESHOLDS, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(THRESHOLDS)}"
+                faults.append(f"unknown figure release.{section}.{name}; {hint}")
+            elif not math.isfinite(threshold):
+                faults.append(f"release.{section}.{name} is {threshold}: expected a finite number")
+        if section == "minimum" and LATENCY in thresholds:
+            faults.append(f"release.minimum.{LATENCY} would refuse a fast service: it belongs under maximum")
+    if faults:
+        raise ParamsError("params.yaml: " + "; ".join(faults))
+
+
+def decide(
+    metrics: Mapping[str, Any],
+    release: Release,
+    champion: int | None = None,
+    losses: Iterable[Loss] = (),
+    estimated_on: str | None = None,
+) -> Decision:
+    """Judge a candidate by its metrics.json and, where there is a champion, by its losses against it.
+
+    champion is the version number it is compared with; without one the absolute part decides. Raises
+    ParamsError for an unknown threshold.
+    """
+    check_thresholds(release)
+    checks = [
+        _absolute(kind, name, threshold, metrics, champion)
+        for kind, thresholds in (("minimum", release.minimum), ("maximum", release.maximum))
+        for name, threshold in thresholds.items()
+    ]
+    if champion is not None:
+        checks += _relative(list(losses), release, champion)
+    where = estimated_on or str(metrics.get("estimated_on") or "unseen classes")
+    return Decision(tuple(checks), where, champion)
+
+
+def with_latency(decision: Decision, candidate_ms: float, champion_ms: float | None) -> Decision:
+    """The decision with its latency check settled; champion_ms is from a trial in the same run."""
+    return replace(
+        decision,
+        checks=tuple(
+            _latency(check, candidate_ms, champion_ms) if check.name == LATENCY else check
+            for check in decision.checks
+        ),
+    )
+
+
+def with_trial_failure(decision: Decision, why: str) -> Decision:
+    """The decision after a trial that failed: refused, for the reason the trial gave."""
+    failed = Check("trial", "minimum", 0.0, None, 1.0, False, why)
+    return replace(decision, checks=(*decision.checks, failed))
+
+
+def _absolute(
+    kind: Any, name: str, threshold: float, metrics: Mapping[str, Any], champion: int | None
+) -> Check:
+    if name == LATENCY:
+        return _open_latency(threshold, champion)
+    value, interval = figure(metrics, name), _interval(metrics, name)
+    if value is None:
+        why = "missing or not a number in the metrics"
+        return Check(name, kind, None, interval, threshold, False, why)
+    passed = value >= threshold if kind == "minimum" else value <= threshold
+    side = {"minimum": ("at least", "below"), "maximum": ("at most", "above")}[kind]
+    why = f"{_short(value)} is {side[0] if passed else side[1]} {_short(threshold)}"
+    return Check(name, kind, value, interval, threshold, passed, why)
+
+
+def _relative(losses: Sequence[Loss], release: Release, champion: int) -> list[Check]:
+    if not losses:
+        why = f"nothing to compare with champion {champion} on: no pictures that neither model was trained on"
+        return [Check("loss", "relative", None, None, release.epsilon, False, why)]
+    return [_bound(loss, release, champion) for loss in losses]
+
+
+def _bound(loss: Loss, release: Release, champion: int) -> Check:
+    name = f"loss of {loss.name}"
+    on = f"on {loss.pictures:,} pictures of {loss.classes} classes"
+    if not math.isfinite(loss.upper) or not math.isfinite(loss.value):
+        why = f"the loss against champion {champion} is not a number {on}"
+        return Check(name, "relative", None, None, release.epsilon, False, why)
+    passed = loss.upper <= release.epsilon
+    why = (
+        f"against champion {champion} at most {_short(loss.upper)} "
+        f"(one-sided {release.confidence:.0%}, {on}), {'within' if passed else 'above'} epsilon "
+        f"{_short(release.epsilon)}"
+    )
+    if not passed and loss.value <= release.epsilon and loss.needed:
+        why += f"; an equal model needs about {loss.needed:,} pictures to show it"
+    return Check(name, "relative", loss.value, (None, loss.upper), release.epsilon, passed, why)
+
+
+def _open_latency(threshold: float, champion: int | None) -> Check:
+    if champion is None:
+        return Check(LATENCY, "maximum", None, None, threshold, True, "no champion to compare with yet")
+    return Check(LATENCY, "maximum", None, None, threshold, None, "measured in the trial")
+
+
+def _latency(check: Check, candidate_ms: float, champion_ms: float | None) -> Check:
+    if champion_ms is None:
+        why = f"{candidate_ms:.1f} ms; no champion to compare with yet"
+        return replace(check, passed=True, why=why)
+    ratio = candidate_ms / champion_ms if champion_ms > 0 else math.nan
+    if not math.isfinite(ratio):
+        return replace(check, passed=False, why="a latency is not a number")
+    passed = ratio <= check.threshold
+    why = f"{candidate_ms:.1f} ms against the champion's {champion_ms:.1f} ms"
+    return replace(check, value=ratio, passed=passed, why=why)
+
+
+def figure(metrics: Mapping[str, Any], name: str) -> float | None:
+    """The figure a threshold is about; None when it is missing or not a number."""
+    node: Any = metrics
+    for key in FIGURES[name]:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return _finite(node)
+
+
+def _interval(metrics: Mapping[str, Any], name: str) -> tuple[float, float] | None:
+    intervals = metrics.get("intervals")
+    if not isinstance(intervals, Mapping):
+        return None
+    pair = intervals.get(name, intervals.get(".".join(FIGURES[name])))
+    if isinstance(pair, Mapping):
+        pair = [pair.get("low"), pair.get("high")]
+    if not isinstance(pair, Sequence) or len(pair) != 2:
+        return None
+    low, high = _finite(pair[0]), _finite(pair[1])
+    return None if low is None or high is None else (low, high)
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+# Printing
+
+COLUMNS = ("figure", "value", "interval", "threshold", "passed", "why")
+_SIGNS = {"minimum": "≥", "maximum": "≤", "relative": "≤"}
+_PASSED = {True: "yes", False: "no", None: "open"}
+
+
+def table(decision: Decision) -> list[dict[str, str]]:
+    """A row of short texts per check, under COLUMNS."""
+    return [
+        {
+            "figure": check.name,
+            "value": "–" if check.value is None else _short(check.value),
+            "interval": _range(check.interval),
+            "threshold": f"{_SIGNS[check.kind]} {_short(check.threshold)}",
+            "passed": _PASSED[check.passed],
+            "why": check.why,
+        }
+        for check in decision.checks
+    ]
+
+
+def markdown(decision: Decision) -> str:
+    """The decision as a markdown table with its verdict above."""
+    against = "no champion yet" if decision.champion is None else f"champion: version {decision.champion}"
+    lines = [
+        f"**{decision.verdict}** · estimated on {decision.estimated_on} · {against}",
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "---|" * len(COLUMNS),
+    ]
+    lines += [
+        "| " + " | ".join(row[column].replace("|", "\\|") for column in COLUMNS) + " |"
+        for row in table(decision)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _range(interval: tuple[float | None, float | None] | None) -> str:
+    if interval is None:
+        return ""
+    low, high = ("" if end is None else _short(end) for end in interval)
+    return f"{low} … {high}" if low and high else f"≤ {high}" if high else f"≥ {low}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"

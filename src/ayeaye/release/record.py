@@ -1,0 +1,221 @@
+"""The promotion record: append-only lines of JSON from which champion and previous follow.
+
+One line per entry, each carrying the digest of the one before and its own:
+
+    time      UTC, ISO 8601              to        the version it is about
+    actor     who or what asked          why       reasons, a list
+    action    promote|rollback|refuse    digests   bundle, data, params, bento, …
+    from      the champion before        previous, digest
+
+A line that a kill tore has no newline at its end. It never took effect: reading passes over it and the next
+append removes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ayeaye.errors import ReleaseError
+from ayeaye.files import sync_folder
+
+Action = Literal["promote", "rollback", "refuse"]
+START = "0" * 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    time: str
+    actor: str
+    action: Action
+    from_: int | None
+    to: int
+    why: tuple[str, ...]
+    digests: dict[str, str]
+    previous: str
+    digest: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**self._signed(), "digest": self.digest}
+
+    def _signed(self) -> dict[str, Any]:
+        return {
+            "time": self.time,
+            "actor": self.actor,
+            "action": self.action,
+            "from": self.from_,
+            "to": self.to,
+            "why": list(self.why),
+            "digests": self.digests,
+            "previous": self.previous,
+        }
+
+    def expected_digest(self) -> str:
+        text = json.dumps(self._signed(), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class State:
+    """What the record says should be: version numbers, and the entry that made the champion."""
+
+    champion: int | None = None
+    previous: int | None = None
+    entry: Entry | None = None
+
+    @property
+    def bento(self) -> str | None:
+        return self.entry.digests.get("bento") if self.entry else None
+
+
+class Record:
+    """The record in one file; raises ReleaseError when a line of it was changed or lost."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def entries(self) -> list[Entry]:
+        """Every entry, oldest first, the chain of digests checked."""
+        if not self.path.exists():
+            return []
+        return self._parse(self.path.read_bytes())[0]
+
+    def verify(self) -> int:
+        """The number of entries, when each is unchanged and follows the one before."""
+        return len(self.entries())
+
+    def state(self) -> State:
+        return derive(self.entries())
+
+    def last(self, version: int, action: Action | None = None) -> Entry | None:
+        """The newest entry about a version."""
+        about = [e for e in self.entries() if e.to == version and action in (None, e.action)]
+        return about[-1] if about else None
+
+    def bento(self, version: int) -> str | None:
+        """The Bento a version was last promoted with."""
+        tags = [e.digests["bento"] for e in self.entries() if e.to == version and e.digests.get("bento")]
+        return tags[-1] if tags else None
+
+    def append(
+        self,
+        action: Action,
+        to: int,
+        *,
+        actor: str,
+        why: Sequence[str] = (),
+        digests: Mapping[str, str] | None = None,
+    ) -> Entry:
+        """Add an entry, on disk when this returns. `from` is the champion that the record gives."""
+        if action not in get_args(Action):
+            raise ReleaseError(f"{action!r} is not an action of the record: {', '.join(get_args(Action))}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._opened() as descriptor:
+            entries, whole = self._parse(_read(descriptor))
+            entry = _chained(entries, action, to, actor, tuple(why), dict(digests or {}))
+            line = json.dumps(entry.as_dict(), ensure_ascii=False) + "\n"
+            # A last entry that lacks only its newline counts: it is completed, not cut.
+            lacks_newline = whole > 0 and os.pread(descriptor, 1, whole - 1) != b"\n"
+            os.ftruncate(descriptor, whole)
+            _write(descriptor, (("\n" if lacks_newline else "") + line).encode(), whole)
+            os.fsync(descriptor)
+        sync_folder(self.path.parent)
+        return entry
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            # Goes with the process, so none is ever stale.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _parse(self, content: bytes) -> tuple[list[Entry], int]:
+        """The entries, and how many bytes of the content they take up."""
+        entries: list[Entry] = []
+        whole = 0
+        for number, line in enumerate(content.splitlines(keepends=True), 1):
+            torn = not line.endswith(b"\n")
+            try:
+                entry = _entry(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                if torn:
+                    break
+                raise self._damaged(number, "is not an entry") from None
+            if entry.digest != entry.expected_digest():
+                raise self._damaged(number, "was changed after it was written")
+            if entry.previous != (entries[-1].digest if entries else START):
+                raise self._damaged(number, "does not follow the line before: one was removed or added")
+            entries.append(entry)
+            whole += len(line)
+        return entries, whole
+
+    def _damaged(self, number: int, what: str) -> ReleaseError:
+        return ReleaseError(f"{self.path} line {number} {what}: restore the record from git or a backup")
+
+
+def derive(entries: Sequence[Entry]) -> State:
+    """Champion and previous after these entries; a rollback is a promotion of what was there before."""
+    state = State()
+    for entry in entries:
+        if entry.action == "refuse":
+            continue
+        previous = state.previous if entry.to == state.champion else state.champion
+        state = State(entry.to, previous, entry)
+    return state
+
+
+def _chained(
+    entries: Sequence[Entry],
+    action: Action,
+    to: int,
+    actor: str,
+    why: tuple[str, ...],
+    digests: dict[str, str],
+) -> Entry:
+    entry = Entry(
+        time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        actor=actor,
+        action=action,
+        from_=derive(entries).champion,
+        to=to,
+        why=why,
+        digests=digests,
+        previous=entries[-1].digest if entries else START,
+        digest="",
+    )
+    return Entry(**{**entry.__dict__, "digest": entry.expected_digest()})
+
+
+def _entry(raw: dict[str, Any]) -> Entry:
+    return Entry(
+        time=raw["time"],
+        actor=raw["actor"],
+        action=raw["action"],
+        from_=raw["from"],
+        to=raw["to"],
+        why=tuple(raw["why"]),
+        digests=dict(raw["digests"]),
+        previous=raw["previous"],
+        digest=raw["digest"],
+    )
+
+
+def _read(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def _write(descriptor: int, content: bytes, offset: int) -> None:
+    while content:
+        written = os.pwrite(descriptor, content, offset)
+        content, offset = content[written:], offset + written

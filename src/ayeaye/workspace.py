@@ -1,0 +1,200 @@
+"""A workspace: where everything of one classifier lies, and the locks that keep it whole."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ayeaye import params
+from ayeaye.errors import WorkspaceBusy, WorkspaceError
+from ayeaye.files import digest_file, digest_folder, write_atomic
+
+TEMPLATES = ("params.yaml", "dvc.yaml", "bentofile.yaml", "prefect.yaml")
+# What each part of the code can change in a stage's outputs, under the names that dvc.yaml lists.
+PACKAGES = ("data", "embedding", "classspace", "mapping", "labelling", "evaluation", "pipeline")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths of a workspace; `root` holds params.yaml."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, folder: Path) -> Workspace:
+        """The workspace at `folder`; raises WorkspaceError where there is none."""
+        root = folder.expanduser().resolve()
+        if not (root / "params.yaml").is_file() or not (root / "dvc.yaml").is_file():
+            raise WorkspaceError(
+                f"{folder} is not a workspace: make one with `ayeaye init DIR`, or use --workspace DIR"
+            )
+        return cls(root)
+
+    @cached_property
+    def params(self) -> params.Params:
+        return params.load(self.root / "params.yaml")
+
+    @property
+    def state(self) -> Path:
+        return self.root / ".ayeaye"
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "data" / "dataset"
+
+    @property
+    def embeddings(self) -> Path:
+        return self.root / "data" / "embeddings"
+
+    @property
+    def class_space(self) -> Path:
+        return self.root / "data" / "class_space"
+
+    @property
+    def classifier(self) -> Path:
+        return self.root / "models" / "classifier"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def release(self) -> Path:
+        return self.root / "release"
+
+    @property
+    def checks(self) -> Path:
+        return self.root / "checks"
+
+    @property
+    def bentos(self) -> Path:
+        return self.state / "bentoml"
+
+    def resolve(self, path: str) -> Path:
+        """A path from params.yaml; relative ones start at the workspace."""
+        return (self.root / Path(path).expanduser()).resolve()
+
+    def environment(self) -> dict[str, str]:
+        """The environment of everything that runs for this workspace: its homes, and no telemetry."""
+        programs = str(Path(sys.executable).parent)
+        path = os.environ.get("PATH", os.defpath)
+        settings = {
+            "BENTOML_HOME": str(self.bentos),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "DO_NOT_TRACK": "1",
+            "DVC_NO_ANALYTICS": "1",
+            "GX_ANALYTICS_ENABLED": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+            "PATH": path if programs in path.split(os.pathsep) else f"{programs}{os.pathsep}{path}",
+        }
+        if "PREFECT_API_URL" not in os.environ:
+            settings["PREFECT_HOME"] = str(self.state / "prefect")
+        return settings
+
+    @contextmanager
+    def lock(self, say: Callable[[str], None] = lambda text: None, timeout: float = 3600) -> Iterator[int]:
+        """Hold the workspace: no other run, and no orphaned stage of a killed one, is at work in it.
+
+        Yields a file descriptor; a process that inherits it holds the workspace too until it ends.
+        """
+        with _locked(self.state / "lock", say, timeout) as descriptor:
+            with _locked(self.state / "stage.lock", say, timeout):
+                pass
+            yield descriptor
+
+    @contextmanager
+    def stage(self) -> Iterator[None]:
+        """Held by the process of a stage, which outlives a conductor that is killed."""
+        with _locked(self.state / "stage.lock", lambda text: None, 3600):
+            yield
+
+    def write_fingerprints(self) -> None:
+        """Write what DVC cannot see by itself as params: digests of the code and of files outside.
+
+        Unchanged files are left alone.
+        """
+        package = Path(__file__).parent
+        code = {name: digest_folder(package / name, "**/*.[pj]*") for name in PACKAGES}
+        code["classifier"] = digest_file(package / "classifier.py")
+        _write_yaml(self.state / "code.yaml", code)
+        _write_yaml(self.state / "inputs.yaml", self._inputs())
+
+    def _inputs(self) -> dict[str, str]:
+        chosen = self.params
+        paths = {"weights": chosen.embed.weights, "corpus": chosen.classes.corpus}
+        for source in chosen.classes.sources:
+            paths[f"vectors_{source}"] = chosen.classes.vectors_of(source)
+        files = {name: self.resolve(path) for name, path in paths.items() if path}
+        found = {name: _remembered_digest(path, self.state) for name, path in files.items() if path.is_file()}
+        groups = {"embed": ("weights",), "classes": tuple(name for name in paths if name != "weights")}
+        return {
+            stage: " ".join(f"{name}={found[name]}" for name in sorted(names) if name in found) or "none"
+            for stage, names in groups.items()
+        }
+
+
+def template(name: str) -> Path:
+    """An original of a workspace's files: in the wheel, or at the root of the repository."""
+    package = Path(__file__).parent
+    for folder in (package / "templates", package.parents[1]):
+        if (folder / name).is_file():
+            return folder / name
+    raise WorkspaceError(f"{name} is missing from this installation of ayeaye: install it again")
+
+
+@contextmanager
+def _locked(path: Path, say: Callable[[str], None], timeout: float) -> Iterator[int]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        deadline, told = time.monotonic() + timeout, False
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    say("Another run is at work in this workspace; waiting for it to end.")
+                    told = True
+                if time.monotonic() > deadline:
+                    raise WorkspaceBusy(
+                        f"{path.parent.parent} is still busy after {timeout:.0f} s: try later"
+                    ) from None
+                time.sleep(0.2)
+        yield descriptor
+    finally:
+        # The lock goes when the last process that inherited the descriptor closes it.
+        os.close(descriptor)
+
+
+def _write_yaml(path: Path, values: dict[str, str]) -> None:
+    content = "".join(f'{key}: "{value}"\n' for key, value in sorted(values.items())).encode()
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomic(path, content)
+
+
+def _remembered_digest(path: Path, state: Path) -> str:
+    """SHA-256 of a large file, computed anew only when its size or time has changed."""
+    import json
+
+    memory = state / "digests.json"
+    try:
+        known = json.loads(memory.read_bytes())
+    except (OSError, ValueError):
+        known = {}
+    status = path.stat()
+    stamp = [status.st_size, status.st_mtime_ns]
+    entry = known.get(str(path))
+    if not entry or entry[:2] != stamp:
+        known[str(path)] = [*stamp, digest_file(path)]
+        write_atomic(memory, json.dumps(known).encode())
+    return known[str(path)][2]

@@ -1,0 +1,151 @@
+"""Decoding: what is handled, what is refused, and what the refusal says."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from ayeaye.data.decode import Limits, decode, size
+from ayeaye.errors import PictureError
+
+
+def saved(image: Image.Image, form: str, **options: Any) -> bytes:
+    content = io.BytesIO()
+    image.save(content, form, **options)
+    return content.getvalue()
+
+
+def flat(colour: tuple[int, ...] | int, mode: str = "RGB", shape: tuple[int, int] = (8, 6)) -> Image.Image:
+    return Image.new(mode, shape, colour)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to nothing."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_every_allowed_format_becomes_rgb(form: str) -> None:
+    picture = decode(saved(flat((200, 30, 40)), form))
+    assert (picture.mode, picture.size) == ("RGB", (8, 6))
+    assert np.abs(np.asarray(picture, int) - [200, 30, 40]).max() <= 6
+
+
+def test_cmyk_jpeg_keeps_its_colours() -> None:
+    red = decode(saved(flat((0, 255, 255, 0), "CMYK"), "JPEG", quality=95))
+    assert red.mode == "RGB"
+    r, g, b = np.asarray(red, int)[3, 3]
+    assert r > 220 and g < 60 and b < 60
+
+
+def test_palette_with_transparency_lies_on_white() -> None:
+    picture = flat(0, "P", (4, 4))
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    picture.putpixel((1, 1), 1)
+    rgb = decode(saved(picture, "PNG", transparency=0))
+    assert rgb.getpixel((0, 0)) == (255, 255, 255)
+    assert rgb.getpixel((1, 1)) == (40, 50, 60)
+
+
+def test_alpha_lies_on_white() -> None:
+    assert decode(saved(flat((0, 0, 0, 0), "RGBA"), "PNG")).getpixel((0, 0)) == (255, 255, 255)
+    assert decode(saved(flat((0, 128), "LA"), "PNG")).getpixel((0, 0)) == (127, 127, 127)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_is_scaled_rather_than_clipped(form: str) -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    grey = np.asarray(decode(saved(Image.fromarray(ramp), form)))[..., 0]
+    assert np.array_equal(grey.ravel(), np.arange(256))
+
+
+def test_floating_point_tiff_is_scaled_to_eight_bits() -> None:
+    ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    grey = np.asarray(decode(saved(Image.fromarray(ramp), "TIFF")))[..., 0]
+    assert (int(grey.min()), int(grey.max())) == (0, 255)
+    assert np.all(np.diff(grey.ravel().astype(int)) >= 0)
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+def test_an_animation_gives_its_first_frame(form: str) -> None:
+    frames = [flat((250, 0, 0)), flat((0, 0, 250))]
+    content = saved(frames[0], form, save_all=True, append_images=frames[1:], duration=100)
+    r, _, b = np.asarray(decode(content), int)[0, 0]
+    assert r > 200 and b < 60
+
+
+def test_exif_rotation_is_applied() -> None:
+    picture = flat((0, 0, 0), shape=(40, 20))
+    picture.paste((255, 255, 255), (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise: the left becomes the top
+    content = saved(picture, "JPEG", exif=exif, quality=95)
+    upright = decode(content)
+    assert upright.size == size(content) == (20, 40)
+    assert np.asarray(upright)[5].mean() > 240 and np.asarray(upright)[35].mean() < 15
+
+
+def test_damaged_exif_does_not_spoil_the_pixels() -> None:
+    content = saved(flat((9, 9, 9)), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
+    assert decode(content).size == (8, 6)
+
+
+def test_target_decodes_a_large_jpeg_smaller_but_never_below_it() -> None:
+    content = saved(flat((1, 2, 3), shape=(1600, 800)), "JPEG")
+    assert decode(content, target=96).size == (200, 100)
+    assert decode(content).size == (1600, 800)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"just some text, named .jpg\n", "not a picture of a known format"),
+        (b"%PDF-1.4\n%EOF", "not a picture of a known format"),
+        (saved(flat((1, 2, 3), shape=(200, 200)), "JPEG")[:600], "truncated"),
+        (saved(Image.effect_noise((90, 90), 50), "PNG")[:2000], "truncated"),
+        (png_header(20_000, 20_000), "pixels; at most 100,000,000"),
+        (png_header(12_000, 12_000), "12000 x 12000 pixels; at most 100,000,000"),
+        (png_header(50, 50), "damaged or truncated"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_the_reason(content: bytes, reason: str) -> None:
+    with pytest.raises(PictureError, match=reason):
+        decode(content)
+
+
+def test_limits_are_those_that_are_given() -> None:
+    content = saved(flat((1, 2, 3)), "PNG")
+    assert decode(content, Limits(len(content), 48)).size == (8, 6)
+    with pytest.raises(PictureError, match="8 x 6 pixels; at most 47"):
+        decode(content, Limits(max_pixels=47))
+    with pytest.raises(PictureError, match="bytes; at most 10 "):
+        size(content, Limits(max_bytes=10))
+
+
+def test_a_limit_above_the_one_of_pillow_is_respected() -> None:
+    content = saved(Image.new("1", (15_000, 13_000)), "PNG")
+    assert size(content, Limits(max_pixels=200_000_000)) == (15_000, 13_000)
+    with pytest.raises(PictureError, match="at most 100,000,000"):
+        size(content)
+
+
+def test_size_reads_the_header_alone() -> None:
+    truncated = saved(Image.effect_noise((300, 200), 50), "PNG")[:500]
+    assert size(truncated) == (300, 200)
+
+
+def test_truncated_pictures_are_never_padded() -> None:
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False

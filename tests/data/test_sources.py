@@ -1,0 +1,265 @@
+"""Sources: what they give, and every fault by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_sources import CLASSES, picture, write_csv, write_source
+
+from ayeaye import params
+from ayeaye.data.sources import Source, open_source, read_classes
+from ayeaye.errors import SourceError
+
+PICTURES = {"okapi": 3, "zebra": 3}
+
+
+def opened(path: Path | None, source: str = "folder") -> Source:
+    return open_source(params.Prepare(source=source, path=str(path) if path else None), Path)
+
+
+def made(tmp_path: Path, rows: list[dict[str, Any]] = CLASSES, pictures: dict[str, int] = PICTURES) -> Path:
+    return write_source(tmp_path / "source", rows, pictures)
+
+
+def changed(which: str, **cells: Any) -> list[dict[str, Any]]:
+    return [row | cells if row["name"] == which else row for row in CLASSES]
+
+
+# ---- folder ----
+
+
+def test_a_folder_gives_its_pictures_sorted_and_its_classes_in_order(tmp_path: Path) -> None:
+    source = opened(made(tmp_path))
+    assert [entry.source for entry in source.entries] == [
+        f"{name}/{number:03d}.png" for name in ("okapi", "zebra") for number in range(3)
+    ]
+    assert source.classes.names == ["okapi", "zebra", "aye-aye"]
+    assert source.read(source.entries[0]) == picture(0)
+
+
+def test_hidden_files_junk_and_links_to_outside_are_ignored(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    okapi = path / "images" / "okapi"
+    for name in (".DS_Store", "Thumbs.db", "._001.png", "desktop.ini"):
+        (okapi / name).write_bytes(b"x")
+    (path / "images" / ".cache").mkdir()
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(picture(99))
+    (okapi / "link.png").symlink_to(outside)
+    (okapi / "broken.png").symlink_to(tmp_path / "nowhere")
+    (okapi / "loop").symlink_to(okapi)
+    (path / "images" / "stranger").symlink_to(tmp_path)
+    assert len(opened(path).entries) == 6
+
+
+def test_pictures_in_subfolders_belong_to_the_class_folder(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    (path / "images/okapi/2024").mkdir()
+    (path / "images/okapi/2024/a.png").write_bytes(picture(50))
+    labels = {entry.source: entry.label for entry in opened(path).entries}
+    assert labels["okapi/2024/a.png"] == "okapi"
+
+
+def test_optional_columns_are_read(tmp_path: Path) -> None:
+    rows = [
+        row | {"synonyms": "a; b|c", "group": "g", "synset": "n0", "neck": number, "2d/x": 1 - number}
+        for number, row in enumerate(CLASSES)
+    ]
+    write_csv(tmp_path / "classes.csv", rows)
+    classes = read_classes(tmp_path / "classes.csv")
+    assert classes.frame["synonyms"].tolist() == [["a", "b", "c"]] * 3
+    assert classes.matrices["attributes"]["neck"].tolist() == [0, 1, 2]
+    assert classes.matrices["2d"]["x"].tolist() == [1, 0, -1]
+
+
+def test_a_byte_order_mark_and_blank_lines_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "classes.csv"
+    path.write_bytes("\ufeffName,role,description\r\n\r\nzebra,Seen,\"a, b\"\r\nokapi,seen,c\r\n".encode())
+    assert read_classes(path).frame[["name", "role", "description"]].to_numpy().tolist() == [
+        ["zebra", "seen", "a, b"],
+        ["okapi", "seen", "c"],
+    ]
+
+
+def test_a_class_without_any_attribute_is_left_to_the_class_space(tmp_path: Path) -> None:
+    rows = [row | {"neck": "" if row["name"] == "aye-aye" else 1, "ears": "" if row["name"] == "aye-aye" else 2} for row in CLASSES]
+    write_csv(tmp_path / "classes.csv", rows)
+    values = read_classes(tmp_path / "classes.csv").matrices["attributes"].to_numpy()
+    assert np.isnan(values[2]).all() and np.isfinite(values[:2]).all()
+
+
+def test_composed_and_decomposed_names_are_the_same_class(tmp_path: Path) -> None:
+    path = made(tmp_path, [*CLASSES, {"name": "k\u00e4fer", "role": "seen", "description": "beetle"}])
+    (path / "images" / "ka\u0308fer").mkdir()
+    for number in range(2):
+        (path / "images" / "ka\u0308fer" / f"{number}.png").write_bytes(picture(70 + number))
+    assert sum(entry.label == "k\u00e4fer" for entry in opened(path).entries) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (changed("okapi", role="known"), r"unknown role of okapi \('known'\); expected seen or unseen"),
+        ([*CLASSES, CLASSES[0] | {"description": "x"}], "classes listed twice: okapi"),
+        (changed("okapi", description=" stripes ALL over,  lives on the plain. "), "okapi and zebra have the same description"),
+        (changed("okapi", name=""), "line 2: the name is empty"),
+        ([row | {"neck": "long" if row["name"] == "zebra" else 1} for row in CLASSES], r"line 3 \(zebra\), column neck: 'long' is not a number"),
+        ([row | {"neck": "nan" if row["name"] == "zebra" else 1} for row in CLASSES], "column neck: 'nan' is not a number"),
+        ([row | {"synonym": "horse"} for row in CLASSES], r"column synonym: 'horse' is not a number.*did you mean synonyms"),
+        ([row | {"neck": 1, "ears": "" if row["name"] == "zebra" else 1} for row in CLASSES], r"line 3 \(zebra\), column ears: the cell is empty"),
+        ([{"name": row["name"], "role": row["role"]} for row in CLASSES], "has no column description: it has name, role"),
+        (CLASSES[1:], r"pictures of classes without a row in classes.csv: okapi \(3\)"),
+        (changed("zebra", role="unseen"), "1 seen classes; at least two"),
+        ([*CLASSES, {"name": "gnu", "role": "seen", "description": "Beard."}], "seen classes with no pictures: gnu"),
+        ([], "classes.csv is empty"),
+    ],
+)  # fmt: skip
+def test_a_fault_in_the_class_table_is_named(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
+    path = made(tmp_path, rows or CLASSES)
+    if not rows:
+        (path / "classes.csv").write_text("")
+    with pytest.raises(SourceError, match=message):
+        opened(path)
+
+
+def test_a_misspelt_folder_is_answered_with_the_nearest_class(tmp_path: Path) -> None:
+    path = made(tmp_path, pictures=PICTURES | {"okapis": 2})
+    with pytest.raises(SourceError, match=r"okapis \(2\) \(did you mean okapi\?\)"):
+        opened(path)
+
+
+def test_a_seen_class_with_one_picture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="seen classes with a single picture: zebra"):
+        opened(made(tmp_path, pictures={"okapi": 3, "zebra": 1}))
+
+
+def test_missing_and_empty_places_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="prepare.path is not set"):
+        opened(None)
+    with pytest.raises(SourceError, match="no folder .*nowhere"):
+        opened(tmp_path / "nowhere")
+    with pytest.raises(SourceError, match="has no classes.csv and no images/"):
+        opened(tmp_path)
+    (tmp_path / "images").mkdir()
+    write_csv(tmp_path / "classes.csv", CLASSES)
+    with pytest.raises(SourceError, match="images holds no pictures"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name,role,description\nä,seen,x\n".encode("latin-1"), "is not UTF-8"),
+        (b"name,role,description\nokapi,seen,Stripes, legs\n", "line 2: 4 cells under 3 columns"),
+        (b'name,role,description\nokapi,seen,"Stripes\n', "is not valid CSV"),
+        (b"name;role;description\nokapi;seen;x\n", "separated by commas"),
+        (b"name,role,description,role\nokapi,seen,x,seen\n", "named twice or not at all: role"),
+        (b"name,role,description\n", "holds no classes"),
+    ],
+)
+def test_a_classes_csv_that_cannot_be_read_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "classes.csv").write_bytes(content)
+    with pytest.raises(SourceError, match=message):
+        read_classes(tmp_path / "classes.csv")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    (path / "classes.csv").chmod(0)
+    with pytest.raises(SourceError, match="cannot be read"):
+        opened(path)
+
+
+def test_the_real_class_table_is_read(shared_data: Path) -> None:
+    classes = read_classes(shared_data / "grocery/classes.csv")
+    assert (len(classes.names), int(classes.seen.sum())) == (81, 61)
+    assert classes.frame.loc[0, "group"] == "Apple"
+
+
+# ---- bestiary ----
+
+
+def test_the_bestiary_is_drawn_the_same_twice() -> None:
+    first, again = (open_source(params.Prepare(species=32, pictures=4), Path) for _ in range(2))
+    assert len(first.entries) == 32 * 4
+    assert first.entries == again.entries
+    assert first.read(first.entries[7]) == again.read(again.entries[7])
+    assert first.read(first.entries[7]) != first.read(first.entries[6])
+    roles = dict(zip(first.classes.names, first.classes.frame["role"], strict=True))
+    assert roles["aye-aye"] == "unseen"
+    assert first.classes.matrices["attributes"].shape[0] == 32
+
+
+# ---- features ----
+
+
+def arrays(**other: Any) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    found: dict[str, Any] = {
+        "features": rng.normal(size=(30, 5)).astype(np.float16),
+        "labels": np.repeat([0, 1, 2], 10),
+        "split": np.array((["train"] * 8 + ["test_seen"] * 2) * 2 + ["test_unseen"] * 10),
+        "class_names": np.array(["okapi", "zebra", "aye-aye"]),
+        "role": np.array(["seen", "seen", "unseen"]),
+        "attributes": rng.normal(size=(3, 4)),
+        "wiki2vec": rng.normal(size=(3, 7)).astype(np.float32),
+    }
+    return {name: array for name, array in (found | other).items() if array is not None}
+
+
+def archived(tmp_path: Path, **other: Any) -> Path:
+    np.savez(tmp_path / "features.npz", **arrays(**other))
+    return tmp_path / "features.npz"
+
+
+def test_features_are_rows_with_their_classes_splits_and_matrices(tmp_path: Path) -> None:
+    source = opened(archived(tmp_path), "features")
+    assert (source.kind, source.dtype, source.width) == ("features", "float16", 5)
+    assert source.entries[9].split == "test_seen" and source.entries[29].label == "aye-aye"
+    assert source.read(source.entries[3]) == arrays()["features"][3].tobytes()
+    assert {name: matrix.shape for name, matrix in source.classes.matrices.items()} == {
+        "attributes": (3, 4),
+        "wiki2vec": (3, 7),
+    }
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"features": None}, "has no array features"),
+        ({"labels": None}, "has no array labels"),
+        ({"role": None}, "has no array role"),
+        ({"features": np.zeros(30, np.float32)}, r"features is float32 of shape \(30,\); expected floats of shape \(n, d\)"),
+        ({"features": np.zeros((30, 5), int)}, "features is int64"),
+        ({"labels": np.zeros(29, int)}, r"labels is of shape \(29,\); expected \(30,\)"),
+        ({"labels": np.full(30, 3)}, "labels must be whole numbers from 0 to 2"),
+        ({"labels": np.zeros(30)}, "labels must be whole numbers"),
+        ({"attributes": np.zeros((4, 3))}, r"attributes is of shape \(4, 3\); expected \(3, k\)"),
+        ({"attributes": np.full((3, 2), "x")}, "class matrix attributes is <U1"),
+        ({"split": np.full(30, "val")}, "unknown split val; expected train, test_seen, test_unseen"),
+        ({"split": np.full(30, "train")}, "10 rows contradict their class, the first of them row 20: train of a unseen class"),
+        ({"role": np.array(["seen", "seen", "hidden"]), "split": None}, r"unknown role of aye-aye \('hidden'\)"),
+        ({"class_names": np.array(["okapi", "okapi", "aye-aye"])}, "classes listed twice: okapi"),
+        ({"labels": np.array([0, 1, 2], object).repeat(10)}, "is not an .npz of plain arrays"),
+    ],
+)  # fmt: skip
+def test_a_fault_in_a_file_of_features_is_named(tmp_path: Path, other: dict[str, Any], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        opened(archived(tmp_path, **other), "features")
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken"])
+def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(SourceError, match="is not an .npz of plain arrays"):
+        opened(tmp_path / "x.npz", "features")
+
+
+def test_a_missing_file_of_features_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no file .*x.npz"):
+        opened(tmp_path / "x.npz", "features")
