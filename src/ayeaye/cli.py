@@ -139,6 +139,8 @@ def retrain(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     What has not changed is not run again, and a run that was killed is finished by the next one.
     """
     found = _found(workspace)
+    # A fault shows as one line here, not as Prefect's traceback; the run's own log keeps everything.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows.retrain import run
 
     outcome = run(found, say=_say)
@@ -255,9 +257,9 @@ def label(
 def main() -> None:
     """Run the command line; a fault that a person can mend is one line and exit status 1."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
+        # Without its standalone mode Typer hands an exit code back instead of raising it.
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except AyeayeError as error:
         from ayeaye.versioning import leave_error
 
@@ -289,6 +291,8 @@ def _found(folder: Path) -> Workspace:
     """The workspace, with its homes in the environment before anything reads them."""
     workspace = Workspace.find(folder)
     os.environ.update(workspace.environment())
+    if home := os.environ.get("PREFECT_HOME"):
+        Path(home).mkdir(parents=True, exist_ok=True)  # Prefect warns where it is missing
     return workspace
 
 

@@ -57,11 +57,17 @@ class Place:
         self.root, self.source = root, source
         self.dataset, self.checks, self.cache = root / "dataset", root / "checks", root / "pictures.json"
 
-    def prepare(self, progress: Callable[[int, int], None] | None = None, *, dry_run: bool = False, **knobs: Any) -> Summary:
+    def prepare(
+        self,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        dry_run: bool = False,
+        docs: bool = False,
+        **knobs: Any,
+    ) -> Summary:
         settings = params.Prepare(**{"source": "folder", "path": str(self.source)} | knobs)
-        return prepare(
-            settings, self.dataset, Path, progress, dry_run=dry_run, cache=self.cache, docs=self.checks
-        )
+        checks = self.checks if docs else None
+        return prepare(settings, self.dataset, Path, progress, dry_run=dry_run, cache=self.cache, docs=checks)
 
     def files(self) -> dict[str, tuple[int, bytes]]:
         """Modification time and content of every file of the dataset."""

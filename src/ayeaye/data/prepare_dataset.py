@@ -68,7 +68,8 @@ def prepare(
 
     `resolve` makes `prepare.path` absolute; `cache` is a file that remembers which files were read already;
     `docs` is the folder for Data Docs. With `dry_run` everything is read and checked and nothing written.
-    The caller holds the lock of the workspace. Killed anywhere, the dataset is the old or the new one.
+    The caller holds the lock of the workspace. Killed anywhere, the manifest is the old or the new one, and
+    the next call completes what is missing.
     Raises SourceError, CheckFailed, ParamsError, and DataError when it cannot be written.
     """
     try:
@@ -83,9 +84,12 @@ def prepare(
         candidate = _candidate(source, collected, before, params, folder)
         contents = _contents(candidate, collected)
         stale = [name for name in FILES if not _same(folder / name, contents[name])]
-        if stale:
-            # The shards of a dry run are not there to be looked at.
-            checks.check_dataset(candidate, None if dry_run else docs, shards=not dry_run)
+        if dry_run:
+            # Its shards are not there to be looked at.
+            checks.check_dataset(candidate, None, shards=False)
+        elif stale or not _docs_show(docs, candidate):
+            checks.check_dataset(candidate, docs)
+            _mark_docs(docs, candidate)
         if not dry_run:
             _publish(folder, {name: contents[name] for name in stale}, set(candidate.shards()))
             index.save(collected)
@@ -312,6 +316,17 @@ def _parquet(table: pa.Table) -> bytes:
     content = io.BytesIO()
     pq.write_table(table, content)
     return content.getvalue()
+
+
+def _docs_show(docs: Path | None, candidate: Dataset) -> bool:
+    """Whether the Data Docs are of this dataset: they may be gone, or of another that failed since."""
+    mark = docs / "dataset" / ".digest" if docs else None
+    return mark is None or (mark.is_file() and mark.read_text() == candidate.digest())
+
+
+def _mark_docs(docs: Path | None, candidate: Dataset) -> None:
+    if docs:
+        write_atomic(docs / "dataset" / ".digest", candidate.digest().encode())
 
 
 def _same(path: Path, content: bytes) -> bool:

@@ -37,10 +37,10 @@ def shard_name(ids: Iterable[str]) -> str:
 
 
 def write_shard(folder: Path, pictures: list[Picture]) -> str:
-    """Writes one shard, its rows sorted by id, and gives its name; one that is there is left alone."""
+    """Writes one shard, its rows sorted by id, and gives its name; a sound one there is left alone."""
     name = shard_name(picture.id for picture in pictures)
     path = folder / f"{name}.parquet"
-    if path.is_file():
+    if _ids_if_sound(path):
         return name
     with (
         replacing(path) as part,
@@ -105,14 +105,17 @@ def places_on_disk(folder: Path, used: set[str]) -> dict[str, tuple[str, int]]:
     """
     places: dict[str, tuple[str, int]] = {}
     for path in sorted(folder.glob("*.parquet"), key=lambda path: (path.stem not in used, path.stem)):
-        try:
-            ids = shard_ids(path)
-        except DataError:
-            continue
-        if shard_name(ids) == path.stem:
-            for row, id in enumerate(ids):
-                places.setdefault(id, (path.stem, row))
+        for row, id in enumerate(_ids_if_sound(path)):
+            places.setdefault(id, (path.stem, row))
     return places
+
+
+def _ids_if_sound(path: Path) -> list[str]:
+    try:
+        ids = shard_ids(path)
+    except DataError:
+        return []
+    return ids if shard_name(ids) == path.stem else []
 
 
 def drop_unused(folder: Path, used: set[str]) -> list[str]:

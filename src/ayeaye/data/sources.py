@@ -275,7 +275,7 @@ def _pictures(images: Path) -> Iterator[Entry]:
                 if item.is_dir(follow_symlinks=False):
                     folders.append(Path(item.path))
                 elif item.is_file():
-                    # A name that is not UTF-8 cannot be written down: its file will not be found, and rejected.
+                    # A name that is not UTF-8 cannot be written down: its file is not found, and rejected.
                     name = os.fsencode(Path(item.path).relative_to(images)).decode(
                         "utf-8", "backslashreplace"
                     )

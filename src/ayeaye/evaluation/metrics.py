@@ -110,6 +110,16 @@ def measure_folds(
     return _measure([Fold(*fold) for fold in folds], evaluated, k, resamples, seed, confidence, "class folds")
 
 
+def point_figures(scores: np.ndarray, y: np.ndarray, seen: np.ndarray, gamma: float) -> dict[str, float]:
+    """The names of FIGURES with their point estimates alone, of which many are wanted while settings are chosen.
+
+    Those of a side without pictures are left out.
+    """
+    fold = Fold(scores, y, seen, gamma)
+    rows = _rows([fold], [~np.asarray(seen, dtype=bool)])
+    return {name: float(values[0]) for name, values in _figures(rows, rows.weight[None]).items()}
+
+
 def curve(scores: np.ndarray, y: np.ndarray, seen: np.ndarray) -> dict[str, np.ndarray]:
     """The exact seen–unseen curve: U and S (P,) from γ = `gamma[i]` up to the next, from one sort.
 

@@ -77,13 +77,11 @@ def per_class_accuracy(measured: dict[str, Any], names: Sequence[str]) -> bytes:
     known = [r for r in measured["per_class"] if r["seen"]]
     if known and known is not records and not records[0]["seen"]:
         groups.append(sorted(known, key=lambda r: (r["accuracy"], r["class"])))
-    most = max(len(group) for group in groups)
-    named = most <= NAMED
-    figure, axes = _figure(
-        4.6 * len(groups), float(np.clip(1.2 + 0.24 * most, 3.0, 12.0)) if named else 5.0, len(groups)
-    )
+    most = max(len(group) if len(group) <= NAMED else 20 for group in groups)
+    height = float(np.clip(1.2 + 0.24 * most, 3.0, 12.0))
+    figure, axes = _figure(4.4 * len(groups), height, len(groups))
     for axis, group in zip(np.atleast_1d(axes), groups, strict=True):
-        _bars(axis, group, names, named, measured)
+        _bars(axis, group, names, measured)
     return _png(figure)
 
 
@@ -91,7 +89,7 @@ def confusion_unseen(names: Sequence[str], shares: np.ndarray) -> bytes:
     """Rows: the true unseen class; columns: the answer among unseen classes; darker is more."""
     side = float(np.clip(2.2 + 0.28 * len(names), 4.2, 9.0))
     figure, axes = _figure(side + 0.8, side)
-    image = axes.imshow(np.ma.masked_invalid(shares), cmap="cividis_r", vmin=0, vmax=1)
+    image = axes.imshow(np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="answer", ylabel="true class")
     axes.grid(False)
     if len(names) <= NAMED:
@@ -178,15 +176,13 @@ def reliability(reliable: dict[str, Any]) -> bytes:
     return _png(figure)
 
 
-def _bars(
-    axes: Any, records: list[dict[str, Any]], names: Sequence[str], named: bool, measured: dict[str, Any]
-) -> None:
+def _bars(axes: Any, records: list[dict[str, Any]], names: Sequence[str], measured: dict[str, Any]) -> None:
     seen = records[0]["seen"]
     place = np.arange(len(records))
     share = np.array([r["accuracy"] for r in records])
     low, high = np.array([r["interval"] for r in records]).T
     colour = SEEN if seen else UNSEEN
-    if named:
+    if len(records) <= NAMED:
         axes.barh(place, share, color=colour, alpha=0.75, height=0.72)
         axes.hlines(place, low, high, color="#222222", lw=1.1)
         axes.set_yticks(place, [_short(names[r["class"]]) for r in records], fontsize=8)

@@ -21,8 +21,8 @@ HEADLINES = (
     ("H", "harmonic mean of U and S", False),
     ("AUSUC", "area under the seen–unseen curve, whatever the offset", False),
     ("unseen_auroc", "how well it tells that a class is new at all", False),
-    ("seen_bias", "unseen pictures that were given a seen class", True),
-    ("unseen_bias", "seen pictures that were given an unseen class", True),
+    ("seen_bias", "unseen pictures given a seen class", True),
+    ("unseen_bias", "seen pictures given an unseen class", True),
 )
 PLOTS = (
     ("seen_unseen_curve", "Seen against unseen", "Every trade between the two that an offset can make."),
@@ -162,7 +162,7 @@ def percent(value: float | None) -> str:
         return "–"
     share = 100 * value
     close = 0 < share < 1 or 99 < share < 100
-    return f"{share:.1f} %" if close else f"{share:.0f} %"
+    return f"{share:.1f}\N{NO-BREAK SPACE}%" if close else f"{share:.0f}\N{NO-BREAK SPACE}%"
 
 
 def shown(value: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ayeaye.errors import DataError
-from ayeaye.evaluation.metrics import Fold, measure
+from ayeaye.evaluation.metrics import Fold, point_figures
 from ayeaye.labelling import calibration, nearest
 from ayeaye.mapping import MAPPERS, Mapper, create
 from ayeaye.pipeline.examples import Examples
@@ -133,10 +133,10 @@ def scored_rows(
 
 def _figures(folds: Sequence[Fold]) -> dict[str, Any]:
     """Mean and spread over folds of T1, the best H along the curve, and AUSUC."""
-    each = [measure(fold.scores, fold.y, fold.seen, _offset([fold]), resamples=0) for fold in folds]
+    each = [point_figures(fold.scores, fold.y, fold.seen, _offset([fold])) for fold in folds]
     result: dict[str, Any] = {}
     for name in ("T1", "H", "AUSUC"):
-        values = np.array([figures[name] for figures in each if figures[name] is not None], float)
+        values = np.array([figures[name] for figures in each if name in figures], float)
         result[name] = float(values.mean()) if len(values) else None
         result[f"{name}_spread"] = float(values.std()) if len(values) else None
     # Without held-out pictures of seen classes there is no curve, and T1 decides.

@@ -424,7 +424,7 @@ class _Outside:
             return None
         places = [place for place in sys.path if os.path.realpath(place or ".") not in _hidden]
         spec = importlib.machinery.PathFinder.find_spec(name, places)
-        if spec is None:
+        if spec is None or spec.loader is None:  # a bare folder is no package
             raise ModuleNotFoundError(f"{name} is not in the Bento", name=name)
         return spec
 

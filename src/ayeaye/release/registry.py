@@ -12,7 +12,6 @@ that a killed run leaves behind.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
@@ -46,6 +45,7 @@ _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _REACH_SECONDS = 5
 _PARAMS_AT_ONCE = 100
@@ -194,7 +194,9 @@ class Registry:
             "evaluation_digest": training.evaluation_digest,
         }
         source = f"{run.info.artifact_uri.rstrip('/')}/model"
-        made = client.create_model_version(self.model, source, run.info.run_id, tags=tags)
+        made = client.create_model_version(
+            self.model, source, run.info.run_id, tags=tags, await_creation_for=None
+        )
         return self.version(int(made.version))
 
     # Reading
@@ -261,6 +263,19 @@ class Registry:
                 return folder
             return self._fetched(version)
 
+    def artifact(self, version: Version | int, name: str) -> Path | None:
+        """One file of a version's run, in place or fetched to `home/artifacts-of`; None if there is none."""
+        run_id = self._number(version).run_id
+        with self._asking(f"read {name}"):
+            local = _local(self._open().get_run(run_id).info.artifact_uri)
+            if local:
+                return local / name if (local / name).is_file() else None
+            if name not in {each.path for each in self._open().list_artifacts(run_id)}:
+                return None
+            folder = self.home / "artifacts-of" / run_id
+            folder.mkdir(parents=True, exist_ok=True)
+            return Path(self._open().download_artifacts(run_id, name, str(folder)))
+
     def _fetched(self, version: Version) -> Path:
         folder = self.home / "bundles" / (version.bundle_digest[:16] or version.run_id)
         if folder.is_dir():
@@ -268,9 +283,13 @@ class Registry:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".fetch-"))
         try:
-            self._open().download_artifacts(version.run_id, "model/bundle", str(part))
-            with contextlib.suppress(OSError):  # another process was first
-                (part / "model" / "bundle").rename(folder)
+            fetched = Path(self._open().download_artifacts(version.run_id, "model/bundle", str(part)))
+            try:
+                fetched.rename(folder)
+            except OSError:
+                # Another process was first.
+                if not folder.is_dir():
+                    raise
             sync_folder(folder.parent)
         finally:
             shutil.rmtree(part, ignore_errors=True)

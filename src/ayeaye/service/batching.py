@@ -60,7 +60,7 @@ class Batcher(Generic[Item, Answer]):
                     future.set_result(answer)
 
     def _next(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
-        batch = []
+        batch: list[tuple[Item, asyncio.Future[Answer]]] = []
         while self._queue and len(batch) < self.largest:
             item, future = self._queue.popleft()
             # A client that went away needs no answer.

@@ -1,0 +1,231 @@
+"""The retrain flow: data, the stages of dvc.yaml, registration, gate, Bento, trial, promotion, commit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from ayeaye import versioning
+from ayeaye.errors import RegistryError, RemoteError, TrialFailed
+from ayeaye.pipeline.prepare import prepare as prepare_dataset
+from ayeaye.pipeline.progress import Progress
+from ayeaye.release import bento, gate, promotion
+from ayeaye.release.promotion import Judgement
+from ayeaye.release.registry import Version
+from ayeaye.workspace import Workspace
+from flows.server import server
+
+_speaker: Callable[[str], None] | None = None
+COMMITTED = ["params.yaml", "dvc.yaml", "dvc.lock", "data/dataset.dvc", "data/.gitignore", "models/.gitignore",
+             "reports/.gitignore", ".dvc/config"]  # fmt: skip
+
+
+def say(text: str) -> None:
+    """Tell the run's log, and the person at the command line where there is one."""
+    get_run_logger().info(text)
+    if _speaker:
+        _speaker(text)
+
+
+def _can_wait(task: Any, run: Any, state: Any) -> bool:
+    """Retry only what may come back by itself: a server or a remote that is away."""
+    try:
+        state.result()
+    except (RegistryError, RemoteError):
+        return True
+    except Exception:
+        return False
+    return False
+
+
+@task(cache_policy=NO_CACHE)
+def prepare(workspace: Workspace) -> dict[str, Any]:
+    say("Preparing the dataset.")
+    summary = prepare_dataset(workspace, Progress())
+    rows = [{"what": key, "value": str(value)} for key, value in summary.items()]
+    create_table_artifact(rows, key="dataset", description="The dataset as it was checked and published")
+    say(f"{summary['pictures']} pictures of {summary['classes']} classes, {summary['new']} new, "
+        f"{summary['rejected']} rejected.")  # fmt: skip
+    return summary
+
+
+@task(cache_policy=NO_CACHE)
+def track(workspace: Workspace, lock: int) -> str:
+    return versioning.add_dataset(workspace, lock)
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 10], retry_condition_fn=_can_wait)
+def push(workspace: Workspace, lock: int) -> None:
+    versioning.push_dataset(workspace, lock)
+
+
+@task(cache_policy=NO_CACHE, timeout_seconds=24 * 3600)
+def stage(workspace: Workspace, name: str, lock: int) -> bool:
+    say(f"Stage {name}.")
+    ran = versioning.reproduce(workspace, name, lock)
+    say(f"Stage {name} {'done' if ran else 'has nothing new to do'}.")
+    return ran
+
+
+@task(cache_policy=NO_CACHE)
+def commit(workspace: Workspace, data_digest: str) -> str:
+    return versioning.commit(workspace, f"Retrain on dataset {data_digest[:12]}", COMMITTED)
+
+
+@task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[2, 5, 15], retry_condition_fn=_can_wait)
+def record(workspace: Workspace, commit: str) -> Version:
+    version = promotion.register(workspace, commit)
+    figures = promotion.registry_of(workspace).metrics(version)
+    rows = [{"figure": name, "value": value} for name, value in sorted(figures.items())]
+    create_table_artifact(rows, key="metrics", description=f"Figures of version {version.number}")
+    say(f"Registered as version {version.number}.")
+    return version
+
+
+@task(cache_policy=NO_CACHE)
+def judge(workspace: Workspace, version: Version) -> Judgement:
+    return promotion.judge(workspace, version, Progress())
+
+
+@task(cache_policy=NO_CACHE)
+def pack(workspace: Workspace, version: Version) -> str:
+    say(f"Packing the Bento of version {version.number}.")
+    return promotion.pack(workspace, version)
+
+
+@task(cache_policy=NO_CACHE, timeout_seconds=1800)
+def try_out(workspace: Workspace, version: Version, tag: str, judgement: Judgement) -> Judgement:
+    """The decision after real requests to the candidate's Bento and, for its latency, to the champion's."""
+    say(f"Trying {tag}.")
+    try:
+        trial = promotion.try_out(workspace, version, tag)
+    except TrialFailed as error:
+        return promotion.fail_trial(judgement, error)
+    champion = promotion.record_of(workspace).state()
+    against = None
+    if judgement.decision.champion is not None and champion.bento and bento.exists(champion.bento, workspace.bentos):
+        number = judgement.decision.champion
+        registered = promotion.registry_of(workspace).version(number)
+        try:
+            against = promotion.try_out(workspace, registered, champion.bento).latency_ms
+        except TrialFailed as error:
+            # A champion that no longer answers is no reason to keep it.
+            say(f"The champion's Bento fails its trial ({error}); latency is not compared.")
+    decided = gate.with_latency(judgement.decision, trial.latency_ms, against)
+    return Judgement(decided, judgement.key, known=False)
+
+
+@task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[2, 5, 15], retry_condition_fn=_can_wait)
+def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: str) -> None:
+    promotion.settle(workspace, version, judgement, actor)
+    create_markdown_artifact(gate.markdown(judgement.decision), key="decision", description="The gate's decision")
+
+
+@task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[2, 5, 15], retry_condition_fn=_can_wait)
+def crown(workspace: Workspace, version: Version, tag: str, actor: str) -> None:
+    promotion.crown(workspace, version, tag, actor=actor, why=["passed the gate"])
+    say(f"Version {version.number} is champion.")
+
+
+@flow(name="retrain", validate_parameters=False, persist_result=False)
+def retrain(workspace: str = ".") -> dict[str, Any]:
+    """Bring the workspace's classifier up to its data and parameters, and production up to what passes.
+
+    Returns `outcome` (promoted, unchanged or refused), `version`, `message` and `decision`. A refusal is a
+    completed run: the champion stays.
+    """
+    found = Workspace.find(Path(workspace))
+    os.environ.update(found.environment())
+    with found.lock(say) as lock:
+        return _retrain(found, lock)
+
+
+def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
+    versioning.require(workspace)
+    versioning.clear_dead_locks(workspace)
+    gate.check_thresholds(workspace.params.release)
+    actor = f"retrain flow ({promotion.actor()})"
+
+    prepare(workspace)
+    data_digest = track(workspace, lock)
+    push(workspace, lock)
+    workspace.write_fingerprints()
+    for name in versioning.stages(workspace):
+        stage(workspace, name, lock)
+    version = record(workspace, commit(workspace, data_digest))
+    promotion.project(workspace)
+
+    state = promotion.record_of(workspace).state()
+    if version.number == state.champion and state.bento and bento.exists(state.bento, workspace.bentos):
+        return _outcome("unchanged", version, f"Nothing new: version {version.number} is champion.", workspace)
+    if promotion.rolled_back(workspace, version.number):
+        return _outcome(
+            "unchanged",
+            version,
+            f"Nothing new: version {version.number} was rolled back from; `ayeaye promote {version.number}` brings it back.",
+            workspace,
+        )
+    judgement = judge(workspace, version)
+    if judgement.decision.verdict == "refused":
+        settle(workspace, version, judgement, actor)
+        return _refused(workspace, version, judgement)
+    if _without_pictures(workspace):
+        settle(workspace, version, judgement, actor)
+        message = f"Version {version.number} passed the gate; trained on features, it has no pictures to serve."
+        return _outcome("unchanged", version, message, workspace)
+    tag = pack(workspace, version)
+    judgement = try_out(workspace, version, tag, judgement)
+    settle(workspace, version, judgement, actor)
+    if judgement.decision.verdict == "refused":
+        return _refused(workspace, version, judgement)
+    crown(workspace, version, tag, actor)
+    return _outcome("promoted", version, f"Version {version.number} is champion ({tag}).", workspace)
+
+
+def _refused(workspace: Workspace, version: Version, judgement: Judgement) -> dict[str, Any]:
+    champion = promotion.record_of(workspace).state().champion
+    stays = f"version {champion} stays champion" if champion else "there is no champion"
+    message = f"Version {version.number} is refused, {stays}: {'; '.join(judgement.decision.reasons)}"
+    return _outcome("refused", version, message, workspace)
+
+
+def _outcome(kind: str, version: Version, message: str, workspace: Workspace) -> dict[str, Any]:
+    state = promotion.record_of(workspace).state()
+    decision = promotion.decision_of(workspace, version)
+    return {
+        "outcome": kind,
+        "version": version.number,
+        "champion": state.champion,
+        "bento": state.bento,
+        "message": message,
+        "decision": decision,
+    }
+
+
+def _without_pictures(workspace: Workspace) -> bool:
+    return workspace.params.prepare.source == "features"
+
+
+def run(workspace: Workspace, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Run the flow from the command line, with a Prefect server that ends with it."""
+    global _speaker
+    from prefect.logging.handlers import APILogHandler
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    versioning.require(workspace)
+    with server(workspace) as url, temporary_settings({PREFECT_API_URL: url}):
+        _speaker = say
+        try:
+            return retrain(str(workspace.root))
+        finally:
+            _speaker = None
+            APILogHandler.flush()
+
+

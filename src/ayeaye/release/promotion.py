@@ -1,0 +1,417 @@
+"""The release protocol: registered, passed the gate, Bento built, Bento tried, champion.
+
+Each step finds what an earlier, killed call left of it and goes on from there. The promotion record is the
+truth; the registry's aliases are its projection. The caller holds the workspace.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ayeaye import versioning
+from ayeaye.classifier import Classifier, digest
+from ayeaye.data.decode import Limits
+from ayeaye.data.table import Dataset
+from ayeaye.errors import ReleaseError, TrialFailed
+from ayeaye.files import digest_file, write_atomic
+from ayeaye.pipeline.evaluate import HEADLINE
+from ayeaye.pipeline.progress import Progress
+from ayeaye.release import bento, compare, gate
+from ayeaye.release.bento import Golden, Recipe, Trial
+from ayeaye.release.gate import Decision
+from ayeaye.release.record import Record
+from ayeaye.release.registry import Registry, Training, Version
+from ayeaye.workspace import Workspace
+
+Say = Callable[[str], None]
+GOLDEN_EACH = 3  # requests with pictures of seen, and of unseen classes
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def registry_of(workspace: Workspace) -> Registry:
+    release = workspace.params.release
+    return Registry(release.tracking, release.model, workspace.state / "mlflow")
+
+
+def record_of(workspace: Workspace) -> Record:
+    return Record(workspace.release / "record.jsonl")
+
+
+# Registered
+
+
+def register(workspace: Workspace, commit: str) -> Version:
+    """The version of the current bundle, with its params, figures, dataset, pictures and tags."""
+    reports = workspace.reports
+    dataset = Dataset.load(workspace.dataset)
+    data_digest = versioning.dataset_digest(workspace)
+    params = workspace.params
+    return registry_of(workspace).record(
+        Training(
+            bundle_folder=workspace.classifier,
+            bundle_digest=digest(workspace.classifier),
+            evaluation_digest=evaluation_digest(workspace),
+            params=_flat_params(params.model_dump(mode="json")),
+            metrics=_metrics(workspace),
+            pictures=[
+                reports / "index.html",
+                reports / "metrics.json",
+                reports / "predictions.parquet",
+                reports / "plots",
+                workspace.dataset / "manifest.parquet",
+            ],
+            dataset={
+                "name": params.prepare.source,
+                "digest": data_digest,
+                "source": params.prepare.remote,
+                "pictures": len(dataset.manifest),
+                "classes": len(dataset.classes.names),
+            },
+            tags={
+                "data_digest": data_digest,
+                "git_commit": commit,
+                "params_digest": params.digest(),
+                "lock": digest_file(workspace.root / "dvc.lock"),
+                "estimated_on": _metrics(workspace)["estimated_on"],
+            },
+        )
+    )
+
+
+def evaluation_digest(workspace: Workspace) -> str:
+    """What an evaluation found, as a digest of its figures and predictions."""
+    found = [digest_file(workspace.reports / name) for name in ("metrics.json", "predictions.parquet")]
+    return hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+# The gate
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A decision, and whether it was made before for the same figures, champion and thresholds."""
+
+    decision: Decision
+    key: str
+    known: bool
+
+
+def judge(workspace: Workspace, version: Version, progress: Progress) -> Judgement:
+    """Decide on a version by the current evaluation, against the champion where there is one."""
+    release = workspace.params.release
+    gate.check_thresholds(release)
+    champion = record_of(workspace).state().champion
+    key = hashlib.sha256(
+        json.dumps([evaluation_digest(workspace), champion, release.model_dump(mode="json")]).encode()
+    ).hexdigest()
+    before = _read_decision(workspace)
+    if before and before["key"] == key and before["version"] == version.number and version.tags.get("gate"):
+        return Judgement(gate.from_dict(before), key, known=True)
+    losses = []
+    if champion is not None and champion != version.number:
+        losses = _losses(workspace, champion, progress)
+    against = champion if champion != version.number else None
+    decision = gate.decide(_metrics(workspace), release, against, losses)
+    return Judgement(decision, key, known=False)
+
+
+def _losses(workspace: Workspace, champion: int, progress: Progress) -> list[gate.Loss]:
+    registry = registry_of(workspace)
+    if _metrics(workspace)["estimated_on"] == "class folds":
+        before = registry.artifact(champion, "predictions.parquet")
+        if before is None or registry.version(champion).tags.get("estimated_on") != "class folds":
+            return []
+        new = pd.read_parquet(workspace.reports / "predictions.parquet")
+        return compare.on_folds(new, pd.read_parquet(before), workspace.params)
+    manifest = registry.artifact(champion, "manifest.parquet")
+    learned: set[str] = set()
+    if manifest is not None:
+        frame = pd.read_parquet(manifest, columns=["id", "split"])
+        learned = set(frame["id"][frame["split"].isin(compare.SHOWN)])
+    return compare.on_pictures(workspace, workspace.classifier, registry.bundle(champion), learned, progress)
+
+
+def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: str) -> None:
+    """Write the decision file and the version's tags; a refusal goes into the record, once."""
+    decision = judgement.decision
+    content = {"version": version.number, "key": judgement.key, **decision.as_dict()}
+    write_atomic(workspace.release / "decision.json", json.dumps(content, indent=1).encode())
+    verdict = {"promoted": "passed", "refused": "refused", "pending": "pending"}[decision.verdict]
+    reasons = "; ".join(decision.reasons)
+    registry = registry_of(workspace)
+    if verdict == "refused":
+        last = record_of(workspace).last(version.number, "refuse")
+        if last is None or last.digests.get("decision") != judgement.key:
+            digests = {"bundle": version.bundle_digest, "decision": judgement.key}
+            record_of(workspace).append(
+                "refuse", version.number, actor=actor, why=decision.reasons, digests=digests
+            )
+        registry.tag(version, gate=verdict, reasons=reasons[:4000])
+    else:
+        registry.tag(version, gate=verdict)
+        registry.untag(version, "reasons")
+
+
+# Bento and trial
+
+
+def pack(workspace: Workspace, version: Version) -> str:
+    """Build the Bento of a version where it is not there yet; returns its tag."""
+    registry = registry_of(workspace)
+    bundle = registry.bundle(version)
+    if digest(bundle) != version.bundle_digest:
+        raise ReleaseError(
+            f"the bundle of version {version.number} in {bundle} is not the one that was registered: "
+            "restore it, or retrain"
+        )
+    figures = registry.metrics(version)
+    release = workspace.params.release
+    return bento.build(
+        Recipe(
+            name=release.model,
+            version=version.number,
+            bundle=bundle,
+            bundle_digest=version.bundle_digest,
+            template=workspace.root / "bentofile.yaml",
+            serve=workspace.params.serve,
+            data_digest=version.tags.get("data_digest"),
+            metrics={name: figures[name] for name in HEADLINE if name in figures},
+        ),
+        workspace.bentos,
+    )
+
+
+def try_out(workspace: Workspace, version: Version, tag: str, say: Say = _silent) -> Trial:
+    """Real requests to the Bento; raises TrialFailed."""
+    golden = golden_requests(workspace, registry_of(workspace).bundle(version))
+    return bento.trial(tag, golden, workspace.bentos, bundle_digest=version.bundle_digest, say=say)
+
+
+def golden_requests(workspace: Workspace, bundle: Path) -> list[Golden]:
+    """Test pictures of seen and unseen classes with the answers that the bundle gives here."""
+    dataset = Dataset.load(workspace.dataset)
+    classifier = Classifier.load(bundle)
+    serve = workspace.params.serve
+    limits = Limits(serve.max_bytes, serve.max_pixels)
+    requests = []
+    for split in ("test_seen", "test_unseen"):
+        rows = dataset.manifest[dataset.manifest["split"] == split].sort_values("id")
+        for row in rows.drop_duplicates("label").head(GOLDEN_EACH).itertuples():
+            content = dataset.picture(str(row.id))
+            answer = classifier.classify([content], limits)[0]
+            # A picture over the limits of the service is a 4xx there, too.
+            expected = answer if isinstance(answer, dict) else None
+            requests.append(Golden(f"{row.label} ({split})", content, expected))
+    return requests
+
+
+# Champion
+
+
+def crown(
+    workspace: Workspace,
+    version: Version,
+    tag: str,
+    *,
+    action: Any = "promote",
+    actor: str,
+    why: list[str],
+) -> None:
+    """Append to the record that a tried Bento is champion, then bring the aliases after it."""
+    record = record_of(workspace)
+    state = record.state()
+    if state.champion != version.number or state.bento != tag:
+        digests = {
+            "bundle": version.bundle_digest,
+            "bento": tag,
+            "data": version.tags.get("data_digest", ""),
+            "params": version.tags.get("params_digest", ""),
+            "commit": version.tags.get("git_commit", ""),
+        }
+        record.append(action, version.number, actor=actor, why=why, digests=digests)
+    project(workspace)
+
+
+def project(workspace: Workspace) -> None:
+    """Bring the registry's aliases to what the record says."""
+    state = record_of(workspace).state()
+    if state.champion is None:
+        return
+    registry = registry_of(workspace)
+    registry.set_alias("champion", state.champion)
+    registry.set_alias("previous", state.previous)
+    for version in registry.versions():
+        if version.number == state.champion and version.tags.get("bento") != state.bento:
+            registry.tag(version, bento=state.bento or "")
+
+
+def rolled_back(workspace: Workspace, version: int) -> bool:
+    """Whether the newest word about a version is that it was rolled back from."""
+    for entry in reversed(record_of(workspace).entries()):
+        if entry.action == "rollback" and entry.from_ == version:
+            return True
+        if entry.to == version and entry.action in ("promote", "rollback"):
+            return False
+    return False
+
+
+# What a person asks for
+
+
+def promote(
+    workspace: Workspace,
+    number: int,
+    *,
+    reason: str = "",
+    force: bool = False,
+    dry_run: bool = False,
+    say: Say = _silent,
+) -> dict[str, Any]:
+    """Make a registered version champion; raises ReleaseError for one the gate refused, unless forced."""
+    version = registry_of(workspace).version(number)
+    verdict = version.tags.get("gate", "not judged")
+    if verdict != "passed" and not force:
+        why = version.tags.get("reasons", "")
+        raise ReleaseError(
+            f"version {number} did not pass the gate ({verdict}{': ' + why if why else ''}): "
+            "promote it all the same with --force and a --reason"
+        )
+    return _change(workspace, version, "promote", reason or "asked for", dry_run, say)
+
+
+def rollback(
+    workspace: Workspace, *, reason: str = "", dry_run: bool = False, say: Say = _silent
+) -> dict[str, Any]:
+    """Make the previous champion champion again; raises ReleaseError where there is none."""
+    state = record_of(workspace).state()
+    if state.previous is None:
+        raise ReleaseError("there is no previous champion to go back to: see `ayeaye status`")
+    version = registry_of(workspace).version(state.previous)
+    return _change(workspace, version, "rollback", reason or "asked for", dry_run, say)
+
+
+def _change(
+    workspace: Workspace, version: Version, action: str, reason: str, dry_run: bool, say: Say
+) -> dict[str, Any]:
+    before = record_of(workspace).state().champion
+    if not dry_run and before != version.number:
+        say(f"Packing version {version.number}.")
+        tag = pack(workspace, version)
+        say(f"Trying {tag}.")
+        try_out(workspace, version, tag, say)
+        crown(workspace, version, tag, action=action, actor=actor(), why=[reason])
+    elif not dry_run:
+        project(workspace)
+    return {
+        "action": action,
+        "champion": version.number,
+        "before": before,
+        "bento": record_of(workspace).bento(version.number),
+        "dry_run": dry_run,
+    }
+
+
+def serve(
+    workspace: Workspace,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    say: Say = _silent,
+) -> None:
+    """Become the server of the champion's Bento; does not return."""
+    state = record_of(workspace).state()
+    if state.champion is None or state.bento is None:
+        raise ReleaseError("there is no champion to serve yet: run `ayeaye retrain`")
+    changes = {"host": host, "port": port, "workers": workers}
+    settings = workspace.params.serve.model_copy(
+        update={key: value for key, value in changes.items() if value is not None}
+    )
+    if not bento.exists(state.bento, workspace.bentos):
+        say(f"{state.bento} is gone from the workspace; packing it again.")
+        pack(workspace, registry_of(workspace).version(state.champion))
+    say(f"Serving {state.bento} on http://{settings.host}:{settings.port} (POST /classify, field image).")
+    bento.serve(state.bento, workspace.bentos, settings)
+
+
+def status(workspace: Workspace) -> dict[str, Any]:
+    """Champion, previous and all candidates, newest first, as the record and the registry say."""
+    state = record_of(workspace).state()
+    registry = registry_of(workspace)
+    listed = {version.number: _described(workspace, registry, version) for version in registry.versions()}
+    return {
+        "workspace": str(workspace.root),
+        "model": workspace.params.release.model,
+        "champion": listed.get(state.champion) if state.champion else None,
+        "previous": listed.get(state.previous) if state.previous else None,
+        "candidates": [each for number, each in listed.items() if number != state.champion],
+        "agrees": all(
+            number == (found.number if (found := registry.alias(name)) else None)
+            for name, number in (("champion", state.champion), ("previous", state.previous))
+        ),
+    }
+
+
+def _described(workspace: Workspace, registry: Registry, version: Version) -> dict[str, Any]:
+    figures = registry.metrics(version)
+    return {
+        "version": version.number,
+        "run_id": version.run_id,
+        "bento": record_of(workspace).bento(version.number),
+        "data_digest": version.tags.get("data_digest"),
+        "bundle_digest": version.bundle_digest,
+        "gate": version.tags.get("gate"),
+        "reasons": version.tags.get("reasons"),
+        "estimated_on": version.tags.get("estimated_on"),
+        "aliases": list(version.aliases),
+        "metrics": {name: figures.get(name) for name in HEADLINE},
+    }
+
+
+def actor() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def fail_trial(judgement: Judgement, error: TrialFailed) -> Judgement:
+    return Judgement(gate.with_trial_failure(judgement.decision, str(error)), judgement.key, known=False)
+
+
+def _metrics(workspace: Workspace) -> dict[str, Any]:
+    return json.loads((workspace.reports / "metrics.json").read_bytes())
+
+
+def decision_of(workspace: Workspace, version: Version) -> dict[str, Any] | None:
+    """The decision file, where it is about this version."""
+    found = _read_decision(workspace)
+    return found if found and found["version"] == version.number else None
+
+
+def _read_decision(workspace: Workspace) -> dict[str, Any] | None:
+    try:
+        return json.loads((workspace.release / "decision.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _flat_params(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat_params(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,420 @@
+"""Bentos: packed, tried on a port and served, with a small real classifier inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from small_bundle import COLOURS, UNSEEN, picture, write_bundle
+
+from ayeaye.classifier import Classifier, digest
+from ayeaye.errors import PictureError, ReleaseError, TrialFailed
+from ayeaye.params import Serve
+from ayeaye.release import bento
+from ayeaye.release.bento import Golden, Recipe
+
+TEMPLATE = Path(__file__).parents[2] / "bentofile.yaml"
+MEGABYTE = 1_000_000
+
+pytestmark = pytest.mark.slow
+
+
+def recipe_for(bundle: Path, **changes: Any) -> Recipe:
+    recipe = Recipe(
+        name="ayeaye",
+        version=3,
+        bundle=bundle,
+        bundle_digest=digest(bundle),
+        template=TEMPLATE,
+        serve=Serve(max_bytes=MEGABYTE, max_pixels=MEGABYTE),
+        data_digest="d" * 64,
+        metrics={"H": 0.5},
+    )
+    return replace(recipe, **changes)
+
+
+def golden_of(bundle: Path) -> list[Golden]:
+    contents = [picture(colour, 7) for colour in COLOURS]
+    golden = []
+    for name, content, answer in zip(
+        COLOURS, contents, Classifier.load(bundle).classify(contents), strict=True
+    ):
+        assert not isinstance(answer, PictureError)
+        golden.append(Golden(name, content, answer))
+    return golden
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # With a dot, as in a workspace: BentoML treats such folders otherwise.
+    return tmp_path_factory.mktemp("workspace") / ".ayeaye" / "bentoml"
+
+
+@pytest.fixture(scope="module")
+def recipe(bundle: Path) -> Recipe:
+    return recipe_for(bundle)
+
+
+@pytest.fixture(scope="module")
+def tag(recipe: Recipe, home: Path) -> str:
+    return bento.build(recipe, home)
+
+
+@pytest.fixture(scope="module")
+def golden(bundle: Path) -> list[Golden]:
+    return golden_of(bundle)
+
+
+@pytest.fixture(scope="module")
+def service(tag: str, home: Path) -> Iterator[httpx.Client]:
+    """What `ayeaye serve` runs, on a port."""
+    port = bento.free_port()
+    program = (
+        "import sys; from pathlib import Path;"
+        "from ayeaye.params import Serve; from ayeaye.release import bento;"
+        "bento.serve(sys.argv[1], Path(sys.argv[2]), Serve(host='localhost', port=int(sys.argv[3])))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, tag, str(home), str(port)], start_new_session=True
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            for _ in range(600):
+                try:
+                    if client.get("/readyz").status_code == 200:
+                        break
+                except httpx.HTTPError:
+                    assert process.poll() is None
+                time.sleep(0.1)
+            yield client
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def classify(service: httpx.Client, content: bytes) -> httpx.Response:
+    return service.post("/classify", files={"image": ("p", content)})
+
+
+def test_a_bento_holds_program_bundle_and_settings_and_its_labels(
+    tag: str, recipe: Recipe, home: Path
+) -> None:
+    from ruamel.yaml import YAML
+
+    folder = bento.folder_of(tag, home)
+    assert tag.startswith("ayeaye:v3-")
+    assert digest(folder / "src" / "bundle") == recipe.bundle_digest
+    assert json.loads((folder / "src" / "serve.json").read_text())["max_bytes"] == MEGABYTE
+    about = YAML(typ="safe").load(folder / "bento.yaml")
+    assert about["labels"]["bundle_digest"] == recipe.bundle_digest
+    requirements = about["image"]["python_requirements"].split()
+    assert all("==" in line and "+" not in line for line in requirements)
+    assert not list(folder.rglob("__pycache__"))
+
+
+def test_building_again_reuses_the_bento(tag: str, recipe: Recipe, home: Path) -> None:
+    before = bento.folder_of(tag, home).stat().st_ino
+    assert bento.build(recipe, home) == tag
+    assert bento.folder_of(tag, home).stat().st_ino == before
+
+
+def test_the_tag_changes_with_what_is_packed_and_with_nothing_else(recipe: Recipe) -> None:
+    assert replace(recipe).tag() == recipe.tag()
+    for changed in (
+        replace(recipe, version=4),
+        replace(recipe, bundle_digest="0" * 64),
+        replace(recipe, serve=Serve(max_bytes=5)),
+        replace(recipe, metrics={"H": 0.6}),
+    ):
+        assert changed.tag() != recipe.tag()
+    assert replace(recipe, serve=replace_port(recipe.serve)).tag() == recipe.tag()
+
+
+def replace_port(serve: Serve) -> Serve:
+    return serve.model_copy(update={"port": 4000})
+
+
+def test_a_tried_bento_answers_as_the_classifier_does(
+    tag: str, golden: list[Golden], home: Path, recipe: Recipe
+) -> None:
+    trial = bento.trial(tag, golden, home, bundle_digest=recipe.bundle_digest)
+    assert trial.tag == tag
+    assert trial.requests == len(golden) + 1
+    assert trial.refused == 1
+    assert trial.largest_difference <= bento.TOLERANCE
+    assert 0 < trial.latency_ms <= trial.latency_p95_ms
+
+
+def test_another_label_fails_the_trial(tag: str, golden: list[Golden], home: Path) -> None:
+    wrong = [Golden("red", golden[0].content, golden[1].expected)]
+    with pytest.raises(TrialFailed, match=r"labels red red, offline it is green"):
+        bento.trial(tag, wrong, home)
+
+
+def test_a_bento_without_the_program_is_not_built(recipe: Recipe, tmp_path: Path) -> None:
+    template = tmp_path / "bentofile.yaml"
+    template.write_text(TEMPLATE.read_text().replace('  - "bundle/**"\n', ""))
+    with pytest.raises(ReleaseError, match=r"built without src/bundle/bundle\.json: mend `include`"):
+        bento.build(replace(recipe, template=template), tmp_path / "home")
+    assert not (tmp_path / "home" / "bentos").exists()
+    assert not (tmp_path / "home" / ".staging").exists()
+
+
+def test_code_from_outside_the_bento_fails_the_trial(
+    tag: str, golden: list[Golden], home: Path, tmp_path: Path
+) -> None:
+    """A Bento whose program is gone would run the installed one, where that can be imported."""
+    copy = bento.folder_of(tag, tmp_path)
+    shutil.copytree(bento.folder_of(tag, home), copy)
+    shutil.rmtree(copy / "src" / "ayeaye")
+    with pytest.raises(TrialFailed, match=r"does not start: .*ayeaye is not in the Bento"):
+        bento.trial(tag, golden, tmp_path)
+
+
+def test_a_damaged_bundle_fails_the_trial(tag: str, golden: list[Golden], home: Path, tmp_path: Path) -> None:
+    copy = bento.folder_of(tag, tmp_path)
+    shutil.copytree(bento.folder_of(tag, home), copy)
+    (copy / "src" / "bundle" / "mapper.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(TrialFailed, match=r"does not start: .*is damaged"):
+        bento.trial(tag, golden, tmp_path)
+
+
+def test_a_bento_that_is_not_there_raises_meaningful_error(home: Path) -> None:
+    with pytest.raises(ReleaseError, match="ayeaye:v9-0 is not in"):
+        bento.trial("ayeaye:v9-0", [], home)
+    with pytest.raises(ReleaseError, match="expected name:version"):
+        bento.serve("../../etc", home, Serve())
+
+
+_BUILD = """
+import sys; from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_bento import recipe_for
+from ayeaye.release import bento
+bento.build(recipe_for(Path(sys.argv[2])), Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("after", [0.3, 1.5, 2.5])
+def test_a_build_killed_half_way_leaves_no_half_bento_and_no_process(
+    bundle: Path, tmp_path: Path, after: float
+) -> None:
+    home = tmp_path / "bentoml"
+    here = str(Path(__file__).parent)
+    process = subprocess.Popen([sys.executable, "-c", _BUILD, here, str(bundle), str(home)])
+    until = time.monotonic() + 60
+    while not (home / ".staging").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(after)
+    process.kill()
+    process.wait()
+    time.sleep(0.3)
+    assert not _running_in(home)
+    recipe = recipe_for(bundle)
+    left = list((home / "bentos").glob("*/*/bento.yaml")) if (home / "bentos").exists() else []
+    assert len(left) <= 1
+    tag = bento.build(recipe, home)
+    assert bento.exists(tag, home)
+    assert not (home / ".staging").exists()
+
+
+def test_a_trial_killed_half_way_leaves_no_process(tag: str, home: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from ayeaye.release import bento;"
+        "golden = [bento.Golden('x', b'x', None)] * 100_000;"
+        "bento.trial(sys.argv[1], golden, Path(sys.argv[2]), say=lambda text: print(text, flush=True))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, tag, str(home)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and "is ready" in process.stdout.readline()
+    assert _running_in(bento.folder_of(tag, home))
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 10
+    while _running_in(bento.folder_of(tag, home)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not _running_in(bento.folder_of(tag, home))
+
+
+def _running_in(folder: Path) -> list[int]:
+    """Living processes, other than this one, that name the folder or work in it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes() + bytes((process / "cwd").readlink())
+        except OSError:
+            continue
+        if str(folder).encode() in words and int(process.name) != os.getpid():
+            found.append(int(process.name))
+    return found
+
+
+# What is served
+
+
+def test_an_unseen_class_is_answered_in_the_promised_form(service: httpx.Client, tag: str) -> None:
+    response = classify(service, picture(UNSEEN, 3))
+    assert response.status_code == 200
+    answer = response.json()
+    assert set(answer) == {"label", "seen", "confidence", "alternatives", "model"}
+    assert answer["model"] == {"version": 3, "bento": tag}
+    assert len(answer["alternatives"]) == 5
+    assert set(answer["alternatives"][0]) == {"label", "seen", "score"}
+    assert answer["alternatives"][0]["label"] == answer["label"]
+    assert 0 < answer["confidence"] <= 1
+
+
+def test_the_model_says_where_it_comes_from(service: httpx.Client, tag: str, recipe: Recipe) -> None:
+    assert service.get("/model").json() == {
+        "version": 3,
+        "bento": tag,
+        "bundle_digest": recipe.bundle_digest,
+        "data_digest": "d" * 64,
+        "metrics": {"H": 0.5},
+        "classes": {"seen": 5, "unseen": 1},
+        "code": "bento",
+    }
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/openapi.json", "/docs.json"])
+def test_the_built_in_routes_answer(service: httpx.Client, path: str) -> None:
+    assert service.get(path).status_code == 200
+
+
+BROKEN = {
+    "empty": b"",
+    "text": b"this is not a picture",
+    "truncated": picture("red")[:400],
+    "address": b"http://127.0.0.1:9/picture.png",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_a_broken_upload_is_a_400_that_says_why(service: httpx.Client, content: bytes) -> None:
+    response = classify(service, content)
+    assert response.status_code == 400
+    assert response.json()["error"].startswith("the picture cannot be read: ")
+
+
+def test_too_many_pixels_are_a_400_before_they_are_decoded(service: httpx.Client) -> None:
+    import struct
+    import zlib
+
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
+    response = classify(service, bomb)
+    assert response.status_code == 400
+    assert "too many pixels; at most 1,000,000 are allowed" in response.json()["error"]
+
+
+@pytest.mark.parametrize("size", [MEGABYTE + 1, 3 * MEGABYTE, 60 * MEGABYTE])
+def test_an_oversized_upload_is_a_413_that_says_how_much_is_allowed(service: httpx.Client, size: int) -> None:
+    response = classify(service, b"\xff" * size)
+    assert response.status_code == 413
+    assert "at most 1,000,000 bytes" in response.json()["error"]
+
+
+def test_an_oversized_upload_of_untold_length_is_a_413(service: httpx.Client) -> None:
+    def parts() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="p"\r\n\r\n'
+        for _ in range(100):
+            yield b"\xff" * 100_000
+        yield b"\r\n--x--\r\n"
+
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    response = service.post("/classify", content=parts(), headers=kind)
+    assert response.status_code == 413
+
+
+def test_an_address_in_the_field_is_refused(service: httpx.Client) -> None:
+    response = service.post("/classify", files={"image": (None, "http://127.0.0.1:9/picture.png")})
+    assert response.status_code == 400
+    assert "addresses are not fetched" in response.json()["error"]
+
+
+REQUESTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "no body": (415, {}),
+    "json": (415, {"json": {"image": "http://x"}}),
+    "no boundary": (400, {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}),
+    "another field": (400, {"files": {"picture": b"x"}}),
+    "two pictures": (400, {"files": [("image", picture("red")), ("image", picture("blue"))]}),
+    "many fields": (400, {"files": [(f"f{n}", b"x") for n in range(50)]}),
+    "rubbish": (400, {"content": b"\0" * 50, "headers": {"Content-Type": "multipart/form-data; boundary=x"}}),
+}
+
+
+@pytest.mark.parametrize(("status", "options"), REQUESTS.values(), ids=REQUESTS)
+def test_a_request_that_is_not_one_picture_is_refused(
+    service: httpx.Client, status: int, options: dict[str, Any]
+) -> None:
+    response = service.post("/classify", **options)
+    assert response.status_code == status
+    assert response.json()["error"]
+
+
+def test_many_requests_at_once_each_get_their_own_answer(service: httpx.Client, golden: list[Golden]) -> None:
+    """Broken ones among them fail alone, whatever batch they land in."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    requests = [*golden, Golden("broken", picture("red")[:300], None)] * 12
+    with ThreadPoolExecutor(24) as threads:
+        responses = list(threads.map(lambda request: classify(service, request.content), requests))
+    for request, response in zip(requests, responses, strict=True):
+        if request.expected is None:
+            assert response.status_code == 400
+        else:
+            answer = response.json()
+            assert answer["label"] == request.expected["label"]
+            assert answer["alternatives"][0]["score"] == pytest.approx(
+                request.expected["alternatives"][0]["score"], abs=bento.TOLERANCE
+            )
+
+
+def test_a_taken_port_raises_meaningful_error(service: httpx.Client, tag: str, home: Path) -> None:
+    port = service.base_url.port
+    assert port is not None
+    with pytest.raises(ReleaseError, match=f"127.0.0.1:{port} cannot be listened on"):
+        bento.serve(tag, home, Serve(port=port))
+
+
+def test_a_bundle_trained_on_features_takes_rows(tmp_path: Path) -> None:
+    import io
+
+    import numpy as np
+
+    bundle, home = tmp_path / "classifier", tmp_path / "bentoml"
+    write_bundle(bundle, with_backbone=False)
+    width = len(Classifier.load(bundle).mapper.state()["centre"])
+    row = np.random.default_rng(0).normal(size=width).astype(np.float32)
+    classifier = Classifier.load(bundle)
+    (expected,) = classifier.answers(classifier.scores(row[None]))
+
+    def saved(array: np.ndarray) -> bytes:
+        file = io.BytesIO()
+        np.save(file, array)
+        return file.getvalue()
+
+    golden = [
+        Golden("row", saved(row), expected),
+        Golden("too short", saved(row[:-1]), None),
+        Golden("not finite", saved(row * np.nan), None),
+        Golden("a picture", picture("red"), None),
+    ]
+    assert bento.trial(bento.build(recipe_for(bundle), home), golden, home).refused == 4

@@ -1,0 +1,187 @@
+"""The gate: what it lets through, what it refuses, and how it says so."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ayeaye.errors import ParamsError
+from ayeaye.evaluation.bootstrap import paired_loss
+from ayeaye.params import Release
+from ayeaye.release import gate
+from ayeaye.release.gate import Loss
+
+RELEASE = Release(
+    minimum={"T1_above_chance": 0.1, "H": 0.1},
+    maximum={"seen_bias": 0.75, "hubness_excess": 1.0, "class_space_p": 0.05},
+)
+GOOD: dict[str, Any] = {
+    "T1": 0.6,
+    "T1_above_chance": 0.55,
+    "H": 0.5,
+    "seen_bias": 0.4,
+    "hubness": {"excess": -0.3},
+    "class_space": {"p": 0.001},
+    "intervals": {"H": [0.45, 0.55], "seen_bias": None},
+    "estimated_on": "class folds",
+}
+
+
+def loss(upper: float, value: float = 0.0, needed: int | None = None) -> Loss:
+    return Loss("H", value, upper, pictures=400, classes=20, needed=needed)
+
+
+def check(decision: gate.Decision, name: str) -> gate.Check:
+    return next(check for check in decision.checks if check.name == name)
+
+
+def test_good_figures_without_a_champion_are_promoted() -> None:
+    decision = gate.decide(GOOD, RELEASE)
+    assert decision.verdict == "promoted"
+    assert decision.reasons == []
+    assert decision.estimated_on == "class folds"
+
+
+def test_the_point_estimate_decides_and_its_interval_is_shown() -> None:
+    metrics = {**GOOD, "H": 0.11, "intervals": {"H": [0.02, 0.2]}}
+    decision = gate.decide(metrics, RELEASE)
+    assert decision.verdict == "promoted"
+    assert check(decision, "H").interval == (0.02, 0.2)
+
+
+@pytest.mark.parametrize(("name", "value"), [("H", 0.0999), ("T1_above_chance", 0.0), ("seen_bias", 0.7501)])
+def test_a_figure_beyond_its_threshold_refuses(name: str, value: float) -> None:
+    decision = gate.decide({**GOOD, name: value}, RELEASE)
+    assert decision.verdict == "refused"
+    assert [reason.split(":")[0] for reason in decision.reasons] == [name]
+
+
+@pytest.mark.parametrize("name", ["H", "seen_bias"])
+def test_a_figure_at_its_threshold_passes(name: str) -> None:
+    threshold = {**RELEASE.minimum, **RELEASE.maximum}[name]
+    assert gate.decide({**GOOD, name: threshold}, RELEASE).verdict == "promoted"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.5", True])
+@pytest.mark.parametrize("name", ["H", "seen_bias"])
+def test_what_is_not_a_finite_number_fails(name: str, value: Any) -> None:
+    decision = gate.decide({**GOOD, name: value}, RELEASE)
+    assert decision.verdict == "refused"
+    assert check(decision, name).value is None
+
+
+def test_a_missing_nested_figure_fails() -> None:
+    metrics = {key: value for key, value in GOOD.items() if key != "hubness"}
+    decision = gate.decide(metrics, RELEASE)
+    assert check(decision, "hubness_excess").passed is False
+
+
+@pytest.mark.parametrize(("upper", "verdict"), [(0.02, "promoted"), (0.0201, "refused")])
+def test_the_upper_bound_of_the_loss_decides_against_the_champion(upper: float, verdict: str) -> None:
+    assert gate.decide(GOOD, RELEASE, champion=4, losses=[loss(upper)]).verdict == verdict
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_bound_that_is_not_a_number_refuses(bad: float) -> None:
+    assert gate.decide(GOOD, RELEASE, champion=4, losses=[loss(bad)]).verdict == "refused"
+
+
+def test_a_champion_that_cannot_be_compared_with_refuses() -> None:
+    decision = gate.decide(GOOD, RELEASE, champion=4, losses=[])
+    assert decision.verdict == "refused"
+    assert "nothing to compare with champion 4" in decision.reasons[0]
+
+
+def test_one_of_several_losses_is_enough_to_refuse() -> None:
+    losses = [loss(0.01), Loss("T1", 0.05, 0.09, 100, 8)]
+    decision = gate.decide(GOOD, RELEASE, champion=4, losses=losses)
+    assert [reason.split(":")[0] for reason in decision.reasons] == ["loss of T1"]
+
+
+def test_an_undecided_comparison_says_how_many_pictures_it_would_take() -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(8), 12)
+    paired = paired_loss(rng.random(96) < 0.6, rng.random(96) < 0.6, y)
+    decision = gate.decide(GOOD, RELEASE, champion=4, losses=[Loss.of("T1", {**paired, "loss": 0.0}, 0.02)])
+    assert decision.verdict == "refused"
+    assert "96 pictures of 8 classes" in decision.reasons[0]
+    assert "an equal model needs about" in decision.reasons[0]
+
+
+LATENCY = Release(minimum={"H": 0.1}, maximum={"latency_ratio": 2.0})
+
+
+def test_the_latency_stays_open_until_the_trial() -> None:
+    decision = gate.decide(GOOD, LATENCY, champion=4, losses=[loss(0.0)])
+    assert decision.verdict == "pending"
+    assert gate.with_latency(decision, 19.9, 10.0).verdict == "promoted"
+    assert gate.with_latency(decision, 20.1, 10.0).verdict == "refused"
+    assert gate.with_latency(decision, math.nan, 10.0).verdict == "refused"
+
+
+def test_the_first_model_has_no_latency_to_compare_with() -> None:
+    decision = gate.decide(GOOD, LATENCY)
+    assert decision.verdict == "promoted"
+    assert gate.with_latency(decision, 12.0, None).verdict == "promoted"
+
+
+def test_a_refused_candidate_stays_refused_however_fast_it_is() -> None:
+    decision = gate.decide({**GOOD, "H": 0.0}, LATENCY, champion=4, losses=[loss(0.0)])
+    assert decision.verdict == "refused"
+    assert gate.with_latency(decision, 1.0, 10.0).verdict == "refused"
+
+
+def test_a_failed_trial_refuses_with_its_reason() -> None:
+    decision = gate.with_trial_failure(gate.decide(GOOD, RELEASE), "labels okapi zebra")
+    assert decision.reasons == ["trial: labels okapi zebra"]
+
+
+def test_unknown_figures_are_answered_at_once_with_the_nearest_known_ones() -> None:
+    release = Release(minimum={"T1_above_chanse": 0.1}, maximum={"hubness_exces": 1.0, "latency": 2.0})
+    with pytest.raises(ParamsError) as error:
+        gate.check_thresholds(release)
+    for near in ("T1_above_chance?", "hubness_excess?", "latency_ratio?"):
+        assert f"did you mean {near}" in str(error.value)
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf])
+def test_a_threshold_that_is_not_finite_raises_meaningful_error(threshold: float) -> None:
+    with pytest.raises(ParamsError, match=r"release\.minimum\.H is (nan|inf): expected a finite number"):
+        gate.decide(GOOD, Release(minimum={"H": threshold}))
+
+
+def test_the_default_thresholds_are_all_known() -> None:
+    from pathlib import Path
+
+    from ayeaye import params
+
+    gate.check_thresholds(params.load(Path(__file__).parents[2] / "params.yaml").release)
+
+
+def test_a_decision_survives_strict_json() -> None:
+    metrics = {**GOOD, "H": math.nan}
+    decision = gate.decide(metrics, RELEASE, champion=4, losses=[loss(math.inf), loss(0.01)])
+    text = json.dumps(decision.as_dict(), allow_nan=False)
+    assert gate.from_dict(json.loads(text)) == decision
+
+
+def test_the_table_has_a_row_per_check_and_markdown_one_per_row() -> None:
+    decision = gate.decide(GOOD, RELEASE, champion=4, losses=[loss(0.013)])
+    rows = gate.table(decision)
+    assert len(rows) == 6
+    assert rows[1] == {
+        "figure": "H",
+        "value": "0.5",
+        "interval": "0.45 … 0.55",
+        "threshold": "≥ 0.1",
+        "passed": "yes",
+        "why": "0.5 is at least 0.1",
+    }
+    assert rows[-1]["interval"] == "≤ 0.013"
+    lines = gate.markdown(decision).splitlines()
+    assert lines[0].startswith("**promoted** · estimated on class folds · champion: version 4")
+    assert len([line for line in lines if line.startswith("| ")]) == 1 + len(rows)

@@ -1,0 +1,298 @@
+"""The registry, on real SQLite and a real server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ayeaye.errors import RegistryError
+from ayeaye.release.bento import free_port
+from ayeaye.release.registry import CHAMPION, PREVIOUS, Registry, Training, flat, shown
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose database has its tables: making them takes seconds."""
+    home = tmp_path_factory.mktemp("home")
+    Registry(None, "warm", home).versions()
+    return home / "mlflow.db"
+
+
+@pytest.fixture
+def registry(database: Path, tmp_path: Path) -> Registry:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "mlflow.db").write_bytes(database.read_bytes())
+    return Registry(None, "ayeaye", home)
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Training:
+    return make_training(tmp_path, "a")
+
+
+def make_training(tmp_path: Path, letter: str, **changes: Any) -> Training:
+    folder = tmp_path / f"bundle-{letter}"
+    (folder / "class_space").mkdir(parents=True)
+    (folder / "bundle.json").write_text(f'{{"letter": "{letter}"}}')
+    (folder / "class_space" / "space.json").write_text("{}")
+    report = tmp_path / "index.html"
+    report.write_text("<p>fine</p>")
+    training = Training(
+        bundle_folder=folder,
+        bundle_digest=letter * 64,
+        evaluation_digest="e1",
+        params={"train.mapper": "ridge", "long": "x" * 9000},
+        metrics={"H": 0.4, "hubness": {"excess": -1.5}, "note": "text", "bad": float("nan")},
+        dataset={"name": "bestiary", "digest": "d" * 64, "source": ".ayeaye/remote", "pictures": 12},
+        pictures=[report],
+        tags={"data_digest": "d" * 64, "git_commit": "c" * 40},
+    )
+    return replace(training, **changes)
+
+
+def test_a_training_becomes_a_run_and_a_version(registry: Registry, training: Training) -> None:
+    version = registry.record(training)
+    assert version.number == 1
+    assert version.tags["bundle_digest"] == "a" * 64
+    assert version.tags["data_digest"] == "d" * 64
+    assert registry.metrics(version) == {"H": 0.4, "hubness.excess": -1.5}
+    assert registry.params(1)["train.mapper"] == "ridge"
+    bundle = registry.bundle(version)
+    assert (bundle / "bundle.json").read_text() == '{"letter": "a"}'
+    assert (bundle / "class_space" / "space.json").is_file()
+
+
+def test_the_run_carries_dataset_and_report(registry: Registry, training: Training) -> None:
+    version = registry.record(training)
+    client = registry._open()
+    run = client.get_run(version.run_id)
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.name == "bestiary"
+    assert "d" * 64 in dataset.dataset.source
+    assert run.info.status == "FINISHED"
+    assert "index.html" in [each.path for each in client.list_artifacts(version.run_id)]
+
+
+def test_a_known_bundle_keeps_its_version(registry: Registry, training: Training) -> None:
+    first = registry.record(training)
+    assert registry.record(training) == first
+    assert len(registry.versions()) == 1
+    assert registry.find("a" * 64) == first
+    assert registry.find("b" * 64) is None
+
+
+def test_a_new_evaluation_of_a_known_bundle_brings_its_figures_not_a_version(
+    registry: Registry, training: Training
+) -> None:
+    registry.record(training)
+    again = registry.record(replace(training, evaluation_digest="e2", metrics={"H": 0.3}))
+    assert again.number == 1
+    assert again.tags["evaluation_digest"] == "e2"
+    assert registry.metrics(1)["H"] == 0.3
+
+
+def test_versions_come_newest_first_with_their_aliases(registry: Registry, tmp_path: Path) -> None:
+    assert registry.versions() == []
+    for letter in "ab":
+        registry.record(make_training(tmp_path, letter))
+    registry.set_alias(CHAMPION, 2)
+    registry.set_alias(PREVIOUS, 1)
+    assert [(each.number, each.aliases) for each in registry.versions()] == [
+        (2, ("champion",)),
+        (1, ("previous",)),
+    ]
+
+
+def test_an_alias_moves_and_goes(registry: Registry, tmp_path: Path) -> None:
+    assert registry.alias(CHAMPION) is None
+    for letter in "ab":
+        registry.record(make_training(tmp_path, letter))
+    registry.set_alias(CHAMPION, 1)
+    registry.set_alias(CHAMPION, registry.version(2))
+    champion = registry.alias(CHAMPION)
+    assert champion is not None and champion.number == 2
+    registry.set_alias(CHAMPION, None)
+    registry.set_alias(CHAMPION, None)
+    assert registry.alias(CHAMPION) is None
+
+
+def test_tags_are_set_and_removed(registry: Registry, training: Training) -> None:
+    registry.record(training)
+    registry.tag(1, refused="H: too low", bento="ayeaye:v1-x")
+    assert registry.version(1).tags["refused"] == "H: too low"
+    registry.untag(1, "refused", "never_set")
+    assert "refused" not in registry.version(1).tags
+
+
+def test_an_unknown_version_raises_meaningful_error(registry: Registry, training: Training) -> None:
+    registry.record(training)
+    with pytest.raises(RegistryError, match="ayeaye has no version 7; known, newest first: 1"):
+        registry.version(7)
+    with pytest.raises(RegistryError, match="no version 7"):
+        registry.set_alias(CHAMPION, 7)
+
+
+def test_a_bundle_that_is_gone_raises_meaningful_error(registry: Registry, training: Training) -> None:
+    import shutil
+
+    version = registry.record(training)
+    shutil.rmtree(registry.bundle(version))
+    with pytest.raises(RegistryError, match="the bundle of version 1 is gone"):
+        registry.bundle(version)
+
+
+@pytest.mark.parametrize("step", ["create_run", "log_batch", "log_inputs", "log_artifacts", "set_terminated",
+                                  "create_registered_model", "create_model_version"])  # fmt: skip
+def test_killed_after_any_step_the_next_call_finishes_the_same_run(
+    registry: Registry, training: Training, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = registry._open()
+    real = getattr(client, step)
+
+    def then_die(*arguments: Any, **options: Any) -> None:
+        real(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, step, then_die)
+        with pytest.raises(KeyboardInterrupt):
+            registry.record(training)
+    version = Registry(None, "ayeaye", registry.home).record(training)
+    assert version.number == 1
+    assert len(registry.versions()) == 1
+    assert len(client.search_runs([registry._experiment])) == 1
+    assert client.get_run(version.run_id).info.status == "FINISHED"
+    assert (registry.bundle(version) / "bundle.json").is_file()
+
+
+_RECORD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_registry import make_training
+from ayeaye.release.registry import Registry
+tmp = Path(sys.argv[2])
+training = make_training(tmp / sys.argv[3], "a")
+print(Registry(None, "ayeaye", tmp / "home").record(training).number)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_that_make_the_database_and_record_the_same_bundle_agree(tmp_path: Path) -> None:
+    for name in "12":
+        (tmp_path / name).mkdir()
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", _RECORD, str(Path(__file__).parent), str(tmp_path), name],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in "12"
+    ]
+    assert [process.communicate(timeout=120)[0].strip() for process in both] == ["1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("http://127.0.0.1:9", "cannot be reached at http://127.0.0.1:9"),
+        ("postgresql://ann:secret@127.0.0.1:9/mlflow", r"postgresql://ann:\*\*\*@127.0.0.1:9/mlflow"),
+        ("ftp://example.org", "expected an http"),
+    ],
+)
+def test_an_unreachable_server_raises_within_seconds(tmp_path: Path, uri: str, reason: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(RegistryError, match=reason) as error:
+        Registry(uri, "ayeaye", tmp_path).versions()
+    assert time.monotonic() - started < 10
+    assert "secret" not in str(error.value)
+
+
+def test_a_damaged_database_raises_meaningful_error(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(RegistryError, match=r"MLflow at sqlite:///.* could not list the versions"):
+        Registry(None, "ayeaye", tmp_path).versions()
+
+
+def test_nested_figures_are_flattened_and_what_is_no_number_left_out() -> None:
+    metrics = {
+        "a": {"b": 1, "c": None},
+        "interval": [0.1, 0.2],
+        "curve": list(range(50)),
+        "ok": True,
+        "p(1)": 2,
+    }
+    assert flat(metrics) == {"a.b": 1.0, "interval.0": 0.1, "interval.1": 0.2, "ok": 1.0, "p_1_": 2.0}
+
+
+def test_a_password_is_not_shown() -> None:
+    assert shown("postgresql://ann:secret@host/db") == "postgresql://ann:***@host/db"
+    assert shown("sqlite:////home/x/mlflow.db") == "sqlite:////home/x/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **quiet}, stdout=log, stderr=log, start_new_session=True
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                if httpx.get(f"{url}/health").status_code == 200:
+                    break
+            except httpx.HTTPError:
+                pass
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.2)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.mark.slow
+def test_a_server_keeps_runs_versions_and_bundles(server: str, tmp_path: Path, training: Training) -> None:
+    registry = Registry(server, "ayeaye", tmp_path / "home")
+    version = registry.record(training)
+    assert registry.record(training) == version
+    registry.set_alias(CHAMPION, version)
+    elsewhere = Registry(server, "ayeaye", tmp_path / "other")
+    champion = elsewhere.alias(CHAMPION)
+    assert champion is not None and champion.number == 1
+    bundle = elsewhere.bundle(champion)
+    assert (bundle / "bundle.json").read_text() == '{"letter": "a"}'
+    assert elsewhere.bundle(champion) == bundle
+    assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
+
+
+@pytest.mark.slow
+def test_mlflow_itself_can_load_the_registered_model(
+    registry: Registry, training: Training, bundle: Path
+) -> None:
+    import mlflow
+    from small_bundle import picture
+
+    version = registry.record(replace(training, bundle_folder=bundle))
+    (registry.home / "p.png").write_bytes(picture("green", 99))
+    mlflow.set_tracking_uri(registry.uri)
+    model = mlflow.pyfunc.load_model(f"models:/ayeaye/{version.number}")
+    (answer,) = model.predict([str(registry.home / "p.png")])
+    assert answer["label"] == "green"
