@@ -176,10 +176,6 @@ def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
     if judgement.decision.verdict == "refused":
         settle(workspace, version, judgement, actor)
         return _refused(workspace, version, judgement)
-    if _without_pictures(workspace):
-        settle(workspace, version, judgement, actor)
-        message = f"Version {version.number} passed the gate; trained on features, it has no pictures to serve."
-        return _outcome("unchanged", version, message, workspace)
     tag = pack(workspace, version)
     judgement = try_out(workspace, version, tag, judgement)
     settle(workspace, version, judgement, actor)
@@ -209,14 +205,10 @@ def _outcome(kind: str, version: Version, message: str, workspace: Workspace) ->
     }
 
 
-def _without_pictures(workspace: Workspace) -> bool:
-    return workspace.params.prepare.source == "features"
-
-
 def run(workspace: Workspace, say: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Run the flow from the command line, with a Prefect server that ends with it."""
     global _speaker
-    from prefect.logging.handlers import APILogHandler
+    from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     versioning.require(workspace)
@@ -226,6 +218,6 @@ def run(workspace: Workspace, say: Callable[[str], None] | None = None) -> dict[
             return retrain(str(workspace.root))
         finally:
             _speaker = None
-            APILogHandler.flush()
+            APILogWorker.drain_all(timeout=5)  # what is still queued when the server ends is lost
 
 

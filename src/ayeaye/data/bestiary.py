@@ -11,7 +11,6 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +43,13 @@ LEAST_UNSEEN = 8
 # Two species differ in at least so many attributes, as in a field guide without look-alikes.
 LEAST_DIFFERENCE = 4
 # A marking must show on the coat.
-HIDDEN_MARKINGS = {("white", "ivory"), ("black", "dark"), ("red", "orange"), ("blue", "violet"), ("golden", "orange")}
+HIDDEN_MARKINGS = {
+    ("white", "ivory"),
+    ("black", "dark"),
+    ("red", "orange"),
+    ("blue", "violet"),
+    ("golden", "orange"),
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ class Species:
     def one_hot(self) -> np.ndarray:
         """(49,) float32 of 0 and 1, in the order of `columns()`."""
         return np.array(
-            [self.attributes[name] == value for name, values in ATTRIBUTES.items() for value in values], np.float32
+            [self.attributes[name] == value for name, values in ATTRIBUTES.items() for value in values],
+            np.float32,
         )
 
 
@@ -76,7 +82,10 @@ def species(count: int, seed: int) -> list[Species]:
     Raises SourceError below 32 species.
     """
     if count < LEAST_SPECIES:
-        raise SourceError(f"{count} species are too few to recombine attributes: set prepare.species to {LEAST_SPECIES} or more")
+        raise SourceError(
+            f"{count} species are too few to recombine attributes: set prepare.species to "
+            f"{LEAST_SPECIES} or more"
+        )
     rng = _rng("species", count, seed)
     rows = _combinations(count, rng)
     unseen = _choose_unseen(rows, rng)
@@ -94,7 +103,7 @@ def species(count: int, seed: int) -> list[Species]:
 
 
 def table(animals: Sequence[Species]) -> pd.DataFrame:
-    """One row per species: name, role, description, and a float32 0/1 column `attributes/<name>=<value>` each."""
+    """One row per species: name, role, description, and float32 0/1 columns `attributes/<name>=<value>`."""
     frame = pd.DataFrame(
         {
             "name": [animal.name for animal in animals],
@@ -103,7 +112,8 @@ def table(animals: Sequence[Species]) -> pd.DataFrame:
         }
     )
     hot = pd.DataFrame(
-        np.stack([animal.one_hot() for animal in animals]), columns=[f"attributes/{name}" for name in columns()]
+        np.stack([animal.one_hot() for animal in animals]),
+        columns=[f"attributes/{name}" for name in columns()],
     )
     return pd.concat([frame, hot], axis=1)
 
@@ -118,7 +128,7 @@ def _rng(*key: object) -> np.random.Generator:
 
 
 def _combinations(count: int, rng: np.random.Generator) -> list[tuple[str, ...]]:
-    """Evenly spread values, the aye-aye's in row 0; then faulty rows swap values with others until none is left."""
+    """Evenly spread values, the aye-aye's in row 0; then faulty rows swap values until none is left."""
     decks = []
     for name, values in ATTRIBUTES.items():
         deck = np.array([values[i % len(values)] for i in range(count)])
@@ -163,11 +173,15 @@ def _choose_unseen(rows: list[tuple[str, ...]], rng: np.random.Generator) -> set
 
 
 _ONSETS = (
-    "bram quin mar tor vel lum pod gris fen zor kel hob dral nim sor wex yar ulm ost plun tamb riv skar mog "
-    "thal cor pim dun zan lir gam fros"
-).split()  # fmt: skip
+    "bram", "quin", "mar", "tor", "vel", "lum", "pod", "gris", "fen", "zor", "kel", "hob", "dral", "nim",
+    "sor", "wex", "yar", "ulm", "ost", "plun", "tamb", "riv", "skar", "mog", "thal", "cor", "pim", "dun",
+    "zan", "lir", "gam", "fros",
+)  # fmt: skip
 _MIDDLES = ("", "a", "o", "i", "u", "en", "ari", "ol", "el", "um")
-_ENDINGS = "lope bex dle wick gar phin mur tapi zel bo dril quat pard lix fant nook roo sk dile tern".split()
+_ENDINGS = (
+    "lope", "bex", "dle", "wick", "gar", "phin", "mur", "tapi", "zel", "bo", "dril", "quat", "pard", "lix",
+    "fant", "nook", "roo", "sk", "dile", "tern",
+)  # fmt: skip
 
 
 def _names(count: int, rng: np.random.Generator) -> list[str]:
@@ -175,14 +189,16 @@ def _names(count: int, rng: np.random.Generator) -> list[str]:
     words = [onset + middle + ending for onset in _ONSETS for middle in _MIDDLES for ending in _ENDINGS]
     words = sorted(set(words))
     order = rng.permutation(len(words))
-    invented = [words[order[i % len(words)]] + ("" if i < len(words) else f"-{i // len(words)}") for i in range(count)]
+    invented = [
+        words[order[i % len(words)]] + ("" if i < len(words) else f"-{i // len(words)}") for i in range(count)
+    ]
     return ["aye-aye", *invented[: count - 1]]
 
 
 # ---- what is written about them ----
 
-# Two words of one meaning for every value, and the phrase of the attribute they stand in. Mostly both are said,
-# so that word vectors learn that they belong together; where only one is, either may be missing.
+# Two words of one meaning for every value. Mostly both are said, so that word vectors learn that they belong
+# together; where only one is, either may be missing.
 _WORDS: dict[str, dict[str, tuple[str, str]]] = {
     "habitat": {
         "land": ("land", "meadows"), "water": ("water", "lakes"), "trees": ("trees", "branches"),
@@ -226,7 +242,8 @@ _WORDS: dict[str, dict[str, tuple[str, str]]] = {
 _BOTH = 0.9
 _NOUNS = {
     "neck": "a {} neck", "legs": "{} legs", "ears": "{} ears", "tail": "a {} tail", "colour": "a {} coat",
-    "marking": "{} markings", "pattern": "{} flanks", "horns": "a {} brow", "snout": "a {} snout", "back": "a {} back",
+    "marking": "{} markings", "pattern": "{} flanks", "horns": "a {} brow", "snout": "a {} snout",
+    "back": "a {} back",
 }  # fmt: skip
 _OPENINGS = (
     "It lives {habitat}, is {size} and {build}",
@@ -234,7 +251,13 @@ _OPENINGS = (
     "This animal lives {habitat} and is {size}, of {build} build",
     "This animal, {size} and {build}, lives {habitat}",
 )
-_HAVING = ("It has {list}", "This animal has {list}", "Look for {list}", "It is known by {list}", "Note {list}")
+_HAVING = (
+    "It has {list}",
+    "This animal has {list}",
+    "Look for {list}",
+    "It is known by {list}",
+    "Note {list}",
+)
 
 
 def _describe(name: str, attributes: dict[str, str], rng: np.random.Generator) -> str:
@@ -271,7 +294,12 @@ _COATS = {
     "black": (44, 41, 46), "grey": (138, 142, 148), "brown": (116, 76, 46), "red": (178, 62, 40),
     "golden": (222, 172, 62), "white": (238, 236, 230), "blue": (70, 112, 176), "green": (84, 146, 76),
 }  # fmt: skip
-_MARKINGS = {"ivory": (247, 236, 205), "dark": (38, 32, 36), "orange": (240, 132, 34), "violet": (142, 74, 168)}
+_MARKINGS = {
+    "ivory": (247, 236, 205),
+    "dark": (38, 32, 36),
+    "orange": (240, 132, 34),
+    "violet": (142, 74, 168),
+}
 _BONE = (226, 208, 168)
 _BILL = (236, 182, 48)
 _UNIT = {"small": 0.30, "medium": 0.38, "large": 0.48}  # of the picture's side, per unit of anatomy
@@ -299,20 +327,40 @@ class _Sketch:
         self.shapes: list[_Shape] = []
         self.pattern: list[np.ndarray] = []
 
-    def ellipse(self, centre: Point, rx: float, ry: float, colour: Colour, group: str, *, turn: float = 0.0,
-                coat: bool = False) -> None:  # fmt: skip
+    def ellipse(
+        self,
+        centre: Point,
+        rx: float,
+        ry: float,
+        colour: Colour,
+        group: str,
+        *,
+        turn: float = 0.0,
+        coat: bool = False,
+    ) -> None:
         self.shapes.append(_Shape(_ellipse(centre, rx, ry, turn), colour, group, coat))
 
-    def limb(self, line: Sequence[Point], widths: Sequence[float], colour: Colour, group: str, *,
-             coat: bool = False) -> None:  # fmt: skip
+    def limb(
+        self,
+        line: Sequence[Point],
+        widths: Sequence[float],
+        colour: Colour,
+        group: str,
+        *,
+        coat: bool = False,
+    ) -> None:
         """A tapering limb along a line with the given widths at its points, round at both ends."""
         dense, wide = _smooth(np.array(line, float), np.array(widths, float))
         along = np.gradient(dense, axis=0)
         along /= np.maximum(np.hypot(along[:, :1], along[:, 1:]), 1e-9)
         across = np.stack([-along[:, 1], along[:, 0]], axis=1) * wide[:, None] / 2
-        self.shapes.append(_Shape(np.concatenate([dense + across, (dense - across)[::-1]]), colour, group, coat))
+        self.shapes.append(
+            _Shape(np.concatenate([dense + across, (dense - across)[::-1]]), colour, group, coat)
+        )
         for end in (0, -1):
-            self.ellipse((dense[end, 0], dense[end, 1]), wide[end] / 2, wide[end] / 2, colour, group, coat=coat)
+            self.ellipse(
+                (dense[end, 0], dense[end, 1]), wide[end] / 2, wide[end] / 2, colour, group, coat=coat
+            )
 
     def polygon(self, points: Sequence[Point], colour: Colour, group: str, *, coat: bool = False) -> None:
         self.shapes.append(_Shape(np.array(points, float), colour, group, coat))
@@ -335,7 +383,9 @@ def _smooth(line: np.ndarray, widths: np.ndarray) -> tuple[np.ndarray, np.ndarra
     pieces = []
     for i in range(len(line) - 1):
         a, b, c, d = padded[i : i + 4]
-        pieces.append(0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3))
+        pieces.append(
+            0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+        )
     dense = np.concatenate([*pieces, line[-1:]])
     return dense, np.interp(np.linspace(0, len(line) - 1, len(dense)), np.arange(len(line)), widths)
 
@@ -359,7 +409,9 @@ def _anatomy(animal: dict[str, str], rng: np.random.Generator) -> _Sketch:
         knee = (x + step * 0.2 + 0.02, ry * 0.6 + (drop - ry * 0.6) * 0.5)
         sketch.limb([(x, ry * 0.2), knee, (x + step, drop)], [thick * 1.7, thick, thick * 0.8], colour, group,
                     coat=group == "body")  # fmt: skip
-        sketch.ellipse((x + step + 0.03, drop), thick * 0.75, thick * 0.42, _mix(shade, (20, 16, 16), 0.5), group)
+        sketch.ellipse(
+            (x + step + 0.03, drop), thick * 0.75, thick * 0.42, _mix(shade, (20, 16, 16), 0.5), group
+        )
 
     for x, step in ((-rx * 0.62 + 0.1, swing[0]), (rx * 0.62 - 0.1, swing[1])):
         leg(x, step, shade, "far legs")
@@ -405,17 +457,24 @@ def _anatomy(animal: dict[str, str], rng: np.random.Generator) -> _Sketch:
     return sketch
 
 
-def _tail(sketch: _Sketch, kind: str, root: Point, coat: Colour, marking: Colour, rng: np.random.Generator) -> None:
+def _tail(
+    sketch: _Sketch, kind: str, root: Point, coat: Colour, marking: Colour, rng: np.random.Generator
+) -> None:
     x, y = root
     lift = rng.uniform(-0.12, 0.12)
     if kind == "stubby":
         sketch.ellipse((x - 0.07, y - 0.05 + lift / 3), 0.1, 0.075, coat, "tail", turn=0.4)
     elif kind == "tufted":
-        sketch.limb([(x, y), (x - 0.2, y - 0.02 + lift), (x - 0.32, y + 0.26 + lift)], [0.07, 0.045, 0.04], coat, "tail")
+        sketch.limb(
+            [(x, y), (x - 0.2, y - 0.02 + lift), (x - 0.32, y + 0.26 + lift)],
+            [0.07, 0.045, 0.04],
+            coat,
+            "tail",
+        )
         sketch.ellipse((x - 0.345, y + 0.33 + lift), 0.075, 0.12, marking, "tuft", turn=0.35)
     elif kind == "bushy":
         sketch.limb(
-            [(x + 0.04, y), (x - 0.2, y - 0.12 + lift), (x - 0.34, y - 0.42 + lift), (x - 0.30, y - 0.66 + lift)],
+            [(x + 0.04, y), (x - 0.2, y - 0.12 + lift), (x - 0.34, y - 0.42 + lift), (x - 0.3, y - 0.66 + lift)],
             [0.09, 0.25, 0.32, 0.06], coat, "tail",
         )  # fmt: skip
         sketch.limb([(x - 0.335, y - 0.5 + lift), (x - 0.30, y - 0.67 + lift)], [0.2, 0.05], marking, "tuft")
@@ -423,7 +482,10 @@ def _tail(sketch: _Sketch, kind: str, root: Point, coat: Colour, marking: Colour
         turn = np.linspace(0, 1.45 * 2 * math.pi, 12)
         radius = np.linspace(0.2, 0.05, 12)
         centre = (x - 0.21, y - 0.2 + lift)
-        curl = [(centre[0] + q * math.sin(t), centre[1] + q * math.cos(t)) for t, q in zip(-turn, radius, strict=True)]
+        curl = [
+            (centre[0] + q * math.sin(t), centre[1] + q * math.cos(t))
+            for t, q in zip(-turn, radius, strict=True)
+        ]
         sketch.limb([(x + 0.03, y), *curl], [0.09, *np.linspace(0.085, 0.05, 12)], coat, "tail")
 
 
@@ -433,19 +495,34 @@ def _crest(sketch: _Sketch, rx: float, ry: float, marking: Colour) -> None:
         sketch.polygon([(x - 0.075, y + 0.05), (x - 0.05, y - 0.17), (x + 0.075, y + 0.05)], marking, "crest")
 
 
-def _mane(sketch: _Sketch, root: Point, bend: Point, tip: Point, ry: float, r: float, marking: Colour,
-          rng: np.random.Generator) -> None:  # fmt: skip
+def _mane(
+    sketch: _Sketch,
+    root: Point,
+    bend: Point,
+    tip: Point,
+    ry: float,
+    r: float,
+    marking: Colour,
+    rng: np.random.Generator,
+) -> None:
     """Locks along the nape and the shoulders."""
     nape = [(root[0] - 0.24, root[1] - ry * 0.5), (root[0] - 0.08, root[1] - ry * 0.35), bend, tip]
     dense, _ = _smooth(np.array(nape), np.ones(4))
     for x, y in dense[::3]:
         lean = rng.uniform(-0.04, 0.04)
-        sketch.limb([(x - r * 0.35, y - r * 0.35), (x - r * 0.7 + lean, y + r * 0.25), (x - r * 0.6 + lean, y + r * 1.25)],
-                    [r * 0.5, r * 0.5, 0.02], marking, "mane")  # fmt: skip
+        lock = [(-0.35, -0.35), (-0.7, 0.25), (-0.6, 1.25)]
+        line = [(x + r * a + lean * (b > 0), y + r * b) for a, b in lock]
+        sketch.limb(line, [r * 0.5, r * 0.5, 0.02], marking, "mane")
 
 
-def _snout(sketch: _Sketch, kind: str, at: Callable[[float, float], Point], r: float, coat: Colour,
-           rng: np.random.Generator) -> None:  # fmt: skip
+def _snout(
+    sketch: _Sketch,
+    kind: str,
+    at: Callable[[float, float], Point],
+    r: float,
+    coat: Colour,
+    rng: np.random.Generator,
+) -> None:
     nose = (34, 26, 30)
     if kind == "blunt":
         sketch.ellipse(at(0.75, 0.28), r * 0.55, r * 0.5, _mix(coat, (255, 250, 240), 0.35), "snout")
@@ -455,17 +532,32 @@ def _snout(sketch: _Sketch, kind: str, at: Callable[[float, float], Point], r: f
         sketch.ellipse(at(2.25, 0.58), r * 0.2, r * 0.18, nose, "nose")
     elif kind == "trunk":
         sway = rng.uniform(-0.3, 0.3)
-        line = [at(0.55, 0.1), at(1.35, 0.5), at(1.5 + sway / 2, 1.6), at(1.75 + sway, 2.5), at(2.15 + sway, 2.7)]
+        line = [
+            at(0.55, 0.1),
+            at(1.35, 0.5),
+            at(1.5 + sway / 2, 1.6),
+            at(1.75 + sway, 2.5),
+            at(2.15 + sway, 2.7),
+        ]
         sketch.limb(line, [r * 1.0, r * 0.75, r * 0.55, r * 0.45, r * 0.4], coat, "head")
     else:
-        sketch.polygon([at(0.6, -0.3), at(1.5, 0.05), at(2.3, 0.05), at(2.4, 0.3), at(1.4, 0.45), at(0.6, 0.4)],
-                       _BILL, "snout")  # fmt: skip
-        sketch.polygon([at(0.6, 0.3), at(1.4, 0.42), at(2.1, 0.42), at(1.4, 0.75), at(0.6, 0.65)],
-                       _mix(_BILL, (120, 60, 10), 0.4), "snout")  # fmt: skip
+        upper = [(0.6, -0.3), (1.5, 0.05), (2.3, 0.05), (2.4, 0.3), (1.4, 0.45), (0.6, 0.4)]
+        lower = [(0.6, 0.3), (1.4, 0.42), (2.1, 0.42), (1.4, 0.75), (0.6, 0.65)]
+        sketch.polygon([at(x, y) for x, y in upper], _BILL, "snout")
+        sketch.polygon([at(x, y) for x, y in lower], _mix(_BILL, (120, 60, 10), 0.4), "snout")
 
 
-def _ear(sketch: _Sketch, kind: str, at: Callable[[float, float], Point], r: float, pitch: float, coat: Colour,
-         marking: Colour, *, far: bool) -> None:  # fmt: skip
+def _ear(
+    sketch: _Sketch,
+    kind: str,
+    at: Callable[[float, float], Point],
+    r: float,
+    pitch: float,
+    coat: Colour,
+    marking: Colour,
+    *,
+    far: bool,
+) -> None:
     shift, group = (0.42, "far ear") if far else (0.0, "ear")
     inner = _mix((222, 150, 140), coat, 0.25)
     if kind == "round":
@@ -474,8 +566,14 @@ def _ear(sketch: _Sketch, kind: str, at: Callable[[float, float], Point], r: flo
         sketch.ellipse(at(-0.85 + shift, -1.15), r * 0.78, r * 1.0, coat, group, turn=pitch - 0.45)
         sketch.ellipse(at(-0.83 + shift, -1.1), r * 0.5, r * 0.7, inner, group + " inside", turn=pitch - 0.45)
     elif kind == "pointed":
-        sketch.polygon([at(-0.75 + shift, -0.45), at(-0.72 + shift, -1.9), at(0.0 + shift, -0.72)], coat, group)
-        sketch.polygon([at(-0.58 + shift, -0.72), at(-0.62 + shift, -1.5), at(-0.2 + shift, -0.8)], inner, group + " inside")
+        sketch.polygon(
+            [at(-0.75 + shift, -0.45), at(-0.72 + shift, -1.9), at(0.0 + shift, -0.72)], coat, group
+        )
+        sketch.polygon(
+            [at(-0.58 + shift, -0.72), at(-0.62 + shift, -1.5), at(-0.2 + shift, -0.8)],
+            inner,
+            group + " inside",
+        )
     else:
         line = [at(-0.3 + shift, -0.75), at(-0.85 + shift / 2, -0.15), at(-0.75 + shift / 2, 1.0)]
         sketch.limb(line, [r * 0.4, r * 0.65, r * 0.75], _mix(coat, (0, 0, 0), 0.15), group)
@@ -489,13 +587,24 @@ def _horns(sketch: _Sketch, kind: str, at: Callable[[float, float], Point], r: f
     elif kind == "ram" and not far:
         turn = np.linspace(-0.4, 1.6 * math.pi, 10)
         radius = np.linspace(0.85, 0.5, 10)
-        line = [at(-0.35 - q * math.sin(t), -0.25 - q * math.cos(t)) for t, q in zip(turn, radius, strict=True)]
+        line = [
+            at(-0.35 - q * math.sin(t), -0.25 - q * math.cos(t)) for t, q in zip(turn, radius, strict=True)
+        ]
         sketch.limb(line, [r * w for w in np.linspace(0.5, 0.16, 10)], colour, group)
     elif kind == "antlers":
         beam = [at(0.05 + shift, -0.75), at(-0.35 + shift, -1.7), at(-0.05 + shift, -2.8)]
         sketch.limb(beam, [r * 0.26, r * 0.22, r * 0.14], colour, group)
-        for start, end in (((-0.25, -1.45), (0.55, -2.0)), ((-0.32, -1.9), (-1.05, -2.5)), ((-0.2, -2.3), (0.55, -2.75))):
-            sketch.limb([at(start[0] + shift, start[1]), at(end[0] + shift, end[1])], [r * 0.2, r * 0.12], colour, group)
+        for start, end in (
+            ((-0.25, -1.45), (0.55, -2.0)),
+            ((-0.32, -1.9), (-1.05, -2.5)),
+            ((-0.2, -2.3), (0.55, -2.75)),
+        ):
+            sketch.limb(
+                [at(start[0] + shift, start[1]), at(end[0] + shift, end[1])],
+                [r * 0.2, r * 0.12],
+                colour,
+                group,
+            )
 
 
 def _pattern(sketch: _Sketch, kind: str, rx: float, ry: float, rng: np.random.Generator) -> None:
@@ -504,10 +613,9 @@ def _pattern(sketch: _Sketch, kind: str, rx: float, ry: float, rng: np.random.Ge
         first = rng.uniform(-0.03, 0.03)
         for x in np.arange(-rx * 0.95, rx + 0.7, 0.16) + first:
             slant = rng.uniform(-0.05, 0.05)
-            sketch.pattern.append(
-                np.array([(x - 0.04, -1.6), (x + 0.035, -1.6), (x + 0.04 + slant, 0.0), (x + slant, ry * 0.55),
-                          (x - 0.035 + slant, 0.0)])
-            )  # fmt: skip
+            top = [(x - 0.04, -1.6), (x + 0.035, -1.6)]
+            point = [(x + 0.04 + slant, 0.0), (x + slant, ry * 0.55), (x - 0.035 + slant, 0.0)]
+            sketch.pattern.append(np.array(top + point))
     elif kind == "spotted":
         for x in np.arange(-rx, rx + 0.7, 0.17):
             for y in np.arange(-1.1, ry * 0.7, 0.155):
@@ -515,10 +623,9 @@ def _pattern(sketch: _Sketch, kind: str, rx: float, ry: float, rng: np.random.Ge
                 sketch.pattern.append(_ellipse(at, rng.uniform(0.04, 0.058), rng.uniform(0.037, 0.052)))
     elif kind == "saddled":
         x = rng.uniform(-0.1, 0.04)
-        sketch.pattern.append(
-            np.array([(x - 0.27, -ry * 1.3), (x + 0.27, -ry * 1.3), (x + 0.23, ry * 0.1), (x + 0.1, ry * 0.42),
-                      (x - 0.1, ry * 0.42), (x - 0.23, ry * 0.1)])
-        )  # fmt: skip
+        half = [(0.27, -1.3), (0.23, 0.1), (0.1, 0.42)]
+        blanket = [(x + a, ry * b) for a, b in half] + [(x - a, ry * b) for a, b in half[::-1]]
+        sketch.pattern.append(np.array(blanket))
 
 
 def draw(animal: Species, index: int, seed: int, side: int = 96) -> Image.Image:
@@ -560,8 +667,13 @@ def draw(animal: Species, index: int, seed: int, side: int = 96) -> Image.Image:
     return _light(picture, shadow, rng)
 
 
-def _paint(canvas: Image.Image, sketch: _Sketch, place: Callable[[np.ndarray], list[float]], animal: dict[str, str],
-           unit: float) -> Image.Image:  # fmt: skip
+def _paint(
+    canvas: Image.Image,
+    sketch: _Sketch,
+    place: Callable[[np.ndarray], list[float]],
+    animal: dict[str, str],
+    unit: float,
+) -> Image.Image:
     """Paint the animal in ink and colour; returns the mask (L) it covers."""
     pen = ImageDraw.Draw(canvas)
     mask = Image.new("L", canvas.size)
@@ -614,7 +726,9 @@ def _background(habitat: str, big: int, foot: float, rng: np.random.Generator) -
     height = big * (0.03 if habitat != "water" else 0.004)
     bumps = horizon + height * np.sin(waves / big * rng.uniform(4, 9) + rng.uniform(0, 6))
     if habitat != "water":
-        hills = horizon - big * 0.05 + 2 * height * np.sin(waves / big * rng.uniform(3, 8) + rng.uniform(0, 6))
+        hills = (
+            horizon - big * 0.05 + 2 * height * np.sin(waves / big * rng.uniform(3, 8) + rng.uniform(0, 6))
+        )
         pen.polygon([*zip(waves, hills, strict=True), (big, big), (0, big)], fill=_mix(ground, below, 0.6))
     pen.polygon([*zip(waves, bumps, strict=True), (big, big), (0, big)], fill=ground)
     for _ in range(int(rng.integers(3, 8))):
@@ -628,8 +742,9 @@ def _background(habitat: str, big: int, foot: float, rng: np.random.Generator) -
     return canvas
 
 
-def _prop(pen: ImageDraw.ImageDraw, habitat: str, big: int, horizon: float, ground: Colour,
-          rng: np.random.Generator) -> None:  # fmt: skip
+def _prop(
+    pen: ImageDraw.ImageDraw, habitat: str, big: int, horizon: float, ground: Colour, rng: np.random.Generator
+) -> None:
     x, y = rng.uniform(0, big), rng.uniform(horizon, big)
     s = big * rng.uniform(0.03, 0.07)
     if habitat == "land":
@@ -639,7 +754,9 @@ def _prop(pen: ImageDraw.ImageDraw, habitat: str, big: int, horizon: float, grou
     elif habitat == "trees":
         y = rng.uniform(0, big)
         leaf = _ellipse((x, y), s * 1.5, s * 0.7, rng.uniform(0, 3))
-        pen.polygon([(float(a), float(b)) for a, b in leaf], fill=_mix(ground, (40, 90, 40), rng.uniform(0.2, 0.8)))
+        pen.polygon(
+            [(float(a), float(b)) for a, b in leaf], fill=_mix(ground, (40, 90, 40), rng.uniform(0.2, 0.8))
+        )
     elif habitat == "snow":
         y = rng.uniform(0, big)
         pen.ellipse([x - s * 0.25, y - s * 0.25, x + s * 0.25, y + s * 0.25], fill=(252, 253, 255))
@@ -647,14 +764,22 @@ def _prop(pen: ImageDraw.ImageDraw, habitat: str, big: int, horizon: float, grou
         x = rng.uniform(0, big)
         pen.polygon([(x - s, fir), (x, fir - 2.6 * s), (x + s, fir)], fill=(96, 124, 122))
     else:
-        pen.arc([x - 2 * s, y - s, x + 2 * s, y + s], 200, 340, fill=_mix(ground, (150, 100, 50), 0.5), width=3)
+        pen.arc(
+            [x - 2 * s, y - s, x + 2 * s, y + s], 200, 340, fill=_mix(ground, (150, 100, 50), 0.5), width=3
+        )
         if rng.random() < 0.35:
             base = horizon + big * 0.02
             pen.line([(x, base), (x, base - 3.2 * s)], fill=(112, 140, 92), width=max(3, int(s * 0.7)))
-            pen.line([(x, base - 1.4 * s), (x + s, base - 1.5 * s), (x + s, base - 2.4 * s)], fill=(112, 140, 92), width=4)
+            pen.line(
+                [(x, base - 1.4 * s), (x + s, base - 1.5 * s), (x + s, base - 2.4 * s)],
+                fill=(112, 140, 92),
+                width=4,
+            )
 
 
-def _tuft(pen: ImageDraw.ImageDraw, x: float, y: float, s: float, colour: Colour, rng: np.random.Generator) -> None:
+def _tuft(
+    pen: ImageDraw.ImageDraw, x: float, y: float, s: float, colour: Colour, rng: np.random.Generator
+) -> None:
     for lean in np.linspace(-0.6, 0.6, 5) + rng.uniform(-0.1, 0.1, 5):
         pen.line([(x + lean * s * 0.4, y), (x + lean * s, y - s)], fill=colour, width=3)
 
@@ -676,10 +801,16 @@ def _foreground(canvas: Image.Image, habitat: str, big: int, foot: float, rng: n
     elif habitat == "trees":
         y = rng.uniform(0.1, 0.9) * big
         leaf = _ellipse((x, y), s * 0.8, s * 0.36, rng.uniform(0, 3))
-        pen.polygon([(float(a), float(b)) for a, b in leaf], fill=_shift((78, 120, 62), rng, 10), outline=(46, 78, 40))
+        pen.polygon(
+            [(float(a), float(b)) for a, b in leaf], fill=_shift((78, 120, 62), rng, 10), outline=(46, 78, 40)
+        )
     else:
         colour = (248, 250, 253) if habitat == "snow" else (176, 136, 92)
-        pen.ellipse([x - s * 1.2, big - s * 0.7, x + s * 1.2, big + s], fill=_shift(colour, rng, 4), outline=(150, 140, 130))
+        pen.ellipse(
+            [x - s * 1.2, big - s * 0.7, x + s * 1.2, big + s],
+            fill=_shift(colour, rng, 4),
+            outline=(150, 140, 130),
+        )
 
 
 def _light(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -697,7 +828,9 @@ def _light(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) ->
     slope = rng.uniform(-0.16, 0.16, 2)
     tint = np.array([1, 1, 1]) + rng.uniform(-0.05, 0.05) * np.array([1, 0.2, -1])
     pixels *= rng.uniform(0.82, 1.14) * (1 + slope[0] * x + slope[1] * y)[..., None] * tint
-    edge = np.clip((np.maximum(abs(x), abs(y)) - rng.uniform(0.40, 0.46)) * 9, 0, 1)[..., None] * rng.uniform(0, 0.9)
+    edge = np.clip((np.maximum(abs(x), abs(y)) - rng.uniform(0.40, 0.46)) * 9, 0, 1)[..., None] * rng.uniform(
+        0, 0.9
+    )
     pixels = pixels * (1 - edge * (1 - cover)) + np.array([243, 234, 214]) * edge * (1 - cover)
     pixels += rng.normal(0, rng.uniform(2, 9), pixels.shape)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

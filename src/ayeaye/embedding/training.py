@@ -36,11 +36,11 @@ def train_backbone(
 ) -> torch.nn.Module:
     """Train a classification network in place and return it in evaluation mode.
 
-    images: (n, 3, s, s) uint8, already of the network's input size; they are scaled to 0–1 and normalised with
-    mean and std here. y: (n,) integers below the network's number of outputs. Cross-entropy with label
+    images: (n, 3, s, s) uint8, already of the network's input size; they are scaled to 0–1 and normalised
+    with mean and std here. y: (n,) integers below the network's number of outputs. Cross-entropy with label
     smoothing (Szegedy et al., 2016), AdamW and the one-cycle schedule (Smith, 2018); moved crops, flips and
     brightness are the augmentation. The initial weights are the caller's; given these, a seed repeats the
-    training exactly on one CPU with the same number of threads. `progress(done, total)` is called once an epoch.
+    training exactly on one CPU with the same number of threads. `progress(done, total)` follows each epoch.
 
     Raises DataError for a single class, a shape that does not fit, or a loss that is not finite.
     """
@@ -57,7 +57,12 @@ def train_backbone(
     network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(_groups(network), lr=RATE, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=RATE, total_steps=epochs * steps, pct_start=0.25, div_factor=10, final_div_factor=100
+        optimizer,
+        max_lr=RATE,
+        total_steps=epochs * steps,
+        pct_start=0.25,
+        div_factor=10,
+        final_div_factor=100,
     )
     centre, spread = (torch.tensor(value, device=device).view(1, 3, 1, 1) * 255 for value in (mean, std))
     with torch.random.fork_rng(devices=[] if device == "cpu" else None):
@@ -77,7 +82,9 @@ def train_backbone(
                 optimizer.step()
                 schedule.step()
             if not torch.isfinite(loss):
-                raise DataError(f"the loss is {loss.item()} after epoch {epoch + 1}: check the pictures and labels")
+                raise DataError(
+                    f"the loss is {loss.item()} after epoch {epoch + 1}: check the pictures and labels"
+                )
             if progress:
                 progress(epoch + 1, epochs)
     return network.eval()
@@ -92,7 +99,9 @@ def _check(images: torch.Tensor, y: torch.Tensor) -> None:
         raise DataError(f"{len(images)} images have labels of shape {tuple(y.shape)}: expected one each")
     found = len(torch.unique(y))
     if found < 2:
-        raise DataError(f"the pictures show {found} class: training a backbone takes two or more seen classes")
+        raise DataError(
+            f"the pictures show {found} class: training a backbone takes two or more seen classes"
+        )
 
 
 def _groups(network: torch.nn.Module) -> list[dict[str, Any]]:

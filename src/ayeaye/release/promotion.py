@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ayeaye import versioning
@@ -209,11 +211,21 @@ def golden_requests(workspace: Workspace, bundle: Path) -> list[Golden]:
         rows = dataset.manifest[dataset.manifest["split"] == split].sort_values("id")
         for row in rows.drop_duplicates("label").head(GOLDEN_EACH).itertuples():
             content = dataset.picture(str(row.id))
-            answer = classifier.classify([content], limits)[0]
+            if dataset.kind == "features":
+                content, answer = _features_request(classifier, np.frombuffer(content, dataset.dtype))
+            else:
+                answer = classifier.classify([content], limits)[0]
             # A picture over the limits of the service is a 4xx there, too.
             expected = answer if isinstance(answer, dict) else None
             requests.append(Golden(f"{row.label} ({split})", content, expected))
     return requests
+
+
+def _features_request(classifier: Classifier, row: np.ndarray) -> tuple[bytes, Any]:
+    """A service of features takes one row as an .npy file in place of a picture."""
+    content = io.BytesIO()
+    np.save(content, row)
+    return content.getvalue(), classifier.answers(classifier.scores(row[None].astype(np.float32)))[0]
 
 
 # Champion

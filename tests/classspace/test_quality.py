@@ -1,0 +1,82 @@
+"""Agreement of class vectors with what classes look like."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ayeaye.classspace.quality import leave_one_out_rank, neighbour_overlap, spearman
+from ayeaye.errors import ClassSpaceError
+
+
+@pytest.fixture
+def spaces() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Class vectors, what looks follow from them, and looks that have nothing to do with them."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((24, 6))
+    visual = vectors @ rng.standard_normal((6, 40)) + 0.3 * rng.standard_normal((24, 40))
+    return vectors, visual, rng.standard_normal((24, 40))
+
+
+def test_looks_that_follow_from_the_vectors_agree(spaces) -> None:
+    vectors, visual, _ = spaces
+    found = spearman(vectors, visual, permutations=199)
+    assert found["rho"] > 0.5
+    assert found["p"] == 1 / 200
+    assert neighbour_overlap(vectors, visual) > 0.5
+    assert leave_one_out_rank(vectors, visual)["mean"] < 4
+
+
+def test_unrelated_looks_do_not(spaces) -> None:
+    vectors, _, noise = spaces
+    found = spearman(vectors, noise, permutations=199)
+    assert abs(found["rho"]) < 0.25
+    assert found["p"] > 0.05
+    assert neighbour_overlap(vectors, noise) < 0.45
+    assert leave_one_out_rank(vectors, noise)["mean"] > 8
+
+
+def test_a_space_agrees_with_itself(spaces) -> None:
+    vectors, _, _ = spaces
+    assert spearman(vectors, vectors, permutations=9)["rho"] == pytest.approx(1)
+    assert neighbour_overlap(vectors, vectors) == 1
+
+
+def test_rho_is_that_of_scipy(spaces) -> None:
+    from scipy.spatial.distance import pdist
+    from scipy.stats import spearmanr
+
+    vectors, visual, _ = spaces
+    a, b = (pdist(space - space.mean(axis=0), "cosine") for space in (vectors, visual))
+    assert spearman(vectors, visual, permutations=1)["rho"] == pytest.approx(spearmanr(a, b).statistic)
+
+
+def test_p_values_are_uniform_where_nothing_agrees() -> None:
+    rng = np.random.default_rng(1)
+    values = [
+        spearman(rng.standard_normal((10, 4)), rng.standard_normal((10, 4)), permutations=39, seed=seed)["p"]
+        for seed in range(200)
+    ]
+    assert np.mean(np.array(values) <= 0.1) == pytest.approx(0.1, abs=0.06)
+
+
+def test_left_out_predictions_are_those_of_fitting_again(spaces) -> None:
+    vectors, visual, _ = spaces
+    from ayeaye.mapping.base import unit
+
+    targets = unit(visual) - unit(visual).mean(axis=0)
+    ranks = []
+    for row in range(len(vectors)):
+        rest = np.arange(len(vectors)) != row
+        S = unit(vectors)[rest]
+        alpha = np.linalg.solve(S @ S.T + 0.3 * np.eye(len(S)), targets[rest])
+        cosines = unit(targets) @ (unit(vectors)[row] @ S.T @ alpha)
+        ranks.append(1 + np.sum(cosines > cosines[row]))
+    assert leave_one_out_rank(vectors, visual)["mean"] == pytest.approx(np.mean(ranks))
+
+
+@pytest.mark.parametrize("rows", [(24, 23), (3, 3)])
+def test_spaces_that_cannot_be_compared_are_refused(spaces, rows: tuple[int, int]) -> None:
+    vectors, visual, _ = spaces
+    with pytest.raises(ClassSpaceError):
+        spearman(vectors[: rows[0]], visual[: rows[1]])
