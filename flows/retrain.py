@@ -20,7 +20,6 @@ from ayeaye.release import bento, gate, promotion
 from ayeaye.release.promotion import Judgement
 from ayeaye.release.registry import Version
 from ayeaye.workspace import Workspace
-from flows.server import server
 
 _speaker: Callable[[str], None] | None = None
 COMMITTED = ["params.yaml", "dvc.yaml", "dvc.lock", "data/dataset.dvc", "data/.gitignore", "models/.gitignore",
@@ -57,8 +56,8 @@ def prepare(workspace: Workspace) -> dict[str, Any]:
 
 
 @task(cache_policy=NO_CACHE)
-def track(workspace: Workspace, lock: int) -> str:
-    return versioning.add_dataset(workspace, lock)
+def track(workspace: Workspace, lock: int) -> None:
+    versioning.add_dataset(workspace, lock)
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 10], retry_condition_fn=_can_wait)
@@ -149,16 +148,22 @@ def retrain(workspace: str = ".") -> dict[str, Any]:
 
 def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
     versioning.require(workspace)
-    versioning.clear_dead_locks(workspace)
+    versioning.clear_remains(workspace)
     gate.check_thresholds(workspace.params.release)
     actor = f"retrain flow ({promotion.actor()})"
 
     prepare(workspace)
-    data_digest = track(workspace, lock)
-    push(workspace, lock)
     workspace.write_fingerprints()
-    for name in versioning.stages(workspace):
-        stage(workspace, name, lock)
+    changed = versioning.changed(workspace, lock)
+    if versioning.DATASET in changed:
+        track(workspace, lock)
+    data_digest = versioning.dataset_digest(workspace)
+    push(workspace, lock)
+    if changed:
+        for name in versioning.stages(workspace):
+            stage(workspace, name, lock)
+    else:
+        say("No stage has anything new to do.")
     version = record(workspace, commit(workspace, data_digest))
     promotion.project(workspace)
 
@@ -205,14 +210,13 @@ def _outcome(kind: str, version: Version, message: str, workspace: Workspace) ->
     }
 
 
-def run(workspace: Workspace, say: Callable[[str], None] | None = None) -> dict[str, Any]:
-    """Run the flow from the command line, with a Prefect server that ends with it."""
+def run(workspace: Workspace, url: str, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Run the flow from the command line, against the Prefect API at `url`."""
     global _speaker
     from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    versioning.require(workspace)
-    with server(workspace) as url, temporary_settings({PREFECT_API_URL: url}):
+    with temporary_settings({PREFECT_API_URL: url}):
         _speaker = say
         try:
             return retrain(str(workspace.root))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 
@@ -18,13 +20,14 @@ STARTUP_SECONDS = 90
 
 
 @contextmanager
-def server(workspace: Workspace) -> Iterator[str]:
-    """Yields the URL of a Prefect API; PREFECT_API_URL where it is set, else a server in the workspace.
+def server(workspace: Workspace) -> Iterator[Callable[[], str]]:
+    """Yields a function that waits for a Prefect API and gives its URL: PREFECT_API_URL where it is set, else of
+    a server in the workspace that has begun to start.
 
     Prefect's own ephemeral server outlives a run that is killed; this one does not.
     """
     if configured := os.environ.get("PREFECT_API_URL"):
-        yield configured
+        yield lambda: configured
         return
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
@@ -44,20 +47,19 @@ def server(workspace: Workspace) -> Iterator[str]:
     with (home / "server.log").open("wb") as log:
         process = start(command, env=environment, cwd=home, log=log)
         try:
-            _await(url, process, home / "server.log")
-            yield url
+            yield lambda: _await(url, process, home / "server.log")
         finally:
             stop(process, patience=5)
 
 
-def _await(url: str, process, log) -> None:  # type: ignore[no-untyped-def]
+def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + STARTUP_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise WorkspaceError(f"Prefect's server ended at once with code {process.returncode}: see {log}")
         try:
             if httpx.get(f"{url}/health", timeout=2).status_code == 200:
-                return
+                return url
         except httpx.HTTPError:
             time.sleep(0.1)
     raise WorkspaceError(f"Prefect's server did not answer within {STARTUP_SECONDS} s: see {log}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -45,7 +46,8 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where; made if it is not there.")],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="A parameter; may be repeated.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="A parameter; may be repeated."),
     ] = None,
 ) -> None:
     """Make a workspace: a git and DVC repository with its own params.yaml.
@@ -138,18 +140,33 @@ def retrain(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     Exit status: 0 promoted or nothing new; 3 the gate refused and the champion is unchanged; 1 an error.
     What has not changed is not run again, and a run that was killed is finished by the next one.
     """
-    found = _found(workspace)
-    # A fault shows as one line here, not as Prefect's traceback; the run's own log keeps everything.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from flows.retrain import run
-
-    outcome = run(found, say=_say)
+    outcome = _retrained(_found(workspace))
     if as_json:
         _print(outcome, True)
     else:
         from ayeaye.release import show
 
         show.outcome(outcome)
+    if outcome["outcome"] == "refused":
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="The demo's workspace; made if it is not there.")
+    ] = Path("demo"),
+) -> None:
+    """Retrain on the drawn bestiary in a workspace of its own, and ask the champion for an aye-aye.
+
+    Needs no photographs, no weights and no network. Exit status as of `ayeaye retrain`.
+    """
+    from ayeaye.release import demo as shown
+
+    program = shown.program()
+    found = _found(shown.lay_down(folder).root)
+    outcome = _retrained(found)
+    shown.report(found, outcome, folder, program)
     if outcome["outcome"] == "refused":
         raise typer.Exit(REFUSED)
 
@@ -181,7 +198,9 @@ def promote(
 
     found = _found(workspace)
     with found.lock(_say):
-        _print(promotion.promote(found, version, reason=reason, force=force, dry_run=dry_run, say=_say), as_json)
+        _print(
+            promotion.promote(found, version, reason=reason, force=force, dry_run=dry_run, say=_say), as_json
+        )
 
 
 @app.command()
@@ -208,7 +227,7 @@ def serve(
 ) -> None:
     """Serve the champion's Bento until interrupted.
 
-        curl -F image=@photo.jpg http://127.0.0.1:3000/classify
+    curl -F image=@photo.jpg http://127.0.0.1:3000/classify
     """
     from ayeaye.release import promotion
 
@@ -271,14 +290,18 @@ def main() -> None:
         from ayeaye.versioning import leave_error
 
         what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            what += "; nothing is lost, make room and run it again"
         leave_error(AyeayeError(what))
         _fail(what)
     except Exception as error:
-        # Typer's usage errors know how to show themselves.
-        if not hasattr(error, "show"):
+        context = getattr(error, "ctx", None)
+        if context is None or not hasattr(error, "format_message"):
             raise
-        error.show()
-        sys.exit(2)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            context.get_help()  # prints it
+            sys.exit(2)
+        _fail(f"{error.format_message()} See `{context.command_path} --help`.", 2)
 
 
 def _fail(message: str, code: int = 1) -> None:
@@ -294,6 +317,21 @@ def _found(folder: Path) -> Workspace:
     if home := os.environ.get("PREFECT_HOME"):
         Path(home).mkdir(parents=True, exist_ok=True)  # Prefect warns where it is missing
     return workspace
+
+
+def _retrained(workspace: Workspace) -> dict[str, Any]:
+    # A fault shows as one line here, not as Prefect's traceback; the run's own log keeps everything.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from ayeaye import versioning
+    from flows.server import server
+
+    versioning.require(workspace)
+    _ = workspace.params  # a fault in them shows before anything starts
+    with server(workspace) as started:
+        # Importing the flow takes as long as the server's start: side by side.
+        from flows.retrain import run
+
+        return run(workspace, started(), say=_say)
 
 
 def _absolute(setting: str) -> str:

@@ -4,6 +4,7 @@ AyeayeError
 ├── ParamsError            params.yaml: an unknown key, a wrong value, broken YAML
 ├── WorkspaceError         not a workspace, or its git, DVC or lock is not as it should be
 │   └── WorkspaceBusy      another run holds the workspace
+├── StageFailed            a stage ended in a way that it had no words for
 ├── DataError
 │   ├── SourceError        the source of photographs or features, or its class table
 │   ├── PictureError       one picture that cannot be read within the limits
@@ -35,6 +36,10 @@ class WorkspaceError(AyeayeError):
 
 
 class WorkspaceBusy(WorkspaceError):
+    pass
+
+
+class StageFailed(AyeayeError):
     pass
 
 

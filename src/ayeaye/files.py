@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, synced to disk, when the block succeeds."""
+    """A temporary path beside `path` that takes its place, synced to disk, when the block succeeds.
+
+    Raises OSError with the name of the file, also where a library that writes it has an error of its own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
@@ -24,8 +28,18 @@ def replacing(path: Path) -> Iterator[Path]:
         part.chmod(0o644)
         part.replace(path)
         sync_folder(path.parent)
+    except Exception as error:
+        _name_file(error, path)
+        raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def _name_file(error: Exception, path: Path) -> None:
+    if isinstance(error, OSError):
+        error.filename = error.filename or str(path)
+    elif found := re.search(r"os error (\d+)", str(error)):  # as Rust says it
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
 
 
 def write_atomic(path: Path, content: bytes) -> None:

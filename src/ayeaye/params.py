@@ -147,6 +147,7 @@ def assign(path: Path, settings: list[str]) -> Params:
     from io import StringIO
 
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     from ayeaye.files import write_atomic
 
@@ -165,7 +166,12 @@ def assign(path: Path, settings: list[str]) -> Params:
             if node.get(key) is None:
                 node[key] = {}
             node = node[key]
-        node[keys[-1]] = YAML(typ="safe").load(value) if value else None
+            if not isinstance(node, dict):
+                raise ParamsError(f"--set {setting}: {key} is a value, not a section")
+        try:
+            node[keys[-1]] = YAML(typ="safe").load(value) if value else None
+        except YAMLError:
+            raise ParamsError(f"--set {setting}: the value is not valid YAML; put it into quotes") from None
     text = StringIO()
     yaml.dump(document, text)
     params = parse(YAML(typ="safe").load(text.getvalue()), "--set")

@@ -1,9 +1,8 @@
-"""Child processes that end with this one, and ports for them."""
+"""Child processes that end with this one, however it ends, and ports for them."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -12,48 +11,67 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-_PR_SET_PDEATHSIG = 1
+GUARD = Path(__file__).parent / "guard"
+
+
+def guarded(env: Mapping[str, str], hidden: Sequence[Path] = ()) -> dict[str, str]:
+    """An environment whose Python processes each die with their parent.
+
+    With `hidden` folders they find `ayeaye` and `flows` in none of these, and nothing of our PYTHONPATH.
+    """
+    path = [str(GUARD)] if hidden else [str(GUARD), *filter(None, [env.get("PYTHONPATH")])]
+    return {
+        **env,
+        "PYTHONPATH": os.pathsep.join(path),
+        "AYEAYE_GUARD_PARENT": str(os.getpid()),
+        "AYEAYE_GUARD_HIDDEN": os.pathsep.join(str(folder.resolve()) for folder in hidden),
+    }
 
 
 def start(
-    command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: IO[bytes] | int
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    log: IO[bytes] | int,
+    hidden: Sequence[Path] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a group of its own that is ended when this one dies, however it dies."""
-    parent = os.getpid()
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def die_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        # The parent may have died before the signal was asked for.
-        if os.getppid() != parent:
-            os._exit(1)
-
+    """Start a Python program in a session of its own that is killed when this process dies."""
     return subprocess.Popen(
         command,
-        env=dict(env),
+        env=guarded(env, hidden),
         cwd=cwd,
         stdout=log,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=die_with_parent if os.uname().sysname == "Linux" else None,  # noqa: PLW1509
     )
 
 
-def stop(process: subprocess.Popen[bytes], patience: float = 10) -> None:
-    """End a process started by `start`, and its children."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-            break
-    # Children that outlived their leader, which a group signal still reaches.
+def stop(process: subprocess.Popen[bytes], patience: float = 15) -> None:
+    """End a process started by `start`, and every process it started."""
+    # To the leader alone: one that watches over its workers would start them again.
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(patience)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def alive(number: int) -> bool:
+    """Whether a process of that number is there."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def free_port(host: str = "127.0.0.1") -> int:
+    """A port that is free now."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])

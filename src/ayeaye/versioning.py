@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ayeaye import errors
-from ayeaye.errors import RemoteError, WorkspaceError
+from ayeaye.errors import AyeayeError, RemoteError, StageFailed, WorkspaceError
 from ayeaye.files import write_atomic
 from ayeaye.workspace import TEMPLATES, Workspace, template
 
+# What a stage finds in its environment: where to leave its error, and where the person looks on.
 ERROR_FILE = "AYEAYE_ERROR_FILE"
+TERMINAL = "AYEAYE_TERMINAL"
+DATASET = "data/dataset.dvc"
 IGNORED = "/.ayeaye/\n/checks/\n/release/\n"
 
 
@@ -40,12 +49,12 @@ def init(workspace: Workspace, settings: Sequence[str] = ()) -> list[str]:
         raise
     if not (root / ".gitignore").exists():
         write_atomic(root / ".gitignore", IGNORED.encode())
-    if not (root / ".git").exists():
+    # Looked for are the files that come last: an init that was killed is done again.
+    if not (root / ".git" / "HEAD").exists():
         git(workspace, "init", "--quiet", "--initial-branch=main")
-    if not (root / ".dvc").exists():
-        dvc(workspace, "init", "--quiet")
-        dvc(workspace, "config", "core.analytics", "false")
-        dvc(workspace, "config", "core.check_update", "false")
+    if not (root / ".dvc" / "config").exists():
+        dvc(workspace, "init", "--quiet", "--force")
+    _configure(workspace, {"core": {"analytics": "false", "check_update": "false"}})
     commit(workspace, "Lay down the workspace", [".gitignore", ".dvc", ".dvcignore", *TEMPLATES])
     return written
 
@@ -55,7 +64,8 @@ def require(workspace: Workspace) -> None:
     missing = [name for name in (".git", ".dvc") if not (workspace.root / name).exists()]
     if missing:
         raise WorkspaceError(
-            f"{workspace.root} has no {' and no '.join(missing)}: lay them down with `ayeaye init {workspace.root}`"
+            f"{workspace.root} has no {' and no '.join(missing)}: "
+            f"lay them down with `ayeaye init {workspace.root}`"
         )
 
 
@@ -98,12 +108,14 @@ def dvc(workspace: Workspace, *arguments: str, lock: int | None = None) -> str:
     """
     failure = workspace.state / f"error-{os.getpid()}.json"
     failure.unlink(missing_ok=True)
+    environment = {**os.environ, **workspace.environment(), ERROR_FILE: str(failure)}
+    if sys.stderr.isatty():
+        environment[TERMINAL] = os.ttyname(sys.stderr.fileno())
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=workspace.root,
-        env={**os.environ, **workspace.environment(), ERROR_FILE: str(failure)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        env=environment,
+        capture_output=True,
         text=True,
         pass_fds=() if lock is None else (lock,),
     )
@@ -111,15 +123,39 @@ def dvc(workspace: Workspace, *arguments: str, lock: int | None = None) -> str:
         if failure.is_file():
             met = json.loads(failure.read_bytes())
             failure.unlink()
-            raise getattr(errors, met["type"], errors.AyeayeError)(met["message"])
+            raise getattr(errors, met["type"], AyeayeError)(met["message"])
+        if arguments[0] == "repro":
+            raise _stage_fault(workspace, arguments[-1], done.stdout + done.stderr)
         raise WorkspaceError(f"dvc {arguments[0]} failed: {_last_line(done.stderr or done.stdout)}")
     return done.stdout
 
 
-def leave_error(error: errors.AyeayeError) -> None:
+def leave_error(error: AyeayeError) -> None:
     """Leave an error where the conductor that started this stage finds it."""
     if path := os.environ.get(ERROR_FILE):
-        write_atomic(Path(path), json.dumps({"type": type(error).__name__, "message": str(error)}).encode())
+        # On a full disk the conductor takes it from what the stage printed.
+        with suppress(OSError):
+            content = {"type": type(error).__name__, "message": str(error)}
+            write_atomic(Path(path), json.dumps(content).encode())
+
+
+def _stage_fault(workspace: Workspace, stage: str, said: str) -> AyeayeError:
+    """The error of a stage that left none: printed, a signal, or the last line of its traceback."""
+    log = workspace.state / "logs" / f"{stage}.log"
+    with suppress(OSError):
+        write_atomic(log, said.encode())
+    if printed := re.search(r"^error: (.+)", said, re.MULTILINE):
+        return AyeayeError(f"stage {stage}: {printed[1]}")
+    if ended := re.search(r"exited with (-?\d+)$", said, re.MULTILINE):
+        number = -int(ended[1]) if int(ended[1]) < 0 else int(ended[1]) - 128  # a shell's way to say it
+        if number in set(signal.Signals):
+            hint = " (is there enough memory?)" if number == signal.SIGKILL else ""
+            name = signal.Signals(number).name
+            return StageFailed(f"stage {stage} was ended by {name}{hint}; what it printed is in {log}")
+    traces = re.findall(r"^Traceback .*\n(?:\s.*\n|\n)*(\S.*)", said, re.MULTILINE)
+    if traces:
+        return StageFailed(f"stage {stage} failed: {traces[-1][:300]}; all that it printed is in {log}")
+    return WorkspaceError(f"dvc repro failed: {_last_line(said)}")
 
 
 def add_dataset(workspace: Workspace, lock: int | None = None) -> str:
@@ -149,14 +185,13 @@ def push_dataset(workspace: Workspace, lock: int | None = None) -> None:
             raise RemoteError(
                 f"prepare.remote {remote} cannot be used ({error.strerror}): mend it and retrain"
             ) from None
-    config = workspace.root / ".dvc" / "config"
-    if f"url = {_config_url(workspace, url)}" not in config.read_text():
-        dvc(workspace, "remote", "add", "--quiet", "--force", "--default", "data", url)
+    _configure(workspace, {"core": {"remote": "data"}, 'remote "data"': {"url": _config_url(workspace, url)}})
     try:
         dvc(workspace, "push", "--quiet", "data/dataset.dvc", lock=lock)
     except WorkspaceError as error:
         raise RemoteError(
-            f"the dataset could not be pushed to prepare.remote {remote} ({error}): nothing is lost, retrain when it is back"
+            f"the dataset could not be pushed to prepare.remote {remote} ({error}): "
+            "nothing is lost, retrain when it is back"
         ) from None
 
 
@@ -171,19 +206,85 @@ def stages(workspace: Workspace) -> list[str]:
         return [stage.name for stage in order if getattr(stage, "name", None)]
 
 
+def changed(workspace: Workspace, lock: int | None = None) -> set[str]:
+    """Stages and .dvc files of which something changed since they were last recorded, or that never were."""
+    found = json.loads(dvc(workspace, "status", "--json", lock=lock) or "{}")
+    names = set(found)
+    if not (workspace.root / "data" / "dataset.dvc").is_file():
+        names.add(DATASET)
+    return names
+
+
 def reproduce(workspace: Workspace, stage: str, lock: int | None = None) -> bool:
     """Run one stage if anything it depends on has changed; returns whether it had."""
     output = dvc(workspace, "repro", "--single-item", stage, lock=lock)
     return f"Running stage '{stage}'" in output or f"Stage '{stage}' is cached" in output
 
 
-def clear_dead_locks(workspace: Workspace) -> None:
-    """Remove DVC's locks; call only while holding the workspace, when no process of it can be alive.
+def clear_remains(workspace: Workspace) -> None:
+    """Remove what killed processes left; call only while holding the workspace, when none can be alive.
 
-    A killed process leaves its entries in rwlock, and DVC takes one that was never reaped for a living one.
+    A killed process leaves its entries in DVC's rwlock, and DVC takes one that was never reaped for a living
+    one; git's lock files stay for ever.
     """
-    for name in ("rwlock", "rwlock.lock"):
-        (workspace.root / ".dvc" / "tmp" / name).unlink(missing_ok=True)
+    for path in _remains(workspace):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    locks = [*(workspace.root / ".git").glob("*.lock"), *(workspace.root / ".git" / "refs").rglob("*.lock")]
+    if locks and not _git_at_work(workspace.root, locks):
+        for path in locks:
+            path.unlink(missing_ok=True)
+
+
+def _remains(workspace: Workspace) -> Iterator[Path]:
+    root, state = workspace.root, workspace.state
+    yield from (root / ".dvc" / "tmp" / name for name in ("rwlock", "rwlock.lock"))
+    yield from state.glob("error-*.json")
+    for folder in (state, state / "mlflow"):
+        yield from folder.glob("tmp*")
+    yield from (state / "mlflow" / "bundles").glob(".fetch-*")
+    for folder in (root, root / "data", state, state / "bentoml" / "bentos"):
+        yield from folder.glob(".*.part")
+        yield from folder.glob(".*.tmp")
+    own = (workspace.dataset, workspace.embeddings, workspace.class_space, root / "models", workspace.reports,
+           workspace.release, workspace.checks, state / "embeddings", state / "backbones", state / "logs",
+           root / ".dvc" / "cache", state / "remote")  # fmt: skip
+    for folder in own:
+        yield from folder.rglob(".*.part")
+        yield from folder.rglob(".*.tmp")
+
+
+def _git_at_work(root: Path, locks: Sequence[Path]) -> bool:
+    """Whether a git process of this repository may be alive."""
+    processes = Path("/proc")
+    if not (processes / "self" / "cwd").exists():
+        return any(time.time() - path.stat().st_mtime < 600 for path in locks if path.exists())
+    for process in processes.glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "comm").read_text().startswith("git") and (process / "cwd").readlink() == root:
+                return True
+    return False
+
+
+def _configure(workspace: Workspace, sections: Mapping[str, Mapping[str, str]]) -> None:
+    """Set values of .dvc/config where they differ; DVC itself would not write it in one piece."""
+    from configobj import ConfigObj, ConfigObjError
+
+    path = workspace.root / ".dvc" / "config"
+    try:
+        config = ConfigObj(str(path), encoding="utf-8", file_error=True)
+    except (ConfigObjError, OSError, UnicodeError) as error:
+        raise WorkspaceError(
+            f"{path} cannot be read ({error}): restore it with `git checkout .dvc/config`"
+        ) from None
+    before = config.dict()
+    config.merge(sections)
+    if config.dict() != before:
+        content = io.BytesIO()
+        config.write(content)
+        write_atomic(path, content.getvalue())
 
 
 def _config_url(workspace: Workspace, url: str) -> str:

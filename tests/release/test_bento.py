@@ -21,6 +21,7 @@ from small_bundle import COLOURS, UNSEEN, picture, write_bundle
 from ayeaye.classifier import Classifier, digest
 from ayeaye.errors import PictureError, ReleaseError, TrialFailed
 from ayeaye.params import Serve
+from ayeaye.processes import free_port
 from ayeaye.release import bento
 from ayeaye.release.bento import Golden, Recipe
 
@@ -79,7 +80,7 @@ def golden(bundle: Path) -> list[Golden]:
 @pytest.fixture(scope="module")
 def service(tag: str, home: Path) -> Iterator[httpx.Client]:
     """What `ayeaye serve` runs, on a port."""
-    port = bento.free_port()
+    port = free_port()
     program = (
         "import sys; from pathlib import Path;"
         "from ayeaye.params import Serve; from ayeaye.release import bento;"

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from ayeaye.errors import RegistryError
-from ayeaye.release.bento import free_port
+from ayeaye.processes import free_port
 from ayeaye.release.registry import CHAMPION, PREVIOUS, Registry, Training, flat, shown
 
 

@@ -145,7 +145,7 @@ def train(
     return WordTable(
         model.wv.index_to_key[:KEPT],
         _half(model.wv.vectors[:KEPT]),
-        _half(model.wv.vectors_ngrams),
+        model.wv.vectors_ngrams.astype(np.float16),
         (model.wv.min_n, model.wv.max_n),
         origin,
     )
@@ -254,7 +254,7 @@ def _read_facebook(path: Path, wanted: Collection[str]) -> WordTable:
     return WordTable(
         words,
         _half(np.stack([model.get_vector(word) for word in words])),
-        _half(model.vectors_ngrams) if small else None,
+        model.vectors_ngrams.astype(np.float16) if small else None,
         (model.min_n, model.max_n),
         path.name,
     )

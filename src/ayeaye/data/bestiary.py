@@ -94,9 +94,8 @@ def species(count: int, seed: int) -> list[Species]:
     animals = []
     for position, row in enumerate(rows):
         attributes = dict(zip(ATTRIBUTES, row, strict=True))
-        text = _describe(names[position], attributes, rng)
-        while text in told:
-            text = _describe(names[position], attributes, rng)
+        while (text := _describe(attributes, rng)) in told:
+            continue
         told.add(text)
         animals.append(Species(names[position], "unseen" if position in unseen else "seen", text, attributes))
     return sorted(animals, key=lambda animal: animal.name)
@@ -197,8 +196,8 @@ def _names(count: int, rng: np.random.Generator) -> list[str]:
 
 # ---- what is written about them ----
 
-# Two words of one meaning for every value. Mostly both are said, so that word vectors learn that they belong
-# together; where only one is, either may be missing.
+# Two words of one meaning for every value, said side by side in either order: word vectors learn from what
+# stands together, and in so small a corpus nothing else sets the values of one attribute apart.
 _WORDS: dict[str, dict[str, tuple[str, str]]] = {
     "habitat": {
         "land": ("land", "meadows"), "water": ("water", "lakes"), "trees": ("trees", "branches"),
@@ -230,8 +229,8 @@ _WORDS: dict[str, dict[str, tuple[str, str]]] = {
         "saddled": ("saddled", "blanketed"),
     },
     "horns": {
-        "none": ("hornless", "bare"), "straight": ("straight", "spearlike"), "ram": ("ramlike", "wound"),
-        "antlers": ("antlered", "forked"),
+        "none": ("hornless", "bare"), "straight": ("straight", "spearlike"), "ram": ("ramlike", "coiled"),
+        "antlers": ("staglike", "forked"),
     },
     "snout": {
         "blunt": ("blunt", "broad"), "tapering": ("tapering", "shrewlike"), "trunk": ("trunklike", "hanging"),
@@ -239,17 +238,16 @@ _WORDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "back": {"smooth": ("smooth", "sleek"), "maned": ("maned", "shaggy"), "crested": ("crested", "jagged")},
 }  # fmt: skip
-_BOTH = 0.9
 _NOUNS = {
     "neck": "a {} neck", "legs": "{} legs", "ears": "{} ears", "tail": "a {} tail", "colour": "a {} coat",
-    "marking": "{} markings", "pattern": "{} flanks", "horns": "a {} brow", "snout": "a {} snout",
+    "marking": "{} markings", "pattern": "{} flanks", "horns": "{} horns", "snout": "a {} snout",
     "back": "a {} back",
 }  # fmt: skip
 _OPENINGS = (
-    "It lives {habitat}, is {size} and {build}",
-    "{Size} and {build}, it lives {habitat}",
+    "It lives {habitat}, is {size}, and of {build} build",
+    "{Size}, {build} of build, it lives {habitat}",
     "This animal lives {habitat} and is {size}, of {build} build",
-    "This animal, {size} and {build}, lives {habitat}",
+    "This animal, {size}, {build} of build, lives {habitat}",
 )
 _HAVING = (
     "It has {list}",
@@ -260,26 +258,28 @@ _HAVING = (
 )
 
 
-def _describe(name: str, attributes: dict[str, str], rng: np.random.Generator) -> str:
-    """Two to four sentences in which every attribute has its word.
+def _describe(attributes: dict[str, str], rng: np.random.Generator) -> str:
+    """Two to four sentences in which every attribute has its words.
 
-    The name is left out: a word that occurs once tells a class space nothing and weighs most in it.
+    Names are left out: a word that occurs once tells a class space nothing and weighs most in it.
     """
     said = {}
     for key, value in attributes.items():
-        pair = [str(word) for word in rng.permutation(_WORDS[key][value])]
-        kept = pair if rng.random() < _BOTH else pair[:1]
-        said[key] = (" and " if key in ("habitat", "size", "build") else ", ").join(kept)
+        pair = rng.permutation(_WORDS[key][value])
+        said[key] = (" and " if key in ("habitat", "size", "build") else ", ").join(
+            str(word) for word in pair
+        )
     opening = str(rng.choice(_OPENINGS))
     where = {"land": "on", "desert": "in the"}.get(attributes["habitat"], "in")
     said["habitat"] = f"{where} {said['habitat']}"
     opening = opening.format(Size=said["size"].capitalize(), **said)
-    rest = [str(key) for key in rng.permutation(list(_NOUNS))]
+    nouns = _NOUNS | ({"horns": "a {} brow"} if attributes["horns"] == "none" else {})
+    rest = [str(key) for key in rng.permutation(list(nouns))]
     parts = int(rng.integers(1, 4))
     verbs = rng.permutation(_HAVING)
     sentences = [opening]
     for part in range(parts):
-        listed = [_articled(_NOUNS[key].format(said[key])) for key in rest[part::parts]]
+        listed = [_articled(nouns[key].format(said[key])) for key in rest[part::parts]]
         sentences.append(str(verbs[part]).format(list=", ".join(listed[:-1]) + " and " + listed[-1]))
     return ". ".join(sentences) + "."
 
@@ -398,7 +398,7 @@ def _mix(colour: Colour, other: Colour, share: float) -> Colour:
 def _anatomy(animal: dict[str, str], rng: np.random.Generator) -> _Sketch:
     """The animal in a pose of its own."""
     sketch = _Sketch()
-    coat, marking = _COATS[animal["colour"]], _MARKINGS[animal["marking"]]
+    coat, marking = _shift(_COATS[animal["colour"]], rng, 9), _MARKINGS[animal["marking"]]
     shade = _mix(coat, (0, 0, 0), 0.28) if animal["colour"] != "black" else (30, 28, 33)
     rx, ry = (0.50, 0.18) if animal["build"] == "slim" else (0.46, 0.29)
     drop = ry + (0.17 if animal["legs"] == "stumpy" else 0.52)  # from the body's centre to the ground
@@ -474,9 +474,16 @@ def _tail(
         sketch.ellipse((x - 0.345, y + 0.33 + lift), 0.075, 0.12, marking, "tuft", turn=0.35)
     elif kind == "bushy":
         sketch.limb(
-            [(x + 0.04, y), (x - 0.2, y - 0.12 + lift), (x - 0.34, y - 0.42 + lift), (x - 0.3, y - 0.66 + lift)],
-            [0.09, 0.25, 0.32, 0.06], coat, "tail",
-        )  # fmt: skip
+            [
+                (x + 0.04, y),
+                (x - 0.2, y - 0.12 + lift),
+                (x - 0.34, y - 0.42 + lift),
+                (x - 0.3, y - 0.66 + lift),
+            ],
+            [0.09, 0.25, 0.32, 0.06],
+            coat,
+            "tail",
+        )
         sketch.limb([(x - 0.335, y - 0.5 + lift), (x - 0.30, y - 0.67 + lift)], [0.2, 0.05], marking, "tuft")
     else:
         turn = np.linspace(0, 1.45 * 2 * math.pi, 12)
@@ -639,11 +646,11 @@ def draw(animal: Species, index: int, seed: int, side: int = 96) -> Image.Image:
     sketch = _anatomy(animal.attributes, rng)
     every = np.concatenate([shape.points for shape in sketch.shapes])
     low, high = every.min(axis=0), every.max(axis=0)
-    unit = _UNIT[animal.attributes["size"]] * big * rng.uniform(0.93, 1.07)
+    unit = _UNIT[animal.attributes["size"]] * big * rng.uniform(0.92, 1.08)
     unit = min(unit, 0.97 * big / float((high - low).max()))
-    foot = big * rng.uniform(0.84, 0.92)
+    foot = big * rng.uniform(0.72, 0.93)
     room = big - unit * float(high[0] - low[0])
-    left = room * rng.uniform(0.25, 0.75)
+    left = room * rng.uniform(0.05, 0.95)
     top = max(foot - unit * float(high[1]), 0.02 * big - unit * float(low[1]))
     foot = top + unit * float(high[1])
     tilt = rng.uniform(-0.07, 0.07)
@@ -705,6 +712,11 @@ def _shift(colour: Colour, rng: np.random.Generator, amount: float) -> Colour:
     return r, g, b
 
 
+def _pastel(rng: np.random.Generator) -> Colour:
+    r, g, b = (int(value) for value in rng.uniform(rng.uniform(90, 200), 245, 3))
+    return r, g, b
+
+
 _SCENES: dict[str, tuple[Colour, Colour, Colour]] = {  # sky above, sky at the horizon, ground
     "land": ((196, 220, 232), (236, 236, 214), (150, 168, 96)),
     "water": ((190, 214, 230), (224, 236, 236), (92, 152, 178)),
@@ -717,6 +729,10 @@ _SCENES: dict[str, tuple[Colour, Colour, Colour]] = {  # sky above, sky at the h
 def _background(habitat: str, big: int, foot: float, rng: np.random.Generator) -> Image.Image:
     """Sky, ground and a few props, on the paper of a field guide."""
     above, below, ground = (_shift(colour, rng, 9) for colour in _SCENES[habitat])
+    # Dawn, dusk, fog: the palette alone must not give the habitat away.
+    sky, hour = (_pastel(rng) for _ in range(2))
+    above, below = (_mix(colour, sky, rng.uniform(0.4, 0.95)) for colour in (above, below))
+    ground = _mix(ground, hour, rng.uniform(0.0, 0.65))
     horizon = foot - big * rng.uniform(0.06, 0.34)
     fade = np.clip(np.arange(big) / max(horizon, 1), 0, 1)[:, None]
     rows = np.array(above) * (1 - fade) + np.array(below) * fade
@@ -731,7 +747,7 @@ def _background(habitat: str, big: int, foot: float, rng: np.random.Generator) -
         )
         pen.polygon([*zip(waves, hills, strict=True), (big, big), (0, big)], fill=_mix(ground, below, 0.6))
     pen.polygon([*zip(waves, bumps, strict=True), (big, big), (0, big)], fill=ground)
-    for _ in range(int(rng.integers(3, 8))):
+    for _ in range(int(rng.integers(6, 12))):
         _prop(pen, habitat, big, horizon, ground, rng)
     if habitat == "trees":
         thick = big * rng.uniform(0.06, 0.09)
@@ -767,7 +783,7 @@ def _prop(
         pen.arc(
             [x - 2 * s, y - s, x + 2 * s, y + s], 200, 340, fill=_mix(ground, (150, 100, 50), 0.5), width=3
         )
-        if rng.random() < 0.35:
+        if rng.random() < 0.3:
             base = horizon + big * 0.02
             pen.line([(x, base), (x, base - 3.2 * s)], fill=(112, 140, 92), width=max(3, int(s * 0.7)))
             pen.line(
@@ -826,8 +842,8 @@ def _light(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) ->
     fall = (y - span[0]) / max(span[1] - span[0], 1e-3)
     pixels *= 1 + cover * (0.10 - 0.26 * np.clip(fall, 0, 1))[..., None]
     slope = rng.uniform(-0.16, 0.16, 2)
-    tint = np.array([1, 1, 1]) + rng.uniform(-0.05, 0.05) * np.array([1, 0.2, -1])
-    pixels *= rng.uniform(0.82, 1.14) * (1 + slope[0] * x + slope[1] * y)[..., None] * tint
+    tint = rng.uniform(0.88, 1.12, 3)
+    pixels *= rng.uniform(0.7, 1.2) * (1 + slope[0] * x + slope[1] * y)[..., None] * tint
     edge = np.clip((np.maximum(abs(x), abs(y)) - rng.uniform(0.40, 0.46)) * 9, 0, 1)[..., None] * rng.uniform(
         0, 0.9
     )

@@ -59,7 +59,7 @@ def train_backbone(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=RATE,
-        total_steps=epochs * steps,
+        total_steps=max(5, epochs * steps),  # with four of them it divides by zero
         pct_start=0.25,
         div_factor=10,
         final_div_factor=100,

@@ -95,18 +95,17 @@ def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: A
         pool = data.pool & ~fold
         inner = selection.class_folds(pool, training.folds)
         choice = selection.select(training.mapper, data, inner, known=known, seed=training.seed, device=device)
-        scored = selection.score_fold(
-            create(choice.mapper, **choice.settings),
+        held = selection.hold_out(
             data,
             fold,
             data.seen,
-            training.seed,
-            device,
+            fit=selection.TUNING,
             pretend=("train", "validation", "test_seen"),
             held_out=("test_seen",),
         )
+        scored = held.score(create(choice.mapper, **choice.settings), training.seed, device)
         folds.append(scored._replace(gamma=choice.gamma))
-        rows.append(selection.scored_rows(data, fold, data.seen, ("train", "validation", "test_seen"), ("test_seen",)))
+        rows.append(held.rows)
         temperatures.append(choice.temperature)
         if progress:
             progress(number + 1, len(outer))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
+
+from ayeaye.versioning import TERMINAL
 
 
 class Progress:
@@ -12,7 +16,9 @@ class Progress:
     def __init__(self, quiet: bool = False) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True, quiet=quiet)
+        # What a stage prints is kept for its error; its bars go to the terminal of who started it.
+        terminal = _opened(os.environ.get(TERMINAL))
+        self._console = Console(file=terminal, stderr=terminal is None, quiet=quiet)
 
     @contextmanager
     def task(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
@@ -50,3 +56,10 @@ class _Upto:
     def _report(self, done: int, total: int) -> None:
         self._advance(done - self._seen)
         self._seen = done
+
+
+def _opened(path: str | None) -> TextIO | None:
+    try:
+        return open(path, "w", encoding="utf-8") if path else None  # noqa: PTH123
+    except OSError:
+        return None

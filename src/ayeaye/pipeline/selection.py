@@ -26,7 +26,7 @@ TUNING = ("train", "validation")
 class Choice:
     """The settings chosen, with the offset and the temperature that go with them.
 
-    `ranking` has one row per candidate, best first: settings, and the mean and spread over folds of its
+    `ranking` has one row per candidate, the chosen one first, then by score: settings, and the mean and spread over folds of its
     figures.
     """
 
@@ -66,69 +66,94 @@ def select(
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Choice:
-    """The settings of `mapper` with the best mean AUSUC over the folds, and the offset and temperature for them.
+    """The most regular settings of `mapper` that are as good as the best by mean AUSUC over the folds, with the
+    offset and the temperature for them.
 
     `known` (C,) are the seen classes that may be looked at at all (none given: every seen class).
     """
     known = examples.seen if known is None else known
     grid = MAPPERS[mapper].grid()
-    total, done = len(grid) * len(folds), 0
-    tried = []
-    for settings in grid:
-        scored = []
-        for fold in folds:
-            scored.append(score_fold(create(mapper, **settings), examples, fold & known, known, seed, device))
-            done += 1
+    scored: list[list[Fold]] = [[] for _ in grid]
+    # Folds outside, settings inside: what a mapper derives from the images alone it derives once a fold.
+    for number, fold in enumerate(folds):
+        held = hold_out(examples, fold & known, known)
+        for place, settings in enumerate(grid):
+            scored[place].append(held.score(create(mapper, **settings), seed, device))
             if progress:
-                progress(done, total)
-        tried.append((settings, scored))
-    figures = [_figures(scored) for _, scored in tried]
-    # A stable sort: among equals the earlier, simpler setting of the grid wins.
-    order = sorted(range(len(tried)), key=lambda i: -figures[i]["score"])
-    settings, scored = tried[order[0]]
-    gamma = _offset(scored)
-    temperature = _temperature(scored, gamma)
-    ranking = [{"mapper": mapper, "settings": tried[i][0], **figures[i]} for i in order]
-    return Choice(mapper, settings, gamma, temperature, ranking)
+                progress(number * len(grid) + place + 1, len(grid) * len(folds))
+    figures = [_figures(each) for each in scored]
+    chosen = most_regular(figures)
+    order = sorted(range(len(grid)), key=lambda place: (place != chosen, -figures[place]["score"]))
+    gamma = _offset(scored[chosen])
+    ranking = [{"mapper": mapper, "settings": grid[place], **figures[place]} for place in order]
+    return Choice(mapper, grid[chosen], gamma, _temperature(scored[chosen], gamma), ranking)
 
 
-def score_fold(
-    mapper: Mapper,
+def most_regular(figures: Sequence[dict[str, Any]]) -> int:
+    """The first candidate, in the grid's order of regularity, that is as good as the best one.
+
+    As good is within one standard error of the best mean over folds (Breiman et al. 1984): a few classes
+    differ so much that the very best of many settings is mostly the luckiest.
+    """
+    best = max(figures, key=lambda each: each["score"])
+    margin = best["score_error"]
+    return next(place for place, each in enumerate(figures) if each["score"] >= best["score"] - margin)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A fold: what is fitted on without it, and the rows (n,) of the examples that are scored.
+
+    The columns of the scores are the known classes alone; y (n,) are their numbers, seen (C',) says which of
+    them were not held out.
+    """
+
+    X_fit: np.ndarray
+    y_fit: np.ndarray
+    A: np.ndarray
+    X: np.ndarray
+    y: np.ndarray
+    seen: np.ndarray
+    columns: np.ndarray
+    rows: np.ndarray
+
+    def score(self, mapper: Mapper, seed: int, device: str) -> Fold:
+        mapper.fit(self.X_fit, self.y_fit, self.A, seed=seed, device=device)
+        classes = mapper.map_classes(self.A)[self.columns]
+        return Fold(nearest.scores(mapper.map_images(self.X), classes), self.y, self.seen, 0.0)
+
+
+def hold_out(
     examples: Examples,
     fold: np.ndarray,
     known: np.ndarray,
-    seed: int,
-    device: str,
     *,
+    fit: Sequence[str] = ("train",),
     pretend: Sequence[str] = TUNING,
     held_out: Sequence[str] = ("validation",),
-) -> Fold:
-    """Fit on the training pictures of `known` classes outside `fold`, and score what was held out.
+) -> HeldOut:
+    """Part the pictures of `known` classes (C,) by `fold` (C,).
 
-    Scored are pictures of the fold's classes from the splits `pretend`, and of the other known classes from
-    the splits `held_out`. The columns of the scores are the known classes alone.
+    Fitted on are those outside the fold from the splits `fit`; scored are those of the fold's classes from the
+    splits `pretend`, and of the other known classes from the splits `held_out`.
     """
-    inside = fold[examples.y]
-    allowed = known[examples.y]
-    fit_rows = allowed & ~inside & examples.rows("train")
-    mapper.fit(examples.X[fit_rows], examples.y[fit_rows], examples.A, seed=seed, device=device)
-    rows = scored_rows(examples, fold, known, pretend, held_out)
+    inside, allowed = fold[examples.y], known[examples.y]
+    fitted = allowed & ~inside & examples.rows(*fit)
+    wanted = (inside & examples.rows(*pretend)) | (~inside & examples.rows(*held_out))
+    rows = np.flatnonzero(allowed & wanted)
     columns = np.flatnonzero(known)
     number = np.full(len(known), -1)
     number[columns] = np.arange(len(columns))
-    classes = mapper.map_classes(examples.A)[columns]
-    scores = nearest.scores(mapper.map_images(examples.X[rows]), classes)
-    return Fold(scores, number[examples.y[rows]], ~fold[columns], 0.0)
-
-
-def scored_rows(
-    examples: Examples, fold: np.ndarray, known: np.ndarray, pretend: Sequence[str], held_out: Sequence[str]
-) -> np.ndarray:
-    """Row numbers of the pictures that `score_fold` scores."""
-    inside = fold[examples.y]
-    allowed = known[examples.y]
-    wanted = (inside & examples.rows(*pretend)) | (~inside & examples.rows(*held_out))
-    return np.flatnonzero(allowed & wanted)
+    return HeldOut(
+        X_fit=examples.X[fitted],
+        y_fit=examples.y[fitted],
+        A=examples.A,
+        X=examples.X[rows],
+        y=number[examples.y[rows]],
+        seen=~fold[columns],
+        columns=columns,
+        rows=rows,
+    )
 
 
 def _figures(folds: Sequence[Fold]) -> dict[str, Any]:
@@ -140,7 +165,9 @@ def _figures(folds: Sequence[Fold]) -> dict[str, Any]:
         result[name] = float(values.mean()) if len(values) else None
         result[f"{name}_spread"] = float(values.std()) if len(values) else None
     # Without held-out pictures of seen classes there is no curve, and T1 decides.
-    result["score"] = result["T1"] if result["AUSUC"] is None else result["AUSUC"]
+    decides = "T1" if result["AUSUC"] is None else "AUSUC"
+    result["score"] = result[decides] or 0.0
+    result["score_error"] = (result[f"{decides}_spread"] or 0.0) / np.sqrt(len(folds))
     return result
 
 

@@ -24,7 +24,9 @@ def train(workspace: Workspace, progress: Progress) -> dict[str, object]:
         choice = selection.select(
             chosen.mapper, data, folds, seed=chosen.seed, device=device, progress=report
         )
-    mapper = choice.fit(data, data.rows("train") & data.seen[data.y], seed=chosen.seed, device=device)
+    # Once everything is chosen, the pictures it was chosen on are worth more as training pictures.
+    learned = data.rows(*selection.TUNING) & data.seen[data.y]
+    mapper = choice.fit(data, learned, seed=chosen.seed, device=device)
 
     has_backbone = (workspace.embeddings / "backbone.json").is_file()
     classifier = Classifier(

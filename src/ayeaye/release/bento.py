@@ -16,14 +16,13 @@ import json
 import math
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -35,9 +34,13 @@ import ayeaye
 from ayeaye.errors import ReleaseError, TrialFailed
 from ayeaye.files import digest_file, sync_folder, write_atomic
 from ayeaye.params import Serve
+from ayeaye.processes import alive, free_port, guarded, start, stop
 
 TOLERANCE = 1e-4
-_BUILD_SECONDS, _READY_SECONDS, _STOP_SECONDS, _ANSWER_SECONDS = 300, 120, 15, 60
+_BUILD_SECONDS, _READY_SECONDS, _ANSWER_SECONDS = 300, 120, 60
+_TRIAL = "ayeaye-trial-"
+# Where this ayeaye is imported from; a Bento must not find it there.
+PROGRAM = Path(ayeaye.__file__).resolve().parents[1]
 _BROKEN = b"\xff\xd8\xff\xe0 this is not a picture"
 
 
@@ -197,14 +200,13 @@ def _code_digest() -> str:
 def _pack(tag: str, staging: Path) -> None:
     home = staging / "home"
     home.mkdir()
-    guard = _guard(staging / "guard")
     command = [sys.executable, "-m", "bentoml", "build", "context"]
     # Named, since BentoML looks for none in folders with a dot.
     command += ["--bentofile", "context/bentofile.yaml", "--version", tag.partition(":")[2]]
     done = subprocess.run(
         command,
         cwd=staging,
-        env=_environment(home) | guard,
+        env=guarded(_environment(home), hidden=[PROGRAM]),
         capture_output=True,
         text=True,
         timeout=_BUILD_SECONDS,
@@ -351,86 +353,38 @@ class _Server:
         text = self.log.read_text(errors="replace")
         return f": {_last_line(text)}" if text.strip() else ""
 
-    def stop(self) -> None:
-        """Stop it and every process it started: they are a session of their own."""
-        self.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(_STOP_SECONDS)
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
 
 @contextmanager
 def _running(tag: str, home: Path) -> Iterator[_Server]:
     if not exists(tag, home):
         raise ReleaseError(f"{tag} is not in {home}: build it with `ayeaye promote`")
-    with tempfile.TemporaryDirectory(prefix="ayeaye-trial-") as name:
+    _remove_dead_trials()
+    with tempfile.TemporaryDirectory(prefix=f"{_TRIAL}{os.getpid()}-", ignore_cleanup_errors=True) as name:
         empty = Path(name)
-        for part in ("home", "work"):
+        for part in ("home", "work", "tmp"):
             (empty / part).mkdir()
-        guard = _guard(empty / "guard")
         port = free_port()
         log = empty / "log"
         with log.open("wb") as output:
-            process = subprocess.Popen(
+            process = start(
                 _serve_command(folder_of(tag, home), "127.0.0.1", port),
                 cwd=empty / "work",
-                env=_environment(empty / "home") | guard,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+                env=_environment(empty / "home") | {"TMPDIR": str(empty / "tmp")},
+                log=output,
+                hidden=[PROGRAM],
             )
-        server = _Server(tag, process, f"http://127.0.0.1:{port}", log)
         try:
-            yield server
+            yield _Server(tag, process, f"http://127.0.0.1:{port}", log)
         finally:
-            server.stop()
+            stop(process)
 
 
-def _guard(folder: Path) -> dict[str, str]:
-    """The environment in which a process dies with this one and finds ayeaye only in the Bento."""
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(_GUARD)
-    return {
-        "PYTHONPATH": str(folder),
-        "AYEAYE_GUARD_PARENT": str(os.getpid()),
-        "AYEAYE_GUARD_HIDDEN": str(Path(ayeaye.__file__).resolve().parents[1]),
-    }
-
-
-# Runs at the start of every interpreter, also of the workers.
-_GUARD = '''\
-"""Dies with its parent, and finds ayeaye nowhere but in the Bento."""
-
-import ctypes
-import importlib.machinery
-import os
-import signal
-import sys
-
-_parent = int(os.environ.get("AYEAYE_GUARD_PARENT", "0"))
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-if os.getppid() == 1 and _parent != 1:
-    os._exit(1)
-_hidden = set(filter(None, os.environ.get("AYEAYE_GUARD_HIDDEN", "").split(os.pathsep)))
-
-
-class _Outside:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if path is not None or name not in ("ayeaye", "flows"):
-            return None
-        places = [place for place in sys.path if os.path.realpath(place or ".") not in _hidden]
-        spec = importlib.machinery.PathFinder.find_spec(name, places)
-        if spec is None or spec.loader is None:  # a bare folder is no package
-            raise ModuleNotFoundError(f"{name} is not in the Bento", name=name)
-        return spec
-
-
-sys.meta_path.insert(0, _Outside)
-'''
+def _remove_dead_trials() -> None:
+    """Folders of trials that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TRIAL}*-*"):
+        number = folder.name.removeprefix(_TRIAL).partition("-")[0]
+        if number.isdigit() and not alive(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 # Serving
@@ -451,13 +405,6 @@ def serve(tag: str, home: Path, settings: Serve) -> None:
     sys.stderr.flush()
     command = _serve_command(folder, host, port)
     os.execve(command[0], command, environment)  # noqa: S606
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _address(host: str) -> str:

@@ -152,7 +152,7 @@ class Registry:
             client.log_batch(run_id, params=params[start : start + _PARAMS_AT_ONCE])
         self._log_evaluation(run_id, training)
         client.log_inputs(run_id, [_dataset(training.dataset)])
-        with tempfile.TemporaryDirectory(prefix="ayeaye-") as folder:
+        with tempfile.TemporaryDirectory(dir=self.home) as folder:
             _write_mlmodel(Path(folder), run_id)
             client.log_artifacts(run_id, folder, "model")
         client.log_artifacts(run_id, str(training.bundle_folder), "model/bundle")

@@ -1,0 +1,55 @@
+# Everything runs in .venv, which is made and filled when it is missing or pyproject.toml or constraints.txt changed.
+PYTHON = $(shell command -v python3.11 || command -v python3)
+VENV = .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+DEMO = demo
+ARGS =
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL = help
+.PHONY: help demo test lint format install soak bench clean
+
+help: ## Show this.
+	@echo "make TARGET"
+	@sed -n 's/^\([a-z]*\):.*## /  \1	/p' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## Retrain on the drawn bestiary, in the workspace demo/, and ask for an aye-aye.
+	$(BIN)/ayeaye demo $(DEMO)
+
+test: lint ## Lint, then run every test but the soak; ARGS="-k gate" goes to pytest.
+	$(BIN)/python -m pytest -m "not soak" $(ARGS)
+
+lint: $(INSTALLED) ## Check style, types and that files import only downwards.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## Mend what ruff can mend.
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+install: $(INSTALLED) ## Make .venv, with the versions of constraints.txt.
+
+soak: $(INSTALLED) ## Run the long tests: kills, fuzzing, load.
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
+bench: $(INSTALLED) ## Run the measurements in bench/.
+	@for program in bench/[a-z]*.py; do \
+		echo "$$program"; $(BIN)/python "$$program" $(ARGS) || exit 1; \
+	done
+
+clean: ## Remove .venv, the demo and what the tools keep; workspaces and data stay.
+	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+		|| { echo "Python 3.11 is needed, $(PYTHON) is another one: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@test -x $(BIN)/pip || "$(PYTHON)" -m venv $(VENV) \
+		|| { rm -rf $(VENV); echo "No venv can be made: on Debian, apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV); the first time this takes some minutes."
+	$(BIN)/pip install -qq --constraint constraints.txt hatchling editables
+	$(BIN)/pip install -qq --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,41 @@
+"""Runs at the start of every Python process that `ayeaye.processes` guards, also of the workers it starts.
+
+The process dies with its parent. Where folders are hidden, `ayeaye` and `flows` are not found in them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.machinery
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+_PR_SET_PDEATHSIG = 1
+
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The parent may have died before the signal was asked for.
+    if os.getppid() == 1 and os.environ.get("AYEAYE_GUARD_PARENT") not in (None, "1"):
+        os._exit(1)
+
+
+class _Outside:
+    def __init__(self, hidden: set[str]) -> None:
+        self.hidden = hidden
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if path is not None or name not in ("ayeaye", "flows"):
+            return None
+        places = [place for place in sys.path if os.path.realpath(place or ".") not in self.hidden]
+        spec = importlib.machinery.PathFinder.find_spec(name, places)
+        if spec is None or spec.loader is None:  # a bare folder is no package
+            raise ModuleNotFoundError(f"{name} is not in the Bento", name=name)
+        return spec
+
+
+if _hidden := set(filter(None, os.environ.get("AYEAYE_GUARD_HIDDEN", "").split(os.pathsep))):
+    sys.meta_path.insert(0, _Outside(_hidden))  # type: ignore[arg-type]

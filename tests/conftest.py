@@ -1,0 +1,115 @@
+"""Fixtures of the end-to-end tests: a Prefect server, a retrained workspace, its running service."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+import workspaces
+from workspaces import Place
+
+from ayeaye.processes import free_port, start, stop
+
+SHARED = Path(os.environ.get("AYEAYE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+# Prefect reads it when it is first imported; nothing of a test belongs into a home folder.
+os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="ayeaye-prefect-"))
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Prefect API with its scheduler, for as long as the tests run."""
+    home = tmp_path_factory.mktemp("prefect")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (home / "server.log").open("wb") as log:
+        process = start(command, env=environment, cwd=home, log=log)
+        try:
+            wait_for(lambda: _answers(f"{url}/health"), 120, "Prefect's server does not answer")
+            yield url
+        finally:
+            stop(process)
+
+
+@pytest.fixture(scope="session")
+def environment(prefect_server: str) -> Mapping[str, str]:
+    """What every command of the end-to-end tests finds in its environment."""
+    return {"PREFECT_API_URL": prefect_server}
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Settings of a small workspace of pictures."""
+    weights = workspaces.write_checkpoint(tmp_path_factory.mktemp("weights") / "random.pth")
+    return ("prepare.source=folder", f"embed.weights={weights}", *workspaces.SMALL)
+
+
+@pytest.fixture(scope="session")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str], small: tuple[str, ...]
+) -> Place:
+    """A workspace after its first retrain, which promoted; tests that change something take a copy."""
+    folder = tmp_path_factory.mktemp("trained")
+    place = workspaces.make(
+        folder / "workspace", workspaces.write_paints(folder / "paints"), environment, *small
+    )
+    done = subprocess.run(
+        [workspaces.PROGRAM, "retrain", "--json", "--workspace", str(place.root)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "outcome.json").write_text(done.stdout)
+    return place
+
+
+@pytest.fixture(scope="session")
+def service(trained: Place) -> Iterator[str]:
+    """The URL of the champion's Bento, served by `ayeaye serve`."""
+    port = free_port()
+    command = [workspaces.PROGRAM, "serve", "--workspace", str(trained.root), "--port", str(port)]
+    log = trained.root.parent / "serve.log"
+    with log.open("wb") as output:
+        process = start(command, env=os.environ, cwd=trained.root.parent, log=output)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            wait_for(lambda: _answers(f"{url}/readyz"), 120, "the service is not ready")
+            yield url
+        finally:
+            stop(process)
+
+
+@pytest.fixture
+def copied(trained: Place, tmp_path: Path) -> Place:
+    """A workspace that begins as the trained one, for a test to change."""
+    return trained.copy(tmp_path)
+
+
+def wait_for(ready: Callable[[], object], seconds: float, complaint: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, complaint
+        time.sleep(0.2)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False

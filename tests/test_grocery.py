@@ -1,0 +1,112 @@
+"""The main job on real photographs: 81 products, 20 of them never photographed, all 3,232 pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import workspaces
+from conftest import SHARED
+from workspaces import Place
+
+GROCERY = SHARED / "grocery"
+WEIGHTS = SHARED / "weights" / "mobilenet_v2_1001.pth"
+NEWS = SHARED / "vectors" / "googlenews_8000.w2v.bin"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(not GROCERY.is_dir(), reason=f"the real photographs are not in {GROCERY}"),
+]
+
+
+@pytest.fixture(scope="module")
+def grocery(tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str]) -> Place:
+    """A workspace of all pictures, retrained with TF-IDF of the descriptions and every default threshold."""
+    folder = tmp_path_factory.mktemp("grocery")
+    # Links to the real pictures, so that a copy may have other descriptions.
+    source = write_source(folder / "source", descriptions())
+    place = workspaces.make(
+        folder / "workspace",
+        source,
+        environment,
+        "prepare.source=folder",
+        "embed.backbone=mobilenet_v2",
+        f"embed.weights={WEIGHTS}",
+        "embed.mean=0.5",
+        "embed.std=0.5",
+        "classes.source=tfidf",
+    )
+    done = place("retrain", "--json")
+    (folder / "outcome.json").write_text(json.dumps({"code": done.code, "out": done.out, "err": done.err}))
+    return place
+
+
+def test_descriptions_by_tfidf_become_champion_by_the_default_thresholds(grocery: Place) -> None:
+    done = json.loads((grocery.root.parent / "outcome.json").read_text())
+    assert done["code"] == 0, done["err"] or done["out"]
+    assert json.loads(done["out"])["outcome"] == "promoted"
+    figures = grocery.read("reports/metrics.json")
+    assert figures["estimated_on"] == "unseen classes"
+    assert figures["T1"] >= 0.40
+    assert figures.keys() >= {"U", "S", "H", "AUSUC", "seen_bias", "hubness"}
+    page = (grocery.root / "reports" / "index.html").read_text(encoding="utf-8")
+    assert "hub" in page.lower()
+
+
+def test_every_picture_was_read_and_embedded(grocery: Place) -> None:
+    pictures = len(list((GROCERY / "images").glob("*/*.jpg")))
+    embedded = sum(len(np.load(path)) for path in (grocery.root / "data" / "embeddings").glob("*.npy"))
+    assert embedded == pictures
+
+
+def test_words_of_googlenews_become_champion_by_default_thresholds(grocery: Place, tmp_path: Path) -> None:
+    place = fresh(grocery, tmp_path)
+    place.set("classes.source=word2vec", f"classes.vectors={NEWS}", "classes.text=descriptions")
+    assert place.retrain()["outcome"] == "promoted"
+    assert place.read("reports/metrics.json")["T1"] >= 0.23
+
+
+def test_shuffled_descriptions_are_refused_by_the_default_thresholds(grocery: Place, tmp_path: Path) -> None:
+    place = fresh(grocery, tmp_path)
+    rows = descriptions()
+    texts = np.random.default_rng(0).permutation([row["description"] for row in rows])
+    write_classes(place.source, [{**row, "description": text} for row, text in zip(rows, texts, strict=True)])
+    outcome = place.retrain(expect=3)
+    assert outcome["outcome"] == "refused"
+    assert outcome["champion"] is None
+    assert place.read("reports/metrics.json")["T1"] < 0.20
+
+
+def fresh(grocery: Place, folder: Path) -> Place:
+    """A workspace before its first retrain, but with the embeddings: without a champion to compare with."""
+    source = write_source(folder / "source", descriptions())
+    place = workspaces.make(folder / "workspace", source, grocery.environment)
+    for name in ("params.yaml", "data", ".ayeaye/embeddings", ".ayeaye/source-index.json"):
+        subprocess.run(["cp", "-r", grocery.root / name, (place.root / name).parent], check=True)
+    place.set(f"prepare.path={source}")
+    return place
+
+
+def descriptions() -> list[dict[str, str]]:
+    with (GROCERY / "classes.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_source(folder: Path, rows: list[dict[str, str]]) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "images").symlink_to(GROCERY / "images")
+    write_classes(folder, rows)
+    return folder
+
+
+def write_classes(folder: Path, rows: list[dict[str, str]]) -> None:
+    with (folder / "classes.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

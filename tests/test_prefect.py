@@ -1,0 +1,131 @@
+"""The schedule: prefect.yaml applied to a real Prefect server, and a run of it through a real worker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import wait_for
+from workspaces import Place
+
+from ayeaye.processes import start, stop
+
+pytestmark = pytest.mark.slow
+POOL = "ayeaye"
+DEPLOYMENT = "retrain/weekly-retrain"
+
+
+class Server:
+    """A Prefect server as a person at the command line, and as its API, has it."""
+
+    def __init__(self, url: str, home: Path) -> None:
+        self.url = url
+        self.environment = {**os.environ, "PREFECT_API_URL": url, "PREFECT_HOME": str(home)}
+
+    def prefect(self, *arguments: str, cwd: Path, **environment: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *arguments],
+            env={**self.environment, **environment},
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def runs(self, deployment: str) -> list[dict[str, Any]]:
+        wanted = {"deployments": {"id": {"any_": [deployment]}}}
+        return httpx.post(f"{self.url}/flow_runs/filter", json=wanted, timeout=30).json()
+
+    def get(self, path: str) -> Any:
+        return httpx.get(f"{self.url}/{path}", timeout=30).raise_for_status().json()
+
+
+@pytest.fixture(scope="module")
+def server(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    return Server(prefect_server, tmp_path_factory.mktemp("client"))
+
+
+@pytest.fixture(scope="module")
+def place(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A workspace with something to do at the next run."""
+    place = trained.copy(tmp_path_factory.mktemp("scheduled"))
+    place.set("train.folds=3")
+    return place
+
+
+@pytest.fixture(scope="module")
+def deployment(server: Server, place: Place) -> dict[str, Any]:
+    """prefect.yaml of the workspace, applied as its first lines say."""
+    server.prefect("work-pool", "create", "--type", "process", POOL, cwd=place.root)
+    server.prefect("deploy", "--all", "--no-prompt", cwd=place.root, AYEAYE_WORKSPACE=str(place.root))
+    return server.get(f"deployments/name/{DEPLOYMENT}")
+
+
+@pytest.fixture(scope="module")
+def worker(
+    server: Server, deployment: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The log of a worker that runs somewhere else than in the workspace."""
+    folder = tmp_path_factory.mktemp("worker")
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]
+    with (folder / "worker.log").open("wb") as log:
+        process = start(command, env=server.environment, cwd=folder, log=log)
+        try:
+            yield folder / "worker.log"
+        finally:
+            stop(process)
+
+
+def test_the_deployment_runs_weekly_and_one_at_a_time(deployment: dict[str, Any], place: Place) -> None:
+    (schedule,) = deployment["schedules"]
+    assert schedule["schedule"]["cron"] == "0 3 * * 1"
+    assert schedule["active"] is True
+    assert deployment["global_concurrency_limit"]["limit"] == 1
+    assert deployment["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    assert deployment["parameters"] == {"workspace": str(place.root)}
+
+
+def test_the_scheduler_makes_runs_of_it(server: Server, deployment: dict[str, Any]) -> None:
+    def scheduled() -> list[datetime]:
+        runs = [run for run in server.runs(deployment["id"]) if run["auto_scheduled"]]
+        assert {run["state"]["type"] for run in runs} <= {"SCHEDULED"}
+        return sorted(datetime.fromisoformat(run["expected_start_time"]) for run in runs)
+
+    wait_for(lambda: len(scheduled()) >= 2, 120, "no run was scheduled")
+    first, following = scheduled()[:2]
+    assert first > datetime.now(UTC)
+    assert (following - first).days == 7
+    assert (first.weekday(), first.hour, first.minute) == (0, 3, 0)
+
+
+def test_a_worker_completes_a_run_of_it(
+    server: Server, deployment: dict[str, Any], worker: Path, place: Place
+) -> None:
+    server.prefect("deployment", "run", DEPLOYMENT, cwd=worker.parent)
+    (run,) = [run for run in server.runs(deployment["id"]) if not run["auto_scheduled"]]
+
+    def state() -> str:
+        return server.get(f"flow_runs/{run['id']}")["state"]["type"]
+
+    ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+    wait_for(lambda: state() in ended, 500, f"the run did not end: {worker.read_text()[-2000:]}")
+    assert state() == "COMPLETED", worker.read_text()[-4000:]
+
+    wanted = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+    artifacts = httpx.post(f"{server.url}/artifacts/filter", json=wanted, timeout=30).json()
+    kinds = {(each["key"], each["type"]) for each in artifacts}
+    assert kinds == {("dataset", "table"), ("metrics", "table"), ("decision", "markdown")}
+    decision = next(each for each in artifacts if each["key"] == "decision")
+    assert decision["data"].startswith("**promoted**")
+    status = place.status
+    assert (status["champion"]["version"], status["previous"]["version"]) == (2, 1)
+    # What matters lies in the workspace, also when a worker did it.
+    assert (place.root / ".ayeaye" / "bentoml" / "bentos").is_dir()
