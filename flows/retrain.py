@@ -109,7 +109,11 @@ def try_out(workspace: Workspace, version: Version, tag: str, judgement: Judgeme
         return promotion.fail_trial(judgement, error)
     champion = promotion.record_of(workspace).state()
     against = None
-    if judgement.decision.champion is not None and champion.bento and bento.exists(champion.bento, workspace.bentos):
+    if (
+        judgement.decision.champion is not None
+        and champion.bento
+        and bento.exists(champion.bento, workspace.bentos)
+    ):
         number = judgement.decision.champion
         registered = promotion.registry_of(workspace).version(number)
         try:
@@ -124,7 +128,9 @@ def try_out(workspace: Workspace, version: Version, tag: str, judgement: Judgeme
 @task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[2, 5, 15], retry_condition_fn=_can_wait)
 def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: str) -> None:
     promotion.settle(workspace, version, judgement, actor)
-    create_markdown_artifact(gate.markdown(judgement.decision), key="decision", description="The gate's decision")
+    create_markdown_artifact(
+        gate.markdown(judgement.decision), key="decision", description="The gate's decision"
+    )
 
 
 @task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[2, 5, 15], retry_condition_fn=_can_wait)
@@ -169,12 +175,15 @@ def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
 
     state = promotion.record_of(workspace).state()
     if version.number == state.champion and state.bento and bento.exists(state.bento, workspace.bentos):
-        return _outcome("unchanged", version, f"Nothing new: version {version.number} is champion.", workspace)
+        return _outcome(
+            "unchanged", version, f"Nothing new: version {version.number} is champion.", workspace
+        )
     if promotion.rolled_back(workspace, version.number):
         return _outcome(
             "unchanged",
             version,
-            f"Nothing new: version {version.number} was rolled back from; `ayeaye promote {version.number}` brings it back.",
+            f"Nothing new: version {version.number} was rolled back from; "
+            f"`ayeaye promote {version.number}` brings it back.",
             workspace,
         )
     judgement = judge(workspace, version)
@@ -223,5 +232,3 @@ def run(workspace: Workspace, url: str, say: Callable[[str], None] | None = None
         finally:
             _speaker = None
             APILogWorker.drain_all(timeout=5)  # what is still queued when the server ends is lost
-
-

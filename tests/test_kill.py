@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import workspaces
@@ -119,7 +118,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...]) 
     seconds = {
         step: after - before for step, before, after in zip(run.begun, starts, starts[1:], strict=False)
     }
-    return Reference(fresh, _status(whole)["champion"]["bundle_digest"], {**seconds, "promotion": 0.3})
+    return Reference(fresh, whole.status["champion"]["bundle_digest"], {**seconds, "promotion": 0.3})
 
 
 def killed_at(place: Place, steps: Sequence[str], seconds: dict[str, float], seed: int) -> None:
@@ -134,10 +133,28 @@ def killed_at(place: Place, steps: Sequence[str], seconds: dict[str, float], see
         _poll(lambda: not _servers(place), f"servers outlive the run killed in {step}: {_servers(place)}", 15)
 
 
+def waiting_for_an_orphan(place: Place) -> Run:
+    """A run that had to wait for the stage of a killed one, which was still writing."""
+    first = Run(place)
+    first.until("embed")
+    _poll(lambda: _held(place.root / ".ayeaye" / "stage.lock"), "the stage does not begin")
+    (stage,) = [number for number, words in _at_work(place) if "ayeaye\0embed" in words]
+    os.kill(stage, signal.SIGSTOP)
+    for number, words in _at_work(place):
+        if "dvc\0repro" in words:
+            os.kill(number, signal.SIGKILL)
+    first.kill(group=False)
+    second = Run(place)
+    second.says("Another run is at work in this workspace")
+    assert "Preparing the dataset." not in second.lines
+    os.kill(stage, signal.SIGCONT)
+    return second
+
+
 def complete(place: Place, reference: Reference) -> None:
     """Run to the end, and find everything as after a run that nobody killed."""
     Run(place).finish()
-    status = _status(place)
+    status = place.status
     assert status["champion"]["bundle_digest"] == reference.bundle
     assert (status["champion"]["version"], status["candidates"], status["agrees"]) == (1, [], True)
     record = Record(place.root / "release" / "record.jsonl")
@@ -152,32 +169,12 @@ def complete(place: Place, reference: Reference) -> None:
 @pytest.mark.timeout(900)
 def test_a_run_killed_again_and_again_ends_as_one_that_was_not(reference: Reference, tmp_path: Path) -> None:
     place = reference.copy(tmp_path)
-    killed_at(place, ["train", "record", "trial", "promotion"], reference.seconds, seed=0)
-    _plant_remains(place)
+    run = waiting_for_an_orphan(place)
+    run.until("train")
+    run.kill(group=True)
+    killed_at(place, ["record", "trial", "promotion"], reference.seconds, seed=0)
+    plant_remains(place)
     complete(place, reference)
-
-
-@pytest.mark.timeout(600)
-def test_a_run_waits_for_the_orphan_of_a_killed_one_that_is_still_writing(
-    reference: Reference, tmp_path: Path
-) -> None:
-    place = reference.copy(tmp_path)
-    first = Run(place)
-    first.until("embed")
-    _poll(lambda: _held(place.root / ".ayeaye" / "stage.lock"), "the stage does not begin")
-    (stage,) = [number for number, words in _at_work(place) if "ayeaye\0embed" in words]
-    os.kill(stage, signal.SIGSTOP)
-    for number, words in _at_work(place):
-        if "dvc\0repro" in words:
-            os.kill(number, signal.SIGKILL)
-    first.kill(group=False)
-    second = Run(place)
-    second.says("Another run is at work in this workspace")
-    assert "Preparing the dataset." not in second.lines
-    os.kill(stage, signal.SIGCONT)
-    second.finish()
-    assert _status(place)["champion"]["bundle_digest"] == reference.bundle
-    assert _at_work(place) == []
 
 
 @pytest.mark.soak
@@ -193,11 +190,7 @@ def test_a_run_killed_in_every_step_ends_as_one_that_was_not(
     assert len(Record(place.root / "release" / "record.jsonl").entries()) == 1
 
 
-def _status(place: Place) -> dict[str, Any]:
-    return place.status
-
-
-def _plant_remains(place: Place) -> None:
+def plant_remains(place: Place) -> None:
     """What other kills than ours leave: a file half written, locks of git and DVC, errors nobody fetched."""
     ended = subprocess.Popen(["true"])
     ended.wait()

@@ -50,7 +50,9 @@ class Classifier:
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Embeddings (n, d) of upright RGB pictures."""
         if self.backbone is None:
-            raise DataError("this classifier was trained on features and has no backbone: it cannot take pictures")
+            raise DataError(
+                "this classifier was trained on features and has no backbone: it cannot take pictures"
+            )
         return self.backbone.embed(images)
 
     def raw_scores(self, embeddings: np.ndarray) -> np.ndarray:
@@ -152,9 +154,13 @@ class Classifier:
             gamma, temperature = float(described["gamma"]), float(described["temperature"])
             backbone = backbones.load(folder / "backbone", device) if described["backbone"] else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            raise BundleError(f"the bundle {folder} is damaged ({error}): restore it with `dvc checkout`") from None
+            raise BundleError(
+                f"the bundle {folder} is damaged ({error}): restore it with `dvc checkout`"
+            ) from None
         if backbone and backbone.digest != described["backbone"]:
-            raise BundleError(f"the bundle {folder} was made with another backbone than lies in it: train again")
+            raise BundleError(
+                f"the bundle {folder} was made with another backbone than lies in it: train again"
+            )
         return cls(space, seen, mapper, gamma, temperature, backbone, described["about"])
 
 

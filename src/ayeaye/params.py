@@ -125,7 +125,9 @@ def load(path: Path) -> Params:
         raise ParamsError(f"{path} is not there: make a workspace with `ayeaye init DIR`") from None
     except (YAMLError, UnicodeDecodeError) as error:
         where = str(getattr(error, "problem_mark", "") or "").strip().removeprefix("in ")
-        raise ParamsError(f"{path} is not valid YAML ({where or error}): mend it or restore it with git") from None
+        raise ParamsError(
+            f"{path} is not valid YAML ({where or error}): mend it or restore it with git"
+        ) from None
     return parse(raw, str(path))
 
 

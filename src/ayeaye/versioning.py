@@ -197,7 +197,7 @@ def push_dataset(workspace: Workspace, lock: int | None = None) -> None:
 
 def stages(workspace: Workspace) -> list[str]:
     """The stages of dvc.yaml in an order in which they can run, read from DVC's own graph."""
-    import networkx
+    import networkx  # DVC's own graphs are of it
     from dvc.repo import Repo
 
     with Repo(str(workspace.root)) as repo:

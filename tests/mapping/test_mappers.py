@@ -102,6 +102,11 @@ def test_fitting_leaves_the_random_numbers_of_others_alone(name: str, world: Wor
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_fitting_leaves_denormal_numbers_alone(name: str, world: World) -> None:
+    create(name).fit(world.X, world.y, world.A)
+    assert np.float64(5e-324) / np.float64(1) > 0
+
+
 def test_a_saved_mapper_maps_as_before(name: str, fitted: dict[str, Mapper], world: World, tmp_path) -> None:
     mapper = fitted[name]
     save_file(mapper.state(), tmp_path / "mapper.safetensors")
@@ -196,7 +201,7 @@ class TestRidge:
         means = np.stack([unit(world.X[world.y == c]).mean(axis=0) for c in range(24)])
         reference = Ridge(alpha=0.3, fit_intercept=False).fit(world.A[:24], means - means.mean(axis=0))
         mapped = (
-            create("ridge", penalty=0.3, kernel="linear", nuisance=0)
+            create("ridge", penalty=0.3, kernel="linear", shrinkage=None)
             .fit(world.X, world.y, world.A)
             .map_classes(world.A)
         )

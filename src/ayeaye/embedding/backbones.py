@@ -87,7 +87,9 @@ class Backbone:
         state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
         floats = [value for value in state.values() if value.is_floating_point()]
         if all(torch.equal(value.half().float(), value) for value in floats):
-            state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+            state = {
+                key: value.half() if value.is_floating_point() else value for key, value in state.items()
+            }
         with replacing(folder / "backbone.safetensors") as part:
             save_file(state, part)
         description = {
@@ -123,9 +125,13 @@ def load(folder: Path, device: str = "cpu") -> Backbone:
             tuple(described["classes"]),
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise BundleError(f"the backbone in {folder} is damaged ({error}): make it again with `ayeaye embed`") from None
+        raise BundleError(
+            f"the backbone in {folder} is damaged ({error}): make it again with `ayeaye embed`"
+        ) from None
     if _digest(found.name, found.transform, network) != found.digest:
-        raise BundleError(f"the backbone in {folder} does not match its digest: make it again with `ayeaye embed`")
+        raise BundleError(
+            f"the backbone in {folder} does not match its digest: make it again with `ayeaye embed`"
+        )
     return found
 
 
@@ -198,10 +204,6 @@ def headless(network: torch.nn.Module) -> torch.nn.Module:
     """Replace the classification layer, in place; returns the layer that was there."""
     import torch
 
-    if type(network).__name__ == "SqueezeNet":
-        head: torch.nn.Module = network.classifier  # type: ignore[assignment]
-        network.classifier = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1))
-        return head
     path, head = _head(network)
     parent, _, attribute = path.rpartition(".")
     setattr(network.get_submodule(parent), attribute, torch.nn.Identity())
@@ -239,10 +241,13 @@ def adjust(
 
 
 def _head(network: torch.nn.Module) -> tuple[str, torch.nn.Module]:
+    """The classification layer and its path: the last linear one, or in SqueezeNet the last convolution."""
     import torch
 
-    linear = [(path, layer) for path, layer in network.named_modules() if isinstance(layer, torch.nn.Linear)]
-    return linear[-1]
+    kinds = (torch.nn.Linear,)
+    if not any(isinstance(layer, kinds) for layer in network.modules()):
+        kinds = (torch.nn.Conv2d,)
+    return [(path, layer) for path, layer in network.named_modules() if isinstance(layer, kinds)][-1]
 
 
 def _ready(network: torch.nn.Module, device: str) -> torch.nn.Module:
@@ -330,7 +335,15 @@ def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, ValueError, KeyError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        pickle.UnpicklingError,
+        SafetensorError,
+        ValueError,
+        KeyError,
+    ) as error:
         raise BackboneError(
             f"embed.weights {path} is not a readable checkpoint ({type(error).__name__}): "
             "expected a state dict saved by torch (tensors only, no pickled objects), or safetensors"
@@ -346,10 +359,7 @@ def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
 def _with_state(name: str, state: dict[str, torch.Tensor], weights: str) -> torch.nn.Module:
     """The network with as many classes as the checkpoint's head has, holding the checkpoint."""
     network = build(name, classes=1000)
-    if type(network).__name__ == "SqueezeNet":
-        head = "classifier.1.weight"
-    else:
-        head = f"{_head(network)[0]}.weight"
+    head = _head(network)[0] + ".weight"
     if head not in state:
         raise BackboneError(
             f"embed.weights {weights} does not fit {name}: it has no {head}; "

@@ -23,7 +23,12 @@ Progress = Callable[[int], None]
 
 
 def embed_pictures(
-    backbone: Backbone, contents: Iterable[bytes], *, batch: int = 32, limits: Limits, progress: Progress | None = None
+    backbone: Backbone,
+    contents: Iterable[bytes],
+    *,
+    batch: int = 32,
+    limits: Limits,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Embeddings (n, width) float32 of encoded pictures; decoding overlaps the network."""
     import torch
@@ -102,7 +107,9 @@ def link(source: Path, target: Path) -> None:
             shutil.copyfile(source, part)
 
 
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[bytes], Any], items: Iterable[bytes], depth: int) -> Iterator[Any]:
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable[[bytes], Any], items: Iterable[bytes], depth: int
+) -> Iterator[Any]:
     """Results in order, computed by the pool at most `depth` items ahead."""
     waiting: deque[Future[Any]] = deque()
     for item in items:

@@ -10,10 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, check_training, unit
-from ayeaye.mapping.nuisance import Nuisance
 
-KERNELS = ("linear", "gaussian")
-SHARPNESS = 5.0  # of the Gaussian kernel exp(s (a·a' − 1)) on unit class vectors
 SMALL = 8_000_000  # numbers in X up to which one thread trains
 
 
@@ -22,9 +19,8 @@ class DropLast(Mapper):
     class counts alike. Without its last layer f maps images among the class vectors, also of unseen classes.
 
     f is linear, or has one hidden layer (`hidden` > 0). Only its part in the span of the seen class vectors
-    can move a logit, so only that part is trained and both towers land in that span (m ≤ min(k, seen)); with
-    the Gaussian kernel it is the span of the class vectors' images in the kernel's space (m ≤ seen). Inputs
-    are unit embeddings shrunk along `nuisance` directions, each dimension standardised. Trained for `steps` batches, or for `epochs`
+    can move a logit, so only that part is trained and both towers land in that span (m ≤ min(k, seen)).
+    Inputs are unit embeddings, each dimension standardised. Trained for `steps` batches, or for `epochs`
     passes where those are more.
     """
 
@@ -37,18 +33,11 @@ class DropLast(Mapper):
             "weight_decay": 0.1,
             "temperature": 5.0,
             "dropout": 0.3,
-            "kernel": "gaussian",
-            "nuisance": 64,
-            "rate": 1e-3,
+            "rate": 3e-3,
             "batch": 128,
             "steps": 150,
             "epochs": 4,
         }
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        if self.settings["kernel"] not in KERNELS:
-            raise TypeError(f"drop_last has no kernel {self.settings['kernel']}; known: {', '.join(KERNELS)}")
 
     @classmethod
     def grid(cls) -> list[Settings]:
@@ -66,39 +55,29 @@ class DropLast(Mapper):
 
     def fit(self, X: np.ndarray, y: np.ndarray, A: np.ndarray, *, seed: int = 0, device: str = "cpu") -> Self:
         present = check_training(X, y, A)
-        rows, inputs = np.searchsorted(present, y), unit(np.asarray(X, np.float32))
-        self.nuisance_ = Nuisance.fit(inputs, rows, int(self.settings["nuisance"]))
-        inputs = self.nuisance_.shrink(inputs)
+        inputs = unit(np.asarray(X, np.float32))
         self.centre_ = inputs.mean(axis=0)
         self.scale_ = 1 / np.maximum(inputs.std(axis=0), 1e-6)
         S = unit(A[present].astype(np.float64))
-        self.support_ = S.astype(np.float32)  # (C', k)
-        self.span_ = _span(self._kernel(S, S)).astype(np.float32)  # (C', m)
-        last = self.map_classes(A[present])  # (C', m), frozen
-        self.layers_ = self._train(self._standardise(inputs), rows, last, seed, device)
+        self.span_ = _span(S).astype(np.float32)  # (k, m)
+        last = (S @ self.span_).astype(np.float32)  # (C', m), frozen
+        self.layers_ = self._train(self._standardise(inputs), np.searchsorted(present, y), last, seed, device)
         return self
 
     def map_images(self, X: np.ndarray) -> np.ndarray:
         check_images(X, len(self.centre_))
-        hidden = self._standardise(self.nuisance_.shrink(unit(np.asarray(X, np.float32))))
+        hidden = self._standardise(unit(np.asarray(X, np.float32)))
         *first, last = self.layers_
         for weight, bias in first:
             hidden = np.maximum(hidden @ weight.T + bias, 0)
         return hidden @ last[0].T + last[1]
 
     def map_classes(self, A: np.ndarray) -> np.ndarray:
-        check_classes(A, self.support_.shape[1])
-        return self._kernel(unit(A.astype(np.float32)), self.support_) @ self.span_
+        check_classes(A, len(self.span_))
+        return unit(A.astype(np.float32)) @ self.span_
 
     def state(self) -> dict[str, np.ndarray]:
-        state = {
-            "centre": self.centre_,
-            "scale": self.scale_,
-            "support": self.support_,
-            "span": self.span_,
-            "directions": self.nuisance_.directions,
-            "shrinkage": self.nuisance_.shrinkage,
-        }
+        state = {"centre": self.centre_, "scale": self.scale_, "span": self.span_}
         for number, (weight, bias) in enumerate(self.layers_):
             state |= {f"{number}.weight": weight, f"{number}.bias": bias}
         return state
@@ -106,16 +85,10 @@ class DropLast(Mapper):
     @classmethod
     def from_state(cls, settings: Settings, state: dict[str, np.ndarray]) -> Self:
         mapper = cls(**settings)
-        mapper.nuisance_ = Nuisance(state["directions"], state["shrinkage"])
-        mapper.centre_, mapper.scale_ = state["centre"], state["scale"]
-        mapper.support_, mapper.span_ = state["support"], state["span"]
+        mapper.centre_, mapper.scale_, mapper.span_ = state["centre"], state["scale"], state["span"]
         count = sum(key.endswith(".weight") for key in state)
         mapper.layers_ = [(state[f"{number}.weight"], state[f"{number}.bias"]) for number in range(count)]
         return mapper
-
-    def _kernel(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
-        cosines = A @ B.T
-        return np.exp(SHARPNESS * (cosines - 1)) if self.settings["kernel"] == "gaussian" else cosines
 
     def _standardise(self, inputs: np.ndarray) -> np.ndarray:
         # Clipped: a dimension that was all but constant in training must not drown the others later.
@@ -186,8 +159,7 @@ def _batches(count: int, size: int, seed: int) -> Iterator[np.ndarray]:
         yield from np.array_split(rng.permutation(count), max(1, round(count / size)))
 
 
-def _span(K: np.ndarray) -> np.ndarray:
-    """(C, m) that takes kernel values with C classes to coordinates in their span (Schölkopf 1998)."""
-    sizes, basis = np.linalg.eigh(K)
-    kept = sizes > 1e-6 * sizes[-1]
-    return np.ascontiguousarray(basis[:, kept] / np.sqrt(sizes[kept]))
+def _span(S: np.ndarray) -> np.ndarray:
+    """(k, m) orthonormal basis of the span of the rows of S (C, k)."""
+    _, sizes, basis = np.linalg.svd(S, full_matrices=False)
+    return np.ascontiguousarray(basis[sizes > 1e-4 * sizes[0]].T)

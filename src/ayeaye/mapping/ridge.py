@@ -19,8 +19,9 @@ class Ridge(Mapper):
     centring the unseen accuracy on photographs fell by two thirds. Distances are then taken in the metric of
     the classes' common covariance, shrunk towards a multiple of the identity by `shrinkage` (Ledoit & Wolf
     2004 for the form; as in linear discriminant analysis, Fisher 1936), so that what varies within every
-    class, pose or light, weighs little; `shrinkage: None` leaves the embeddings as they are. Solved in the dual, (K + λI)⁻¹ over seen
-    classes, unless the class space is narrower than that; a kernel other than linear is always dual.
+    class, pose or light, weighs little; `shrinkage: None` leaves the embeddings as they are. Solved in the
+    dual, (K + λI)⁻¹ over seen classes, unless the class space is narrower than that; a kernel other than
+    linear is always dual.
     """
 
     name: ClassVar[str] = "ridge"

@@ -31,7 +31,11 @@ def embed(workspace: Workspace, progress: Progress) -> dict[str, object]:
     anew = embed_under(workspace, dataset, backbone, folder, progress)
     X = gather(dataset, folder)
     checks.check_embeddings(
-        dataset.manifest["id"].tolist(), dataset.manifest["label"].tolist(), X, len(dataset.manifest), workspace.checks
+        dataset.manifest["id"].tolist(),
+        dataset.manifest["label"].tolist(),
+        X,
+        len(dataset.manifest),
+        workspace.checks,
     )
     if backbone:
         backbone.save(folder)
@@ -86,7 +90,9 @@ def _trained(workspace: Workspace, dataset: Dataset, device: str, progress: Prog
     chosen = workspace.params.embed
     classes = dataset.classes
     shown = classes.frame["name"][classes.seen & ~classes.pretend_unseen]
-    rows = dataset.manifest[dataset.manifest["label"].isin(set(shown)) & (dataset.manifest["split"] == "train")]
+    rows = dataset.manifest[
+        dataset.manifest["label"].isin(set(shown)) & (dataset.manifest["split"] == "train")
+    ]
     recipe = [
         chosen.model_dump(exclude={"batch", "device"}),
         digest_folder(Path(training.__file__).parent, "*.py"),

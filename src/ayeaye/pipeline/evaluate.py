@@ -69,7 +69,9 @@ def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
     figures["class_space"] = class_space_quality(data, chosen.seed)
     names = [data.names[c] for c in measured.columns]
     answers = predictions(data, measured, names)
-    figures["reliability"] = metrics.reliability(answers["confidence"].to_numpy(), answers["right"].to_numpy())
+    figures["reliability"] = metrics.reliability(
+        answers["confidence"].to_numpy(), answers["right"].to_numpy()
+    )
 
     _write(workspace, data, classifier, measured, figures, answers, names)
     return {**{name: figures[name] for name in HEADLINE}, "estimated_on": figures["estimated_on"]}
@@ -94,7 +96,9 @@ def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: A
         known = data.seen & ~fold
         pool = data.pool & ~fold
         inner = selection.class_folds(pool, training.folds)
-        choice = selection.select(training.mapper, data, inner, known=known, seed=training.seed, device=device)
+        choice = selection.select(
+            training.mapper, data, inner, known=known, seed=training.seed, device=device
+        )
         held = selection.hold_out(
             data,
             fold,
@@ -169,7 +173,9 @@ def _write(
     reports = workspace.reports
     seen = data.seen[measured.columns]
     # In folds every column is a seen class; for the pictures, those that once stood in are the unseen ones.
-    stood_in = seen if measured.on == "unseen classes" else ~np.any([~fold.seen for fold in measured.folds], axis=0)
+    stood_in = (
+        seen if measured.on == "unseen classes" else ~np.any([~fold.seen for fold in measured.folds], axis=0)
+    )
     confused = _confusion(measured, stood_in)
     drawn = plots.draw(
         figures,
@@ -180,8 +186,8 @@ def _write(
         reliable=figures["reliability"],
     )
     shutil.rmtree(reports / "plots", ignore_errors=True)
-    for name, content in drawn.items():
-        write_atomic(reports / "plots" / f"{name}.png", content)
+    for name, picture in drawn.items():
+        write_atomic(reports / "plots" / f"{name}.png", picture)
     with replacing(reports / "predictions.parquet") as part:
         answers.to_parquet(part, index=False)
     dataset = Dataset.load(workspace.dataset)
@@ -206,7 +212,9 @@ def _confusion(measured: Measured, seen: np.ndarray) -> tuple[list[int], np.ndar
     return (classes, metrics.confusion(measured.folds, classes)) if classes else None
 
 
-def _about(workspace: Workspace, dataset: Dataset, classifier: Classifier, measured: Measured) -> dict[str, Any]:
+def _about(
+    workspace: Workspace, dataset: Dataset, classifier: Classifier, measured: Measured
+) -> dict[str, Any]:
     backbone = classifier.backbone
     return {
         "measured on": (
@@ -253,31 +261,34 @@ def _selection(classifier: Classifier) -> list[dict[str, Any]]:
 
 def _data(dataset: Dataset) -> list[dict[str, Any]]:
     seen = dict(zip(dataset.classes.names, dataset.classes.seen, strict=True))
-    rows = []
-    for split, part in dataset.manifest.groupby("split", sort=True):
-        rows.append({"split": split, "pictures": len(part), "classes": part["label"].nunique()})
+    rows: list[dict[str, Any]] = [
+        {"split": split, "pictures": len(part), "classes": part["label"].nunique()}
+        for split, part in dataset.manifest.groupby("split", sort=True)
+    ]
     rows.append({"split": "all classes", "pictures": len(dataset.manifest), "classes": len(seen)})
     return rows
 
 
 def _gallery(workspace: Workspace, dataset: Dataset, answers: pd.DataFrame) -> list[report.Example]:
     """Pictures of unseen classes: the surest right answers and the surest wrong ones, one a class first."""
-    found = []
-    for right in (True, False):
-        part = answers[answers["unseen"] & (answers["right"] == right)].sort_values("confidence", ascending=False)
-        turn = part.groupby("label").cumcount()
-        for row in part.assign(turn=turn).sort_values(["turn", "confidence"], ascending=[True, False])[:GALLERY].itertuples():
-            found.append(
-                report.Example(
-                    truth=str(row.label),
-                    answer=str(row.answer),
-                    right=right,
-                    unseen=True,
-                    picture=_thumbnail(workspace, dataset, str(row.id)),
-                    confidence=float(row.confidence),  # type: ignore[arg-type]
-                )
-            )
-    return found
+    unseen = answers[answers["unseen"]].sort_values("confidence", ascending=False)
+    return [
+        report.Example(
+            truth=str(row.label),
+            answer=str(row.answer),
+            right=right,
+            unseen=True,
+            picture=_thumbnail(workspace, dataset, str(row.id)),
+            confidence=float(row.confidence),  # type: ignore[arg-type]
+        )
+        for right in (True, False)
+        for row in _one_a_class(unseen[unseen["right"] == right]).head(GALLERY).itertuples()
+    ]
+
+
+def _one_a_class(answers: pd.DataFrame) -> pd.DataFrame:
+    turn = answers.groupby("label").cumcount()
+    return answers.assign(turn=turn).sort_values(["turn", "confidence"], ascending=[True, False])
 
 
 def _thumbnail(workspace: Workspace, dataset: Dataset, id: str) -> str | None:
@@ -285,7 +296,9 @@ def _thumbnail(workspace: Workspace, dataset: Dataset, id: str) -> str | None:
         return None
     chosen = workspace.params.prepare
     try:
-        return report.thumbnail(decode(dataset.picture(id), Limits(chosen.max_bytes, chosen.max_pixels), target=168))
+        return report.thumbnail(
+            decode(dataset.picture(id), Limits(chosen.max_bytes, chosen.max_pixels), target=168)
+        )
     except (PictureError, DataError):
         return None
 

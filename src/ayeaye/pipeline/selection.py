@@ -26,8 +26,8 @@ TUNING = ("train", "validation")
 class Choice:
     """The settings chosen, with the offset and the temperature that go with them.
 
-    `ranking` has one row per candidate, the chosen one first, then by score: settings, and the mean and spread over folds of its
-    figures.
+    `ranking` has one row per candidate, the chosen one first, then by score: settings, and the mean and
+    spread over folds of its figures.
     """
 
     mapper: str
