@@ -191,7 +191,7 @@ def test_a_broken_picture_goes_to_quarantine_and_the_run_continues(place: Place)
         "truncated.jpg": (encoded(photograph(1), "JPEG")[:-300], "damaged or truncated picture"),
         "empty.jpg": (b"", "empty file (0 bytes)"),
         "text.jpg": (b"This is no picture.\n" * 50, "not a picture of a known format"),
-        "huge.png": (huge_png(), "20000 x 20000 pixels; at most 100,000,000 are allowed"),
+        "huge.png": (huge_png(), "too many pixels; at most 100,000,000 are allowed"),
     }
     for name, (content, _) in broken.items():
         (place.source / "images" / FIRST / name).write_bytes(content)

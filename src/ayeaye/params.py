@@ -49,7 +49,7 @@ class Embed(Section):
 
 
 class Classes(Section):
-    source: str | list[str] = "word2vec"
+    source: str | list[str] = ["word2vec", "tfidf"]
     vectors: str | dict[str, str] | None = None
     text: Literal["auto", "names", "synonyms", "descriptions"] = "auto"
     corpus: str | None = None

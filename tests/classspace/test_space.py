@@ -106,7 +106,7 @@ def test_a_class_described_later_lies_near_what_it_resembles() -> None:
 
 
 def test_weights_say_how_much_of_a_cosine_each_source_makes() -> None:
-    both = table(attributes=ATTRIBUTES, other=ATTRIBUTES[["water", "size"]])
+    both = table(attributes=ATTRIBUTES, other=ATTRIBUTES**2 + 0.1)
     parts = [build(both, Classes(source=name), Path).vectors for name in ("attributes", "other")]
     joined = build(both, Classes(source=["attributes", "other"], weights=[3.0, 1.0]), Path).vectors
     expected = 0.75 * parts[0] @ parts[0].T + 0.25 * parts[1] @ parts[1].T

@@ -244,7 +244,7 @@ def _head(network: torch.nn.Module) -> tuple[str, torch.nn.Module]:
     """The classification layer and its path: the last linear one, or in SqueezeNet the last convolution."""
     import torch
 
-    kinds = (torch.nn.Linear,)
+    kinds: tuple[type[torch.nn.Module], ...] = (torch.nn.Linear,)
     if not any(isinstance(layer, kinds) for layer in network.modules()):
         kinds = (torch.nn.Conv2d,)
     return [(path, layer) for path, layer in network.named_modules() if isinstance(layer, kinds)][-1]
@@ -307,7 +307,7 @@ def _weights_enum(name: str, weights: str) -> Any:
             f"embed.weights is {weights}: neither a checkpoint file nor weights of {name} ({', '.join(known)}); "
             "or `train`"
         )
-    return enum[key] if key in enum.__members__ else enum.DEFAULT  # type: ignore[attr-defined]
+    return enum[key] if key in enum.__members__ else enum.DEFAULT
 
 
 def _fetch(enum: Any) -> dict[str, torch.Tensor]:

@@ -86,7 +86,8 @@ class Ridge(Mapper):
         self.centre_, self.support_, self.weights_ = (
             a.astype(np.float32) for a in (centre, support, weights)
         )
-        self.metric_ = None if metric is None else metric.astype(np.float32)
+        # safetensors write memory as it lies: SciPy's column order would come back as another matrix.
+        self.metric_ = None if metric is None else np.ascontiguousarray(metric, np.float32)
         return self
 
     def _kernel(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
