@@ -337,10 +337,12 @@ class TestTheNextRetrain:
 
     def test_keeps_the_training_when_the_dvc_remote_is_away(self, copied: Place) -> None:
         copied.set("prepare.remote=http://127.0.0.1:9/data")
-        workspaces.add_pictures(copied.source, "paint 000", [100])
+        workspaces.add_pictures(copied.source, "paint 000", range(100, 108))
         done = copied("retrain")
         assert done.code == 1
-        assert "prepare.remote http://127.0.0.1:9/data" in one_line(done)
+        fault = one_line(done)
+        assert "prepare.remote http://127.0.0.1:9/data" in fault
+        assert "Cannot connect" in fault
         assert copied.status["champion"]["version"] == 1
         copied.set("prepare.remote=.ayeaye/remote", "release.minimum={T1: 1.01}")
         assert copied.retrain(expect=3)["version"] == 2

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ayeaye.classspace.space import ClassSpace
 from ayeaye.data.decode import Limits, decode
-from ayeaye.errors import BundleError, DataError, PictureError
+from ayeaye.errors import AyeayeError, BundleError, DataError, PictureError
 from ayeaye.files import digest_folder, write_atomic
 from ayeaye.labelling import calibration, nearest
 from ayeaye.mapping import MAPPERS, Mapper
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ayeaye.embedding.backbones import Backbone
 
 FORMAT = 1
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,16 @@ class Classifier:
             state = load_file(folder / "mapper.safetensors")
             made = described["mapper"]
             mapper = MAPPERS[made["name"]].from_state(made["settings"], state)
-            space = ClassSpace.load(folder / "class_space")
+            space = _part("class space", lambda: ClassSpace.load(folder / "class_space"))
             seen = np.array(described["seen"], bool)
             if len(seen) != len(space.names):
                 raise ValueError(f"{len(seen)} roles for {len(space.names)} classes")
             gamma, temperature = float(described["gamma"]), float(described["temperature"])
-            backbone = backbones.load(folder / "backbone", device) if described["backbone"] else None
+            backbone = (
+                _part("backbone", lambda: backbones.load(folder / "backbone", device))
+                if described["backbone"]
+                else None
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise BundleError(
                 f"the bundle {folder} is damaged ({error}): restore it with `dvc checkout`"
@@ -169,3 +174,11 @@ def digest(folder: Path) -> str:
     if not (folder / "bundle.json").is_file():
         raise BundleError(f"{folder} holds no classifier: run `ayeaye train`, or `dvc checkout`")
     return digest_folder(folder)
+
+
+def _part(name: str, load: Callable[[], Part]) -> Part:
+    """A part of a bundle; its own error would say how to make it again, where the bundle is what is damaged."""
+    try:
+        return load()
+    except AyeayeError:
+        raise ValueError(f"its {name}") from None

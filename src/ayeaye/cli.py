@@ -16,6 +16,8 @@ from ayeaye.errors import AyeayeError
 from ayeaye.workspace import Workspace
 
 REFUSED = 3
+# Settings that name files: from the command line they may be relative to the current folder.
+PATHS = ("prepare.path", "embed.weights", "classes.vectors", "classes.corpus")
 
 app = typer.Typer(
     name="ayeaye",
@@ -290,7 +292,7 @@ def main() -> None:
         from ayeaye.versioning import leave_error
 
         what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             what += "; nothing is lost, make room and run it again"
         leave_error(AyeayeError(what))
         _fail(what)
@@ -338,7 +340,8 @@ def _absolute(setting: str) -> str:
     """A setting whose value is a path from the current folder, with that path made absolute."""
     key, equals, value = setting.partition("=")
     path = Path(value).expanduser()
-    if equals and "/" in value and "://" not in value and path.exists():
+    named = key.strip() in PATHS and value not in ("", "train")
+    if equals and (named or "/" in value) and "://" not in value and path.exists():
         return f"{key}={path.resolve()}"
     return setting
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -37,6 +38,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _name_file(error: Exception, path: Path) -> None:
     if isinstance(error, OSError):
+        if error.errno is None:  # NumPy's: so many items requested, so many written
+            raise OSError(errno.EIO, f"Cannot be written whole ({error})", str(path)) from error
         error.filename = error.filename or str(path)
     elif found := re.search(r"os error (\d+)", str(error)):  # as Rust says it
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error

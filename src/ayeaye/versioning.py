@@ -187,7 +187,7 @@ def push_dataset(workspace: Workspace, lock: int | None = None) -> None:
             ) from None
     _configure(workspace, {"core": {"remote": "data"}, 'remote "data"': {"url": _config_url(workspace, url)}})
     try:
-        dvc(workspace, "push", "--quiet", "data/dataset.dvc", lock=lock)
+        dvc(workspace, "push", "data/dataset.dvc", lock=lock)
     except WorkspaceError as error:
         raise RemoteError(
             f"the dataset could not be pushed to prepare.remote {remote} ({error}): "
@@ -293,5 +293,8 @@ def _config_url(workspace: Workspace, url: str) -> str:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # DVC ends with how many files failed; why stands in a line for each of them.
+    if causes := [line.partition("' - ")[2] for line in lines if "failed to transfer '" in line]:
+        return causes[0][:300]
     faults = [line for line in lines if line.lower().startswith(("error", "fatal"))]
     return (faults or lines or ["no reason given"])[-1].removeprefix("ERROR: ").removeprefix("fatal: ")[:300]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 import os
 import shutil
 import tempfile
@@ -367,6 +368,8 @@ def _site(context: Any, place: str, docs: Path | None) -> Iterator[None]:
     for left in docs.glob(f".{place}.*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
     part = Path(tempfile.mkdtemp(prefix=f".{place}.", suffix=".tmp", dir=docs))
+    # What it logs with a traceback it raises, too.
+    logging.getLogger("great_expectations.render").setLevel(logging.CRITICAL)
     try:
         context.add_data_docs_site(
             place,
@@ -384,6 +387,9 @@ def _site(context: Any, place: str, docs: Path | None) -> Iterator[None]:
         part.chmod(0o755)
         shutil.rmtree(docs / place, ignore_errors=True)
         part.replace(docs / place)
+    except OSError as error:
+        error.filename = error.filename or str(docs / place)
+        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -38,4 +38,4 @@ class _Outside:
 
 
 if _hidden := set(filter(None, os.environ.get("AYEAYE_GUARD_HIDDEN", "").split(os.pathsep))):
-    sys.meta_path.insert(0, _Outside(_hidden))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _Outside(_hidden))

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.release import gate
 
 _COLOURS = {"yes": "green", "no": "red", "open": "yellow"}
@@ -17,7 +19,7 @@ def outcome(result: Mapping[str, Any]) -> None:
     console = Console()
     if result.get("decision"):
         decision(result["decision"], console)
-    console.print(result["message"])
+    console.print(result["message"], markup=False, soft_wrap=True)
 
 
 def decision(raw: Mapping[str, Any], console: Console) -> None:
@@ -26,13 +28,18 @@ def decision(raw: Mapping[str, Any], console: Console) -> None:
     table = Table(
         title=f"Gate: version {raw['version']}, estimated on {made.estimated_on}", title_justify="left"
     )
-    for column in gate.COLUMNS:
-        table.add_column(column)
-    for row in gate.table(made):
+    columns = [column for column in gate.COLUMNS if column != "why"]
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    rows = gate.table(made)
+    for row in rows:
         colour = _COLOURS[row["passed"]]
-        cells = [f"[{colour}]{row[c]}[/]" if c == "passed" else row[c] for c in gate.COLUMNS]
-        table.add_row(*cells)
+        table.add_row(*(f"[{colour}]{row[c]}[/]" if c == "passed" else row[c] for c in columns))
     console.print(table)
+    for check, row in zip(made.checks, rows, strict=True):
+        # Where a figure keeps its threshold, the row says it all.
+        if check.passed is not True or check.value is None:
+            console.print(f"{row['figure']}: {row['why']}", markup=False)
 
 
 def status(state: Mapping[str, Any]) -> None:
@@ -41,16 +48,16 @@ def status(state: Mapping[str, Any]) -> None:
     if champion is None and not state["candidates"]:
         console.print("Nothing was trained yet: run `ayeaye retrain`.")
         return
-    table = Table(title=f"{state['model']} in {state['workspace']}", title_justify="left")
-    columns = ("version", "is", "gate", "T1", "U", "S", "H", "AUSUC", "seen_bias", "data", "bento")
-    for column in columns:
-        table.add_column(column)
+    title = f"{state['model']} in {state['workspace']}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for column in ("version", "is", *HEADLINE, "bento"):
+        table.add_column(column, no_wrap=True)
     previous = (state["previous"] or {}).get("version")
     for each in [*([champion] if champion else []), *state["candidates"]]:
-        is_ = "champion" if each is champion else "previous" if each["version"] == previous else ""
-        figures = [_short(each["metrics"][name]) for name in ("T1", "U", "S", "H", "AUSUC", "seen_bias")]
-        data = (each["data_digest"] or "")[:8]
-        table.add_row(str(each["version"]), is_, each["gate"] or "", *figures, data, each["bento"] or "")
+        gate_said = each["gate"] or "not judged"
+        is_ = "champion" if each is champion else "previous" if each["version"] == previous else gate_said
+        figures = [_short(each["metrics"][name]) for name in HEADLINE]
+        table.add_row(str(each["version"]), is_, *figures, each["bento"] or "")
     console.print(table)
     if not state["agrees"]:
         console.print(
@@ -62,15 +69,15 @@ def answers(found: Sequence[Mapping[str, Any]]) -> None:
     console = Console()
     for answer in found:
         if "error" in answer:
-            console.print(f"{answer['image']}: [red]{answer['error']}[/]")
+            console.print(f"{escape(answer['image'])}: [red]{escape(answer['error'])}[/]", soft_wrap=True)
             continue
         kind = "seen" if answer["seen"] else "never seen, only described"
-        console.print(
-            f"{answer['image']}: [bold]{answer['label']}[/] ({kind}), confidence {answer['confidence']:.2f}"
-        )
+        label = f"{escape(answer['image'])}: [bold]{escape(answer['label'])}[/]"
+        console.print(f"{label} ({kind}), confidence {answer['confidence']:.2f}", soft_wrap=True)
         for other in answer["alternatives"][1:]:
             console.print(
-                f"    {other['score']:+.3f}  {other['label']}{'' if other['seen'] else ' (unseen)'}"
+                f"    {other['score']:+.3f}  {other['label']}{'' if other['seen'] else ' (unseen)'}",
+                markup=False,
             )
 
 
