@@ -245,6 +245,7 @@ def _remains(workspace: Workspace) -> Iterator[Path]:
     for folder in (state, state / "mlflow"):
         yield from folder.glob("tmp*")
     yield from (state / "mlflow" / "bundles").glob(".fetch-*")
+    yield from (state / "mlflow").glob(".*.part*")  # SQLite keeps a journal beside it
     for folder in (root, root / "data", state, state / "bentoml" / "bentos"):
         yield from folder.glob(".*.part")
         yield from folder.glob(".*.tmp")

@@ -103,8 +103,9 @@ def _trained(workspace: Workspace, dataset: Dataset, device: str, progress: Prog
     if (cached / "backbone.json").is_file():
         return backbones.load(cached, device)
 
-    base = backbones.default_transform(chosen.backbone)
-    transform = backbones.adjust(base, chosen.mean, chosen.std, chosen.size or TRAINED_SIZE)
+    side = chosen.size or TRAINED_SIZE
+    # Nothing was learned at another size, so nothing need be cropped away.
+    transform = backbones.adjust(backbones.Transform(side, side), chosen.mean, chosen.std, None)
     images = _pictures(workspace, dataset, rows["id"].tolist(), transform, progress)
     labels = sorted(set(rows["label"]))
     y = np.array([labels.index(label) for label in rows["label"]])

@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from ayeaye.errors import RegistryError
-from ayeaye.files import sync_folder
+from ayeaye.files import replacing, sync_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -358,6 +358,8 @@ class Registry:
 
         # Two processes that make one database's tables at once break each other.
         with FileLock(self.home / "mlflow.lock"):
+            if self.uri.startswith("sqlite:"):
+                _make_database(self.uri, self.home / "artifacts")
             client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             found = client.get_experiment_by_name(self.model)
             self._experiment = found.experiment_id if found else self._create_experiment(client)
@@ -449,6 +451,24 @@ def _write_mlmodel(folder: Path, run_id: str) -> None:
     pyfunc.add_to_model(model, loader_module="ayeaye.release.pyfunc", data="bundle")
     model.save(str(folder / "MLmodel"))
     (folder / "requirements.txt").write_text(f"ayeaye=={__version__}\n")
+
+
+def _make_database(uri: str, artifacts: Path) -> None:
+    """Make the tables of a new SQLite database in one piece.
+
+    MLflow makes them in many steps; killed between two of them it could never use the database again.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy import make_url
+
+    path = Path(make_url(uri).database or "")
+    if path.is_file() and path.stat().st_size:
+        return
+    with replacing(path) as part:
+        store = SqlAlchemyStore(f"sqlite:///{part}", artifacts.as_uri())
+        store.engine.dispose()
+        if store.read_engine is not None:
+            store.read_engine.dispose()
 
 
 def _local(uri: str) -> Path | None:
