@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -87,8 +87,10 @@ def fresh(grocery: Place, folder: Path) -> Place:
     """A workspace before its first retrain, but with the embeddings: without a champion to compare with."""
     source = write_source(folder / "source", descriptions())
     place = workspaces.make(folder / "workspace", source, grocery.environment)
-    for name in ("params.yaml", "data", ".ayeaye/embeddings", ".ayeaye/source-index.json"):
-        subprocess.run(["cp", "-r", grocery.root / name, (place.root / name).parent], check=True)
+    for name in ("data/dataset", ".ayeaye/embeddings"):
+        shutil.copytree(grocery.root / name, place.root / name)
+    for name in ("params.yaml", ".ayeaye/source-index.json"):
+        shutil.copyfile(grocery.root / name, place.root / name)
     place.set(f"prepare.path={source}")
     return place
 

@@ -296,3 +296,21 @@ def test_mlflow_itself_can_load_the_registered_model(
     model = mlflow.pyfunc.load_model(f"models:/ayeaye/{version.number}")
     (answer,) = model.predict([str(registry.home / "p.png")])
     assert answer["label"] == "green"
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_it_makes_the_database_leaves_none_behind(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from ayeaye.release.registry import Registry;"
+        "Registry(None, 'ayeaye', Path(sys.argv[1])).versions()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
+    until = time.monotonic() + 60
+    # Its tables are being made: there are some, but not all.
+    while not any(path.stat().st_size > 200_000 for path in tmp_path.glob(".mlflow.db.*.part")):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    assert Registry(None, "ayeaye", tmp_path).versions() == []

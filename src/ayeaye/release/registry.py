@@ -467,8 +467,6 @@ def _make_database(uri: str, artifacts: Path) -> None:
     with replacing(path) as part:
         store = SqlAlchemyStore(f"sqlite:///{part}", artifacts.as_uri())
         store.engine.dispose()
-        if store.read_engine is not None:
-            store.read_engine.dispose()
 
 
 def _local(uri: str) -> Path | None:
