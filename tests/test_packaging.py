@@ -57,7 +57,7 @@ def run(programs: Path, *command: str, cwd: Path) -> subprocess.CompletedProcess
         env=environment,
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=800,
     )
 
 
@@ -100,6 +100,7 @@ def test_a_workspace_of_the_installed_wheel_prepares_its_pictures(programs: Path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_workspace_of_the_installed_wheel_comes_to_a_champion(programs: Path, tmp_path: Path) -> None:
     settings = ["prepare.source=features", f"prepare.path={features(tmp_path / 'features.npz')}"]
     settings += ["classes.source=attributes", "evaluate.bootstrap=100", "train.folds=2"]
