@@ -50,6 +50,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || "$(PYTHON)" -m venv $(VENV) \
 		|| { rm -rf $(VENV); echo "No venv can be made: on Debian, apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing into $(VENV); the first time this takes some minutes."
-	$(BIN)/pip install -qq --constraint constraints.txt hatchling editables
-	$(BIN)/pip install -qq --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -qq --editable '.[dev]'
 	@touch $@

@@ -6,18 +6,16 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
 import pytest
 import workspaces
-from workspaces import Place
+from workspaces import SHARED, Place, wait_for
 
 from ayeaye.processes import free_port, start, stop
 
-SHARED = Path(os.environ.get("AYEAYE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 # Prefect reads it when it is first imported; nothing of a test belongs into a home folder.
 os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="ayeaye-prefect-"))
 
@@ -96,16 +94,17 @@ def service(trained: Place) -> Iterator[str]:
 
 
 @pytest.fixture
+def shared_data() -> Path:
+    """The real data for development; tests that need it are skipped where it is not."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no real data at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture
 def copied(trained: Place, tmp_path: Path) -> Place:
     """A workspace that begins as the trained one, for a test to change."""
     return trained.copy(tmp_path)
-
-
-def wait_for(ready: Callable[[], object], seconds: float, complaint: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < deadline, complaint
-        time.sleep(0.2)
 
 
 def _answers(url: str) -> bool:

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import workspaces
-from conftest import SHARED
-from workspaces import Place
+from workspaces import SHARED, Place
 
 GROCERY = SHARED / "grocery"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_1001.pth"

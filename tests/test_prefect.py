@@ -12,8 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import wait_for
-from workspaces import Place
+from workspaces import Place, wait_for
 
 from ayeaye.processes import start, stop
 

@@ -15,7 +15,8 @@ import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -25,6 +26,7 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image
 
+SHARED = Path(os.environ.get("AYEAYE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 PROGRAM = str(Path(sys.executable).with_name("ayeaye"))
 HUES = ("red", "green", "blue")
 LEVELS = {0: ("no", 20), 1: ("some", 125), 2: ("much", 230)}
@@ -211,6 +213,13 @@ def make(root: Path, source: Path, environment: Mapping[str, str], *settings: st
     done = ayeaye("init", root, "--set", f"prepare.path={source}", *options, environment=environment)
     assert done.code == 0, done.err
     return Place(root, source, environment)
+
+
+def wait_for(ready: Callable[[], object], seconds: float, complaint: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, complaint
+        time.sleep(0.2)
 
 
 def _move_artifacts(root: Path, before: Path) -> None:

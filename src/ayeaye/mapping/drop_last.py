@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ayeaye.embedding.training import without_denormals
 from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, check_training, unit
 
 SMALL = 8_000_000  # numbers in X up to which one thread trains
@@ -141,15 +142,13 @@ def _reproducible(X: Any, seed: int) -> Iterator[None]:
 
     threads = torch.get_num_threads()
     # Threads that wait for one another cost a small network more than they bring, tenfold on a busy machine.
-    torch.set_flush_denormal(True)  # denormals made training three times slower
     torch.set_num_threads(1 if X.numel() < SMALL else threads)
     try:
-        with torch.random.fork_rng(devices=[X.device] if X.is_cuda else []):
+        with without_denormals(), torch.random.fork_rng(devices=[X.device] if X.is_cuda else []):
             torch.manual_seed(seed)
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.set_flush_denormal(False)  # or NumPy would lose its denormals, too, from here on
 
 
 def _batches(count: int, size: int, seed: int) -> Iterator[np.ndarray]:
