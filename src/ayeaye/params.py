@@ -32,7 +32,7 @@ class Prepare(Section):
     max_pixels: Count = 100_000_000
     shard_bytes: Count = 128_000_000
     remote: str = ".ayeaye/remote"
-    species: Annotated[int, Field(ge=32)] = 72
+    species: Annotated[int, Field(ge=32)] = 120
     pictures: Annotated[int, Field(ge=4)] = 24
 
 
@@ -42,7 +42,7 @@ class Embed(Section):
     mean: float | list[float] | None = None
     std: float | list[float] | None = None
     size: Annotated[int, Field(ge=16, le=2048)] | None = None
-    epochs: Count = 14
+    epochs: Annotated[int, Field(ge=0)] = 14
     batch: Count = 32
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
@@ -70,7 +70,8 @@ class Classes(Section):
 
 class Train(Section):
     mapper: Literal["drop_last", "ridge"] = "ridge"
-    folds: Annotated[int, Field(ge=2)] = 4
+    folds: Annotated[int, Field(ge=2)] = 3
+    repeats: Count = 4
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
 

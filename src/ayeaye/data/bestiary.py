@@ -303,7 +303,7 @@ _MARKINGS = {
 _BONE = (226, 208, 168)
 _BILL = (236, 182, 48)
 _UNIT = {"small": 0.30, "medium": 0.38, "large": 0.48}  # of the picture's side, per unit of anatomy
-_HEAD = {"small": 0.21, "medium": 0.175, "large": 0.15}  # small animals have relatively large heads
+_HEAD = {"small": 0.27, "medium": 0.235, "large": 0.21}  # small animals have relatively large heads
 _OVERSAMPLING = 2
 
 Point = tuple[float, float]
@@ -646,7 +646,7 @@ def draw(animal: Species, index: int, seed: int, side: int = 96) -> Image.Image:
     sketch = _anatomy(animal.attributes, rng)
     every = np.concatenate([shape.points for shape in sketch.shapes])
     low, high = every.min(axis=0), every.max(axis=0)
-    unit = _UNIT[animal.attributes["size"]] * big * rng.uniform(0.92, 1.08)
+    unit = _UNIT[animal.attributes["size"]] * big * rng.uniform(0.85, 1.15)
     unit = min(unit, 0.97 * big / float((high - low).max()))
     foot = big * rng.uniform(0.72, 0.93)
     room = big - unit * float(high[0] - low[0])
@@ -731,8 +731,8 @@ def _background(habitat: str, big: int, foot: float, rng: np.random.Generator) -
     above, below, ground = (_shift(colour, rng, 9) for colour in _SCENES[habitat])
     # Dawn, dusk, fog: the palette alone must not give the habitat away.
     sky, hour = (_pastel(rng) for _ in range(2))
-    above, below = (_mix(colour, sky, rng.uniform(0.4, 0.95)) for colour in (above, below))
-    ground = _mix(ground, hour, rng.uniform(0.0, 0.65))
+    above, below = (_mix(colour, sky, rng.uniform(0.75, 1.0)) for colour in (above, below))
+    ground = _mix(ground, hour, rng.uniform(0.5, 0.95))
     horizon = foot - big * rng.uniform(0.06, 0.34)
     fade = np.clip(np.arange(big) / max(horizon, 1), 0, 1)[:, None]
     rows = np.array(above) * (1 - fade) + np.array(below) * fade
@@ -841,9 +841,9 @@ def _light(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) ->
     span = (rows[0] / side - 0.5, rows[-1] / side - 0.5) if len(rows) else (-0.5, 0.5)
     fall = (y - span[0]) / max(span[1] - span[0], 1e-3)
     pixels *= 1 + cover * (0.10 - 0.26 * np.clip(fall, 0, 1))[..., None]
-    slope = rng.uniform(-0.16, 0.16, 2)
-    tint = rng.uniform(0.88, 1.12, 3)
-    pixels *= rng.uniform(0.7, 1.2) * (1 + slope[0] * x + slope[1] * y)[..., None] * tint
+    slope = rng.uniform(-0.4, 0.4, 2)
+    tint = rng.uniform(0.75, 1.25, 3)
+    pixels *= rng.uniform(0.55, 1.25) * (1 + slope[0] * x + slope[1] * y)[..., None] * tint
     edge = np.clip((np.maximum(abs(x), abs(y)) - rng.uniform(0.40, 0.46)) * 9, 0, 1)[..., None] * rng.uniform(
         0, 0.9
     )

@@ -95,7 +95,7 @@ def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: A
     for number, fold in enumerate(outer):
         known = data.seen & ~fold
         pool = data.pool & ~fold
-        inner = selection.class_folds(pool, training.folds)
+        inner = selection.class_folds(pool, training.folds, training.repeats, training.seed)
         choice = selection.select(
             training.mapper, data, inner, known=known, seed=training.seed, device=device
         )

@@ -41,10 +41,11 @@ class Choice:
         return mapper.fit(examples.X[rows], examples.y[rows], examples.A, seed=seed, device=device)
 
 
-def class_folds(pool: np.ndarray, folds: int) -> list[np.ndarray]:
+def class_folds(pool: np.ndarray, folds: int, repeats: int = 1, seed: int = 0) -> list[np.ndarray]:
     """Masks (C,) that part the classes of `pool` (C,) into at most `folds` folds of nearly equal size.
 
-    Raises DataError where fewer than two classes can stand in.
+    With `repeats` the classes are parted so often, each time at random. Raises DataError where fewer than two
+    classes can stand in.
     """
     members = np.flatnonzero(pool)
     if len(members) < 2:
@@ -52,7 +53,9 @@ def class_folds(pool: np.ndarray, folds: int) -> list[np.ndarray]:
             f"{len(members)} seen classes can stand in for unseen ones, at least 2 are needed: "
             "add seen classes, or raise prepare.validation_classes where the backbone is trained here"
         )
-    parts = [members[start::folds] for start in range(min(folds, len(members)))]
+    chance = np.random.default_rng(seed)
+    orders = [chance.permutation(members) if repeats > 1 else members for _ in range(repeats)]
+    parts = [order[start::folds] for order in orders for start in range(min(folds, len(members)))]
     return [np.isin(np.arange(len(pool)), part) for part in parts]
 
 

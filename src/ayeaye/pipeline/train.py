@@ -19,7 +19,7 @@ def train(workspace: Workspace, progress: Progress) -> dict[str, object]:
     chosen = workspace.params.train
     data = examples.load(workspace)
     device = backbones.device_of(chosen.device)
-    folds = selection.class_folds(data.pool, chosen.folds)
+    folds = selection.class_folds(data.pool, chosen.folds, chosen.repeats, chosen.seed)
     with progress.done_of("choosing settings") as report:
         choice = selection.select(
             chosen.mapper, data, folds, seed=chosen.seed, device=device, progress=report

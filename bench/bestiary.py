@@ -1,0 +1,96 @@
+"""Whether the drawn animals are a fair test: T1 and H of the pipeline, of an untrained backbone, of wrong words.
+
+python bench/bestiary.py [--seeds 0 1 2] [--out FILE]
+
+Prints JSON, a row per seed. `shuffled` has every description beside another species; `untrained` is the same
+network with its initial weights. Chance is one over the unseen species.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ayeaye import params, versioning
+from ayeaye.evaluation.metrics import point_figures
+from ayeaye.pipeline import examples, selection
+from ayeaye.pipeline.classes import classes
+from ayeaye.pipeline.embed import embed
+from ayeaye.pipeline.evaluate import evaluate
+from ayeaye.pipeline.prepare import prepare
+from ayeaye.pipeline.progress import Progress
+from ayeaye.pipeline.train import train
+from ayeaye.workspace import Workspace
+
+SHOWN = ("T1", "U", "S", "H", "AUSUC")
+
+
+def measured(seed: int, folder: Path) -> dict[str, Any]:
+    """Figures of one bestiary on its held-out pictures of seen species and all pictures of unseen ones."""
+    workspace, progress = Workspace(folder), Progress()
+    versioning.init(workspace, [f"prepare.seed={seed}"])
+    before = time.perf_counter()
+    prepare(workspace, progress)
+    workspace.write_fingerprints()
+    stages(workspace, progress)
+    seconds = time.perf_counter() - before
+    trained = evaluate(workspace, progress)
+    data = examples.load(workspace)
+    shuffled = replace(data, A=np.random.default_rng(seed).permutation(data.A))
+    row = {
+        "seed": seed,
+        "chance": 1 / int((~data.seen).sum()),
+        "seconds": round(seconds, 1),
+        "trained": {name: trained[name] for name in SHOWN if name in trained},
+        "shuffled": again(workspace, shuffled),
+    }
+    params.assign(workspace.root / "params.yaml", ["embed.epochs=0"])
+    untrained = Workspace(folder)
+    stages(untrained, progress)
+    return {**row, "untrained": again(untrained, examples.load(untrained))}
+
+
+def stages(workspace: Workspace, progress: Progress) -> None:
+    embed(workspace, progress)
+    classes(workspace)
+    train(workspace, progress)
+
+
+def again(workspace: Workspace, data: examples.Examples) -> dict[str, float]:
+    """Everything after the class space once more, on other examples."""
+    chosen = workspace.params.train
+    folds = selection.class_folds(data.pool, chosen.folds, chosen.repeats, chosen.seed)
+    choice = selection.select(chosen.mapper, data, folds, seed=chosen.seed)
+    learned = data.rows(*selection.TUNING) & data.seen[data.y]
+    mapper = choice.fit(data, learned, seed=chosen.seed, device="cpu")
+    rows = data.rows("test_seen", "test_unseen")
+    scores = selection.nearest.scores(mapper.map_images(data.X[rows]), mapper.map_classes(data.A))
+    figures = point_figures(scores, data.y[rows], data.seen, choice.gamma)
+    return {name: figures[name] for name in SHOWN}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args()
+    rows = []
+    for seed in chosen.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(measured(seed, Path(folder) / "bestiary"))
+        print(json.dumps(rows[-1]), flush=True)
+    if chosen.out:
+        chosen.out.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
