@@ -30,6 +30,7 @@ from ayeaye.pipeline.train import train
 from ayeaye.workspace import Workspace
 
 SHOWN = ("T1", "U", "S", "H", "AUSUC")
+SHUFFLES = 5
 
 
 def measured(seed: int, folder: Path) -> dict[str, Any]:
@@ -40,21 +41,32 @@ def measured(seed: int, folder: Path) -> dict[str, Any]:
     prepare(workspace, progress)
     workspace.write_fingerprints()
     stages(workspace, progress)
-    seconds = time.perf_counter() - before
     trained = evaluate(workspace, progress)
-    data = examples.load(workspace)
-    shuffled = replace(data, A=np.random.default_rng(seed).permutation(data.A))
-    row = {
+    seconds = time.perf_counter() - before
+    return {
         "seed": seed,
-        "chance": 1 / int((~data.seen).sum()),
+        "chance": 1 / int((~examples.load(workspace).seen).sum()),
         "seconds": round(seconds, 1),
         "trained": {name: trained[name] for name in SHOWN if name in trained},
-        "shuffled": again(workspace, shuffled),
+        "shuffled": shuffled(workspace),
+        "untrained": untrained(workspace),
     }
+
+
+def shuffled(workspace: Workspace) -> dict[str, float]:
+    """Means over several shuffles of the descriptions; the fields the stages left are read, none is written."""
+    data = examples.load(workspace)
+    chance = np.random.default_rng(0)
+    figures = [again(workspace, replace(data, A=chance.permutation(data.A))) for _ in range(SHUFFLES)]
+    return {name: float(np.mean([each[name] for each in figures])) for name in SHOWN}
+
+
+def untrained(workspace: Workspace) -> dict[str, float]:
+    """The same network with its initial weights; leaves its embeddings in the workspace."""
     params.assign(workspace.root / "params.yaml", ["embed.epochs=0"])
-    untrained = Workspace(folder)
-    stages(untrained, progress)
-    return {**row, "untrained": again(untrained, examples.load(untrained))}
+    fresh = Workspace(workspace.root)
+    stages(fresh, Progress())
+    return again(fresh, examples.load(fresh))
 
 
 def stages(workspace: Workspace, progress: Progress) -> None:

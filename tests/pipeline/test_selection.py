@@ -34,6 +34,15 @@ def test_folds_part_the_pool_and_nothing_else() -> None:
     assert {int(fold.sum()) for fold in folds} == {1, 2}
 
 
+def test_repeated_folds_part_the_pool_anew_each_time() -> None:
+    pool = np.arange(20) % 5 > 0
+    folds = selection.class_folds(pool, 4, repeats=3)
+    assert len(folds) == 12
+    for start in (0, 4, 8):
+        assert np.array_equal(np.sum(folds[start : start + 4], axis=0), pool.astype(int))
+    assert len({fold.tobytes() for fold in folds}) == 12
+
+
 def test_one_class_cannot_stand_in() -> None:
     with pytest.raises(DataError, match="at least 2 are needed"):
         selection.class_folds(np.array([True, False]), 4)
