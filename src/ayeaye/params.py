@@ -21,7 +21,7 @@ class Section(BaseModel):
 
 
 class Prepare(Section):
-    source: Literal["bestiary", "folder", "features"] = "bestiary"
+    source: Literal["bestiary", "folder", "features", "xlsa17", "awa2", "cub"] = "bestiary"
     path: str | None = None
     seed: int = 0
     test_share: Share = 0.25
