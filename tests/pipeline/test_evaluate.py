@@ -11,6 +11,7 @@ import workspaces
 from workspaces import Place
 
 from ayeaye.evaluation.metrics import FIGURES
+from ayeaye.workspace import Workspace
 
 FLAGGED = [f"kind {number}" for number in range(24, 31)]  # of the unseen ones, 24 to 35
 
@@ -64,4 +65,41 @@ def test_a_list_that_is_not_there_is_named_before_anything_is_measured(stages: P
     done = stages("evaluate")
     assert done.code == 1
     assert "embed.pretrained_on names" in done.err and "nowhere.txt" in done.err
+    evaluated(stages)
+
+
+def test_where_unseen_classes_have_no_pictures_leaks_are_listed_and_no_figures_split(tmp_path: Path) -> None:
+    source = workspaces.write_features(tmp_path / "features.npz", unseen_pictures=False)
+    (tmp_path / "known.txt").write_text("Kind-30\n")
+    settings = (
+        "prepare.source=features",
+        "classes.source=attributes",
+        "evaluate.bootstrap=100",
+        f"embed.pretrained_on={tmp_path / 'known.txt'}",
+    )
+    place = workspaces.make(tmp_path / "workspace", source, {}, *settings)
+    for stage in ("prepare", "embed", "classes", "train", "evaluate"):
+        done = place(stage)
+        assert done.code == 0, done.err
+    leaks = place.read("reports/metrics.json")["leakage"]
+    assert leaks["flags"] == {"kind 30": {"kind": "exact", "match": "Kind-30"}}
+    assert (leaks["clean"], leaks["flagged"]) == (None, None)
+
+
+def test_dvc_sees_a_change_of_the_lists_behind_the_flags(stages: Place, tmp_path: Path) -> None:
+    known = tmp_path / "known.txt"
+    found = []
+    for text, settings in (
+        (None, "embed.pretrained_on="),
+        (None, f"embed.pretrained_on={known}"),
+        ("zebra\n", f"embed.pretrained_on={known}"),
+        ("okapi, a rare one\n", f"embed.pretrained_on={known}"),
+    ):
+        if text:
+            known.write_text(text)
+        stages.set(settings)
+        Workspace(stages.root).write_fingerprints()
+        lines = (stages.root / ".ayeaye/inputs.yaml").read_text().splitlines()
+        found.append(next(line for line in lines if line.startswith("evaluate:")))
+    assert len(set(found)) == 4
     evaluated(stages)

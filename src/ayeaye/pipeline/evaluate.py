@@ -70,7 +70,7 @@ def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
             measured.folds, k=chosen.neighbours, resamples=chosen.bootstrap, seed=chosen.seed
         )
     figures["class_space"] = class_space_quality(data, chosen.seed)
-    figures["leakage"] = leaks | split_figures(measured, data, leaks["flags"], chosen)
+    figures["leakage"] = leaks | split_figures(measured, data, figures, leaks["flags"], chosen)
     names = [data.names[c] for c in measured.columns]
     answers = predictions(data, measured, names)
     figures["reliability"] = metrics.reliability(
@@ -134,11 +134,16 @@ def find_leaks(workspace: Workspace, dataset: Dataset, classifier: Classifier) -
 
 
 def split_figures(
-    measured: Measured, data: Examples, flags: dict[str, Any], chosen: Evaluate
+    measured: Measured, data: Examples, figures: dict[str, Any], flags: dict[str, Any], chosen: Evaluate
 ) -> dict[str, Any]:
-    """Figures of `clean` and `flagged` unseen classes; None on class folds, which no unseen class is in."""
+    """Figures of `clean` and `flagged` unseen classes.
+
+    None on class folds, which no unseen class is in; without flags all are clean, as measured already.
+    """
     if measured.on != "unseen classes":
         return {"clean": None, "flagged": None}
+    if not flags:
+        return {"clean": pretraining.kept(figures), "flagged": None}
     return pretraining.apart(measured.folds[0], np.isin(data.names, list(flags)), chosen)
 
 

@@ -71,15 +71,21 @@ def apart(fold: Fold, flagged: np.ndarray, chosen: Evaluate) -> dict[str, dict[s
 
 
 def _figures(fold: Fold, evaluated: np.ndarray, chosen: Evaluate) -> dict[str, Any]:
-    found = metrics.measure(
-        *fold, evaluated=evaluated, k=chosen.neighbours, resamples=chosen.bootstrap, seed=chosen.seed
+    return kept(
+        metrics.measure(
+            *fold, evaluated=evaluated, k=chosen.neighbours, resamples=chosen.bootstrap, seed=chosen.seed
+        )
     )
+
+
+def kept(figures: dict[str, Any]) -> dict[str, Any]:
+    """Of what metrics.measure gives, what is kept of each side."""
     names = (*metrics.FIGURES, "T1_above_chance", "chance", "intervals")
-    counts = found["counts"]
+    counts = figures["counts"]
     return {
         "classes": counts["classes_unseen"],
         "pictures": counts["pictures_unseen"],
-        **{name: found[name] for name in names},
+        **{name: figures[name] for name in names},
     }
 
 
