@@ -21,7 +21,7 @@ class Section(BaseModel):
 
 
 class Prepare(Section):
-    source: Literal["bestiary", "folder", "features"] = "bestiary"
+    source: Literal["bestiary", "folder", "features", "xlsa17", "awa2", "cub"] = "bestiary"
     path: str | None = None
     seed: int = 0
     test_share: Share = 0.25
@@ -42,6 +42,8 @@ class Embed(Section):
     mean: float | list[float] | None = None
     std: float | list[float] | None = None
     size: Annotated[int, Field(ge=16, le=2048)] | None = None
+    pretrained_on: str | None = None
+    hierarchy: str | None = None
     epochs: Annotated[int, Field(ge=0)] = 14
     batch: Count = 32
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -90,6 +92,7 @@ class Release(Section):
     maximum: dict[str, float] = {}
     epsilon: Annotated[float, Field(ge=0)] = 0.02
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    clean_classes: Count = 5
 
 
 class Serve(Section):

@@ -6,7 +6,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,16 +132,24 @@ class Workspace:
 
     def _inputs(self) -> dict[str, str]:
         chosen = self.params
-        paths = {"weights": chosen.embed.weights, "corpus": chosen.classes.corpus}
-        for source in chosen.classes.sources:
-            paths[f"vectors_{source}"] = chosen.classes.vectors_of(source)
-        files = {name: self.resolve(path) for name, path in paths.items() if path}
-        found = {name: _remembered_digest(path, self.state) for name, path in files.items() if path.is_file()}
-        groups = {"embed": ("weights",), "classes": tuple(name for name in paths if name != "weights")}
-        return {
-            stage: " ".join(f"{name}={found[name]}" for name in sorted(names) if name in found) or "none"
-            for stage, names in groups.items()
+        vectors = {
+            f"vectors_{source}": chosen.classes.vectors_of(source) for source in chosen.classes.sources
         }
+        groups: dict[str, dict[str, str | None]] = {
+            "embed": {"weights": chosen.embed.weights},
+            "classes": {"corpus": chosen.classes.corpus, **vectors},
+            "evaluate": {"pretrained_on": chosen.embed.pretrained_on, "hierarchy": chosen.embed.hierarchy},
+        }
+        return {stage: self._digests(paths) for stage, paths in groups.items()}
+
+    def _digests(self, paths: Mapping[str, str | None]) -> str:
+        files = {name: self.resolve(path) for name, path in sorted(paths.items()) if path}
+        # One that is not there counts too: the stage has to run so as to say so.
+        found = {
+            name: _remembered_digest(path, self.state) if path.is_file() else "no file"
+            for name, path in files.items()
+        }
+        return " ".join(f"{name}={digest}" for name, digest in found.items()) or "none"
 
 
 def template(name: str) -> Path:

@@ -179,3 +179,14 @@ def test_a_thumbnail_is_a_small_square():
     uri = thumbnail(Image.new("RGBA", (40, 300), "red"))
     with Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as image:
         assert image.size == (168, 168)
+
+
+def test_leaks_have_a_section_of_their_own_and_without_any_there_is_none():
+    measured = measure(*measured_case(), resamples=50)
+    names = [f"kind {number}" for number in range(8)]
+    assert 'id="leakage"' not in render(Page(measured, names))
+    leaks = [{"unseen class": EVIL, "leak": "kinds of it are among its classes", "T1": None}]
+    page = render(Page(measured, names, leakage=leaks, apart=[{"unseen classes": "clean", "classes": 6}]))
+    text = plain(Links(page).text)
+    assert "Were they really never seen?" in text and EVIL in text and "clean" in text
+    assert EVIL not in page

@@ -185,3 +185,47 @@ def test_the_table_has_a_row_per_check_and_markdown_one_per_row() -> None:
     lines = gate.markdown(decision).splitlines()
     assert lines[0].startswith("**promoted** · estimated on class folds · champion: version 4")
     assert len([line for line in lines if line.startswith("| ")]) == 1 + len(rows)
+
+
+# ---- leakage ----
+
+
+def leaking(clean: dict[str, Any] | None, flags: int = 2) -> dict[str, Any]:
+    found = {f"kind {number}": {"kind": "exact", "match": "kind"} for number in range(flags)}
+    return {**GOOD, "leakage": {"flags": found, "clean": clean, "flagged": None}}
+
+
+CLEAN = {"T1_above_chance": 0.05, "H": 0.3, "seen_bias": 0.5, "intervals": {"H": [0.2, 0.4]}}
+
+
+def test_with_enough_clean_classes_the_gate_reads_their_figures_and_says_so() -> None:
+    decision = gate.decide(leaking({**CLEAN, "classes": 5}), RELEASE)
+    assert [reason.split(":")[0] for reason in decision.reasons] == ["T1_above_chance"]
+    assert (check(decision, "H").value, check(decision, "H").interval) == (0.3, (0.2, 0.4))
+    assert check(decision, "hubness_excess").value == -0.3
+    assert decision.figures_of == "5 clean unseen classes; 2 leak from the backbone's pretraining"
+    assert "Figures of 5 clean unseen classes" in gate.markdown(decision)
+    assert gate.from_dict(json.loads(json.dumps(decision.as_dict()))) == decision
+
+
+def test_with_too_few_clean_classes_it_reads_all_and_says_so() -> None:
+    decision = gate.decide(leaking({**CLEAN, "classes": 4}), RELEASE)
+    assert decision.verdict == "promoted"
+    assert check(decision, "H").value == 0.5
+    assert decision.figures_of.endswith("but 4 clean are too few: release.clean_classes is 5")
+    fewer = RELEASE.model_copy(update={"clean_classes": 4})
+    assert gate.decide(leaking({**CLEAN, "classes": 4}), fewer).verdict == "refused"
+
+
+def test_leaks_without_pictures_leave_the_figures_and_are_said() -> None:
+    decision = gate.decide(leaking(None, flags=1), RELEASE)
+    assert decision.verdict == "promoted"
+    assert decision.figures_of == (
+        "all classes; 1 leaks from the backbone's pretraining, but no unseen class has pictures to measure on"
+    )
+
+
+def test_without_leaks_all_classes_count_and_nothing_is_said() -> None:
+    decision = gate.decide(leaking({**CLEAN, "classes": 9}, flags=0), RELEASE)
+    assert decision.figures_of == gate.ALL
+    assert "Figures of" not in gate.markdown(decision)

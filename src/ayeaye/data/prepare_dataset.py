@@ -283,6 +283,8 @@ def _candidate(
 
 
 def _with_pretend_unseen(classes: ClassTable, params: params.Prepare) -> ClassTable:
+    if classes.pretend_unseen.any():
+        return classes  # the source's own
     chosen = splits.pretend_unseen(
         classes.names, classes.seen.tolist(), params.validation_classes, params.seed
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_OUTPUTS = (1000, 1001)  # with 1001 the first one is the background
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Backbone:
     network: torch.nn.Module
     width: int
     digest: str
-    classes: tuple[str, ...] = ()  # pretraining classes, where they are known
+    classes: tuple[str, ...] = ()  # pretraining classes, where they are known or assumed
 
     def to(self, device: str) -> Backbone:
         return replace(self, network=self.network.to(device))
@@ -148,7 +149,8 @@ def pretrained(
     """A backbone with given weights: a checkpoint file (a state dict, any number of classes) or a name of
     torchvision's own enum for this network. mean and std are one number or three.
 
-    Raises BackboneError for an unknown network, weights that do not fit or that cannot be had here.
+    A checkpoint of as many classes as ImageNet-1k has is taken to be of these. Raises BackboneError for an
+    unknown network, weights that do not fit or that cannot be had here.
     """
     _known(name)
     default = default_transform(name)
@@ -164,7 +166,14 @@ def pretrained(
         categories = tuple(enum.meta.get("categories", ()))
         origin = f"torchvision {enum}"
     network = _with_state(name, state, path.name if path.is_file() else weights)
+    if not categories and len(_head(network)[1].weight) in IMAGENET_OUTPUTS:  # type: ignore[arg-type]
+        categories = imagenet_categories()
     return assemble(name, origin, network, adjust(default, mean, std, size), device, categories)
+
+
+def imagenet_categories() -> tuple[str, ...]:
+    """The 1000 classes of ImageNet-1k as torchvision names them: the first name of each alone."""
+    return tuple(torchvision().models.get_model_weights("resnet18").DEFAULT.meta["categories"])
 
 
 def assemble(

@@ -32,6 +32,13 @@ PLOTS = (
     ("class_space", "The class space", "What the words or attributes say, flattened to two dimensions."),
     ("reliability", "Can its confidence be trusted?", "On the dashed line it is right as often as it says."),
 )
+# kind of a leakage flag, in words
+LEAKS = {
+    "exact": "is one of its classes",
+    "synonym": "is one of its classes by another name",
+    "descendant": "kinds of it are among its classes",
+    "ancestor": "is a kind of one of its classes",
+}
 MOST_CLASSES = 400
 
 
@@ -57,6 +64,8 @@ class Page:
     about      what it was measured on and with: label and value
     warnings   sentences that a reader must not miss
     quality    class-space quality figures
+    leakage    unseen classes that the backbone was pretrained on, one a row
+    apart      figures of the clean and of the flagged unseen classes
     selection  candidate settings with their fold scores; a row whose "chosen" is true is marked
     data       summary of the dataset
     examples   right and wrong answers
@@ -69,6 +78,8 @@ class Page:
     about: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     quality: Sequence[Row] = ()
+    leakage: Sequence[Row] = ()
+    apart: Sequence[Row] = ()
     selection: Sequence[Row] = ()
     data: Sequence[Row] = ()
     examples: Sequence[Example] = ()

@@ -94,7 +94,7 @@ def _trained(workspace: Workspace, dataset: Dataset, device: str, progress: Prog
         dataset.manifest["label"].isin(set(shown)) & (dataset.manifest["split"] == "train")
     ]
     recipe = [
-        chosen.model_dump(exclude={"batch", "device"}),
+        chosen.model_dump(exclude={"batch", "device", "pretrained_on", "hierarchy"}),
         digest_folder(Path(training.__file__).parent, "*.py"),
         sorted(zip(rows["id"], rows["label"], strict=True)),
     ]

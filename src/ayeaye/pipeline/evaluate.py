@@ -27,7 +27,7 @@ from ayeaye.files import replacing, write_atomic
 from ayeaye.labelling import calibration
 from ayeaye.mapping import create
 from ayeaye.params import Evaluate
-from ayeaye.pipeline import examples, selection
+from ayeaye.pipeline import examples, pretraining, selection
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.progress import Progress
 from ayeaye.workspace import Workspace
@@ -55,6 +55,9 @@ def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
     chosen = workspace.params.evaluate
     data = examples.load(workspace)
     classifier = Classifier.load(workspace.classifier)
+    dataset = Dataset.load(workspace.dataset)
+    # First, so that a file that cannot be read is named before anything is measured.
+    leaks = find_leaks(workspace, dataset, classifier)
     if data.unseen_pictures:
         measured = on_unseen(data, classifier)
         figures = metrics.measure(
@@ -67,13 +70,14 @@ def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
             measured.folds, k=chosen.neighbours, resamples=chosen.bootstrap, seed=chosen.seed
         )
     figures["class_space"] = class_space_quality(data, chosen.seed)
+    figures["leakage"] = leaks | split_figures(measured, data, figures, leaks["flags"], chosen)
     names = [data.names[c] for c in measured.columns]
     answers = predictions(data, measured, names)
     figures["reliability"] = metrics.reliability(
         answers["confidence"].to_numpy(), answers["right"].to_numpy()
     )
 
-    _write(workspace, data, classifier, measured, figures, answers, names)
+    _write(workspace, data, dataset, classifier, measured, figures, answers, names)
     return {**{name: figures[name] for name in HEADLINE}, "estimated_on": figures["estimated_on"]}
 
 
@@ -114,6 +118,33 @@ def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: A
         if progress:
             progress(number + 1, len(outer))
     return Measured(folds, rows, columns, float(np.median(temperatures)), "class folds")
+
+
+def find_leaks(workspace: Workspace, dataset: Dataset, classifier: Classifier) -> dict[str, Any]:
+    """`pretrained_on` in words, how many `pretraining_classes`, and `flags`: kind and match by unseen class."""
+    chosen = workspace.params.embed
+    known = pretraining.known_of(chosen, classifier.backbone, workspace.resolve)
+    pairs = pretraining.read_pairs(workspace.resolve(chosen.hierarchy)) if chosen.hierarchy else []
+    flags = pretraining.flags(dataset.classes, known, pairs)
+    return {
+        "pretrained_on": known.said,
+        "pretraining_classes": len(known.classes),
+        "flags": {name: flag._asdict() for name, flag in flags.items()},
+    }
+
+
+def split_figures(
+    measured: Measured, data: Examples, figures: dict[str, Any], flags: dict[str, Any], chosen: Evaluate
+) -> dict[str, Any]:
+    """Figures of `clean` and `flagged` unseen classes.
+
+    None on class folds, which no unseen class is in; without flags all are clean, as measured already.
+    """
+    if measured.on != "unseen classes":
+        return {"clean": None, "flagged": None}
+    if not flags:
+        return {"clean": pretraining.kept(figures), "flagged": None}
+    return pretraining.apart(measured.folds[0], np.isin(data.names, list(flags)), chosen)
 
 
 def class_space_quality(data: Examples, seed: int) -> dict[str, Any]:
@@ -164,6 +195,7 @@ def predictions(data: Examples, measured: Measured, names: list[str]) -> pd.Data
 def _write(
     workspace: Workspace,
     data: Examples,
+    dataset: Dataset,
     classifier: Classifier,
     measured: Measured,
     figures: dict[str, Any],
@@ -190,13 +222,14 @@ def _write(
         write_atomic(reports / "plots" / f"{name}.png", picture)
     with replacing(reports / "predictions.parquet") as part:
         answers.to_parquet(part, index=False)
-    dataset = Dataset.load(workspace.dataset)
     page = report.Page(
         measured=figures,
         names=names,
-        about=_about(workspace, dataset, classifier, measured),
+        about=_about(workspace, dataset, classifier, measured, figures["leakage"]),
         warnings=_warnings(figures, data),
         quality=[_flat(figures["class_space"])],
+        leakage=_leaks(figures, names),
+        apart=_apart(figures["leakage"]),
         selection=_selection(classifier),
         data=_data(dataset),
         examples=_gallery(workspace, dataset, answers),
@@ -213,7 +246,11 @@ def _confusion(measured: Measured, seen: np.ndarray) -> tuple[list[int], np.ndar
 
 
 def _about(
-    workspace: Workspace, dataset: Dataset, classifier: Classifier, measured: Measured
+    workspace: Workspace,
+    dataset: Dataset,
+    classifier: Classifier,
+    measured: Measured,
+    leaks: dict[str, Any],
 ) -> dict[str, Any]:
     backbone = classifier.backbone
     return {
@@ -223,6 +260,7 @@ def _about(
             else f"{len(measured.folds)} class folds: seen classes stand in for unseen ones, which have no pictures"
         ),
         "backbone": f"{backbone.name}, {backbone.origin}" if backbone else "features as given",
+        "pretrained on": leaks["pretrained_on"],
         "class space": ", ".join(workspace.params.classes.sources),
         "mapper": f"{classifier.mapper.name} {classifier.mapper.settings}",
         "seen offset γ": round(classifier.gamma, 4),
@@ -238,12 +276,52 @@ def _warnings(figures: dict[str, Any], data: Examples) -> list[str]:
             "No unseen class has photographs. T1, U, S, H and seen bias are estimated on class folds: seen classes "
             "that were used neither to fit nor to choose settings stand in for unseen ones."
         )
+    leaked = len(figures["leakage"]["flags"])
+    if leaked:
+        found.append(
+            f"The backbone has most likely seen pictures of {leaked} of the {(~data.seen).sum()} unseen classes "
+            "before: see the table of leakage, and the figures without them."
+        )
     p = figures["class_space"]["p"]
     if p is not None and p > 0.05:
         found.append(
             f"Class vectors and pictures do not agree (permutation p = {p:.3f}): are the descriptions right?"
         )
     return found
+
+
+def _leaks(figures: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
+    """A row per flagged class: the pretraining class it leaks by, and how well it is named."""
+    found = {names[record["class"]]: record for record in figures["per_class"] if not record["seen"]}
+    return [
+        {
+            "unseen class": name,
+            "leak": report.LEAKS[flag["kind"]],
+            "pretraining class": flag["match"],
+            "T1": found.get(name, {}).get("T1"),
+            "U": found.get(name, {}).get("accuracy"),
+        }
+        for name, flag in figures["leakage"]["flags"].items()
+    ]
+
+
+def _apart(leaks: dict[str, Any]) -> list[dict[str, Any]]:
+    if not leaks["flags"] or leaks["clean"] is None:
+        return []
+    return [
+        {
+            "unseen classes": side,
+            **{key: leaks[side][key] for key in ("classes", "pictures")},
+            **{name: _with_interval(leaks[side], name) for name in ("T1", "U", "H")},
+            "chance of T1": leaks[side]["chance"],
+        }
+        for side in ("clean", "flagged")
+    ]
+
+
+def _with_interval(figures: dict[str, Any], name: str) -> str | None:
+    value, interval = figures[name], figures["intervals"][name]
+    return None if value is None else f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
 
 
 def _selection(classifier: Classifier) -> list[dict[str, Any]]:

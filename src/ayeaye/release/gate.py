@@ -3,6 +3,9 @@
 Absolute checks: the point estimate decides and its interval is shown. Relative ones: refused when the
 one-sided upper bound of the loss exceeds epsilon. What is missing or not a number fails.
 
+Where the backbone was pretrained on some of the unseen classes, the absolute checks are on the others, the
+clean ones, as long as there are `release.clean_classes` of them; the decision says what it read.
+
 The latency ratio is known only once the Bento was tried; until then its check stands open (`passed` is
 None) and so does the verdict:
 
@@ -44,6 +47,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "class_space_p": ("class_space", "p"),
 }  # fmt: skip
 THRESHOLDS = (*FIGURES, LATENCY)
+ALL = "all classes"
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Decision:
     checks: tuple[Check, ...]
     estimated_on: str
     champion: int | None
+    figures_of: str = ALL  # the classes whose figures the absolute checks read, and why
 
     @property
     def verdict(self) -> Verdict:
@@ -107,6 +112,7 @@ class Decision:
             "verdict": self.verdict,
             "reasons": self.reasons,
             "estimated_on": self.estimated_on,
+            "figures_of": self.figures_of,
             "champion": self.champion,
             "checks": [
                 {**asdict(check), "interval": list(check.interval) if check.interval else None}
@@ -121,7 +127,8 @@ def from_dict(raw: Mapping[str, Any]) -> Decision:
         Check(**{**check, "interval": tuple(check["interval"]) if check["interval"] else None})
         for check in raw["checks"]
     )
-    return Decision(tuple(checks), raw["estimated_on"], raw["champion"])
+    figures_of = raw.get("figures_of", ALL)
+    return Decision(tuple(checks), raw["estimated_on"], raw["champion"], figures_of)
 
 
 def check_thresholds(release: Release) -> None:
@@ -154,15 +161,35 @@ def decide(
     ParamsError for an unknown threshold.
     """
     check_thresholds(release)
+    read, figures_of = without_leaks(metrics, release.clean_classes)
     checks = [
-        _absolute(kind, name, threshold, metrics, champion)
+        _absolute(kind, name, threshold, read, champion)
         for kind, thresholds in (("minimum", release.minimum), ("maximum", release.maximum))
         for name, threshold in thresholds.items()
     ]
     if champion is not None:
         checks += _relative(list(losses), release, champion)
     where = estimated_on or str(metrics.get("estimated_on") or "unseen classes")
-    return Decision(tuple(checks), where, champion)
+    return Decision(tuple(checks), where, champion, figures_of)
+
+
+def without_leaks(metrics: Mapping[str, Any], enough: int) -> tuple[Mapping[str, Any], str]:
+    """The metrics whose figures are those of the clean classes, where these are enough, and which they are.
+
+    Figures that are not of unseen classes, such as hubness, stay.
+    """
+    leakage = metrics.get("leakage") or {}
+    flagged, clean = len(leakage.get("flags", ())), leakage.get("clean")
+    if not flagged:
+        return metrics, ALL
+    leak = f"{flagged} leak{'s' if flagged == 1 else ''} from the backbone's pretraining"
+    if clean is None:
+        return metrics, f"{ALL}; {leak}, but no unseen class has pictures to measure on"
+    classes = clean["classes"]
+    if classes < enough:
+        return metrics, f"{ALL}; {leak}, but {classes} clean are too few: release.clean_classes is {enough}"
+    own = {name: clean.get(name) for name, path in FIGURES.items() if path == (name,)}
+    return {**metrics, **own, "intervals": clean.get("intervals")}, f"{classes} clean unseen classes; {leak}"
 
 
 def with_latency(decision: Decision, candidate_ms: float, champion_ms: float | None) -> Decision:
@@ -293,6 +320,7 @@ def markdown(decision: Decision) -> str:
     against = "no champion yet" if decision.champion is None else f"champion: version {decision.champion}"
     lines = [
         f"**{decision.verdict}** · estimated on {decision.estimated_on} · {against}",
+        *([] if decision.figures_of == ALL else ["", f"Figures of {decision.figures_of}."]),
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),

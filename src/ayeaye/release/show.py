@@ -36,6 +36,8 @@ def decision(raw: Mapping[str, Any], console: Console) -> None:
         colour = _COLOURS[row["passed"]]
         table.add_row(*(f"[{colour}]{row[c]}[/]" if c == "passed" else row[c] for c in columns))
     console.print(table)
+    if made.figures_of != gate.ALL:
+        console.print(f"Figures of {made.figures_of}.", markup=False)
     for check, row in zip(made.checks, rows, strict=True):
         # Where a figure keeps its threshold, the row says it all.
         if check.passed is not True or check.value is None:

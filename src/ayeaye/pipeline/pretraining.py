@@ -1,0 +1,143 @@
+"""What the backbone was pretrained on, and how the unseen classes do with and without those it has seen."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ayeaye.data.table import ClassTable
+from ayeaye.embedding.backbones import Backbone, imagenet_categories
+from ayeaye.errors import DataError
+from ayeaye.evaluation import leakage, metrics
+from ayeaye.evaluation.leakage import Flag, Named, Pair
+from ayeaye.evaluation.metrics import Fold
+from ayeaye.params import Embed, Evaluate
+
+IMAGENET = "imagenet-1k"
+HEADERS = {("child", "parent"), ("parent", "child")}
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """The classes a backbone was pretrained on, and in words how that is known."""
+
+    classes: list[Named]
+    said: str
+
+
+def known_of(chosen: Embed, backbone: Backbone | None, resolve: Callable[[str], Path]) -> Pretraining:
+    """From `embed.pretrained_on`, else from what is known of the weights; nothing for one trained here.
+
+    Raises DataError where the file cannot be read.
+    """
+    if backbone and backbone.origin.startswith("trained"):
+        return Pretraining([], "nothing: trained here, on seen classes alone")
+    if chosen.pretrained_on and chosen.pretrained_on != IMAGENET:
+        path = resolve(chosen.pretrained_on)
+        named = read_names(path)
+        return Pretraining(named, f"{len(named):,} classes of {path.name}")
+    known = imagenet_categories() if chosen.pretrained_on else backbone.classes if backbone else ()
+    if not known:
+        return Pretraining([], "not known: embed.pretrained_on may list the classes")
+    assumed = not chosen.pretrained_on and backbone and backbone.origin.startswith("checkpoint")
+    said = f"ImageNet-1k, {len(known):,} classes by the first name of each"
+    said += ", assumed from the checkpoint's number of classes" if assumed else ""
+    return Pretraining([Named(name) for name in known], said)
+
+
+def flags(classes: ClassTable, known: Pretraining, pairs: Sequence[Pair]) -> dict[str, Flag]:
+    """The flags of the unseen classes that leak, by name."""
+    frame = classes.frame[~classes.seen]
+    named = [
+        Named(name, tuple(synonyms), synset)
+        for name, synonyms, synset in zip(frame["name"], frame["synonyms"], frame["synset"], strict=True)
+    ]
+    return leakage.flags(named, known.classes, pairs)
+
+
+def apart(fold: Fold, flagged: np.ndarray, chosen: Evaluate) -> dict[str, dict[str, Any]]:
+    """The figures on the `clean` and on the `flagged` unseen classes, each labelled among themselves in T1.
+
+    `flagged` (C,) bool. `classes` and `pictures` count what each was measured on.
+    """
+    sides = {"clean": ~fold.seen & ~flagged, "flagged": ~fold.seen & flagged}
+    return {side: _figures(fold, evaluated, chosen) for side, evaluated in sides.items()}
+
+
+def _figures(fold: Fold, evaluated: np.ndarray, chosen: Evaluate) -> dict[str, Any]:
+    return kept(
+        metrics.measure(
+            *fold, evaluated=evaluated, k=chosen.neighbours, resamples=chosen.bootstrap, seed=chosen.seed
+        )
+    )
+
+
+def kept(figures: dict[str, Any]) -> dict[str, Any]:
+    """Of what metrics.measure gives, what is kept of each side."""
+    names = (*metrics.FIGURES, "T1_above_chance", "chance", "intervals")
+    counts = figures["counts"]
+    return {
+        "classes": counts["classes_unseen"],
+        "pictures": counts["pictures_unseen"],
+        **{name: figures[name] for name in names},
+    }
+
+
+# ---- files ----
+
+
+def read_names(path: Path) -> list[Named]:
+    """One class name per line, after it optionally a tab and its synset id; empty lines do not count."""
+    lines = [line.split("\t") for _, line in _lines(path, "embed.pretrained_on", "one class name per line")]
+    return [Named(name.strip(), synset=rest[0].strip() if rest else "") for name, *rest in lines]
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """`child parent` pairs, one a line, parted by a tab, a comma or, of names without any, by spaces.
+
+    A first line `child,parent` or `parent,child` is a heading. Raises DataError with the line that is no pair.
+    """
+    pairs: list[Pair] = []
+    swapped = False
+    for number, line in _lines(path, "embed.hierarchy", "child,parent"):
+        parts = [part.strip() for part in _parted(line)]
+        if len(parts) != 2 or not all(parts):
+            raise DataError(
+                f"embed.hierarchy {path}, line {number} is {line[:60]!r}: expected child,parent; "
+                "names with spaces need a comma or a tab between the two"
+            )
+        heading = (parts[0].lower(), parts[1].lower())
+        if not pairs and heading in HEADERS:
+            swapped = heading[0] == "parent"
+        else:
+            pairs.append((parts[1], parts[0]) if swapped else (parts[0], parts[1]))
+    return pairs
+
+
+def _parted(line: str) -> list[str]:
+    if "\t" in line:
+        return line.split("\t")
+    return next(csv.reader([line])) if "," in line else re.split(r"\s+", line)
+
+
+def _lines(path: Path, knob: str, expected: str) -> Iterator[tuple[int, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(
+            f"{knob} names {path}, which is not there: expected a text file, {expected}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{knob} {path} cannot be read as UTF-8 text ({error}): expected {expected}"
+        ) from None
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise DataError(f"{knob} {path} is empty: expected {expected}")
+    yield from lines

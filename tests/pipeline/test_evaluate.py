@@ -1,0 +1,105 @@
+"""The stage `evaluate` over a small file of features: what it writes on leakage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import workspaces
+from workspaces import Place
+
+from ayeaye.evaluation.metrics import FIGURES
+from ayeaye.workspace import Workspace
+
+FLAGGED = [f"kind {number}" for number in range(24, 31)]  # of the unseen ones, 24 to 35
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A workspace in which all stages but the last have run."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    source = workspaces.write_features(folder / "features.npz")
+    settings = ("prepare.source=features", "classes.source=attributes", "evaluate.bootstrap=100")
+    place = workspaces.make(folder / "workspace", source, {}, *settings)
+    for stage in ("prepare", "embed", "classes", "train"):
+        done = place(stage)
+        assert done.code == 0, done.err
+    return place
+
+
+def evaluated(place: Place, *settings: str) -> dict[str, Any]:
+    place.set("embed.pretrained_on=", "embed.hierarchy=", *settings)
+    done = place("evaluate")
+    assert done.code == 0, done.err
+    return json.loads((place.root / "reports/metrics.json").read_bytes())
+
+
+def test_clean_and_flagged_classes_are_told_apart_and_the_headline_stays(
+    stages: Place, tmp_path: Path
+) -> None:
+    before = evaluated(stages)
+    assert before["leakage"]["flags"] == {}
+    assert before["leakage"]["clean"]["T1"] == before["T1"]
+    known, kin = tmp_path / "known.txt", tmp_path / "kin.csv"
+    known.write_text("".join(f"{name.replace(' ', '_').title()}\n" for name in FLAGGED[1:]) + "stranger\n")
+    kin.write_text(f"child,parent\nstranger,{FLAGGED[0]}\n")
+    after = evaluated(stages, f"embed.pretrained_on={known}", f"embed.hierarchy={kin}")
+    leaks = after["leakage"]
+    assert list(leaks["flags"]) == FLAGGED
+    assert leaks["flags"]["kind 24"] == {"kind": "descendant", "match": "stranger"}
+    assert leaks["flags"]["kind 25"] == {"kind": "exact", "match": "Kind_25"}
+    assert (leaks["clean"]["classes"], leaks["flagged"]["classes"]) == (5, 7)
+    assert leaks["pretrained_on"] == "7 classes of known.txt"
+    assert {name: after[name] for name in FIGURES} == {name: before[name] for name in FIGURES}
+    # U of all is the mean over classes, so the two sides make it up.
+    shares = (5 * leaks["clean"]["U"] + 7 * leaks["flagged"]["U"]) / 12
+    assert shares == pytest.approx(after["U"])
+    page = (stages.root / "reports/index.html").read_text(encoding="utf-8")
+    assert 'id="leakage"' in page and "most likely seen pictures of 7 of the 12 unseen classes" in page
+
+
+def test_a_list_that_is_not_there_is_named_before_anything_is_measured(stages: Place) -> None:
+    stages.set("embed.pretrained_on=nowhere.txt")
+    done = stages("evaluate")
+    assert done.code == 1
+    assert "embed.pretrained_on names" in done.err and "nowhere.txt" in done.err
+    evaluated(stages)
+
+
+def test_where_unseen_classes_have_no_pictures_leaks_are_listed_and_no_figures_split(tmp_path: Path) -> None:
+    source = workspaces.write_features(tmp_path / "features.npz", unseen_pictures=False)
+    (tmp_path / "known.txt").write_text("Kind-30\n")
+    settings = (
+        "prepare.source=features",
+        "classes.source=attributes",
+        "evaluate.bootstrap=100",
+        f"embed.pretrained_on={tmp_path / 'known.txt'}",
+    )
+    place = workspaces.make(tmp_path / "workspace", source, {}, *settings)
+    for stage in ("prepare", "embed", "classes", "train", "evaluate"):
+        done = place(stage)
+        assert done.code == 0, done.err
+    leaks = place.read("reports/metrics.json")["leakage"]
+    assert leaks["flags"] == {"kind 30": {"kind": "exact", "match": "Kind-30"}}
+    assert (leaks["clean"], leaks["flagged"]) == (None, None)
+
+
+def test_dvc_sees_a_change_of_the_lists_behind_the_flags(stages: Place, tmp_path: Path) -> None:
+    known = tmp_path / "known.txt"
+    found = []
+    for text, settings in (
+        (None, "embed.pretrained_on="),
+        (None, f"embed.pretrained_on={known}"),
+        ("zebra\n", f"embed.pretrained_on={known}"),
+        ("okapi, a rare one\n", f"embed.pretrained_on={known}"),
+    ):
+        if text:
+            known.write_text(text)
+        stages.set(settings)
+        Workspace(stages.root).write_fingerprints()
+        lines = (stages.root / ".ayeaye/inputs.yaml").read_text().splitlines()
+        found.append(next(line for line in lines if line.startswith("evaluate:")))
+    assert len(set(found)) == 4
+    evaluated(stages)
