@@ -87,7 +87,10 @@ def fit(kind: str, settings: dict[str, Any], bank: np.ndarray) -> Correction:
         return Correction()
     bank = np.asarray(bank, np.float32)
     if bank.ndim != 2 or not len(bank):
-        raise DataError(f"a bank of shape {bank.shape} cannot say which classes are hubs: give it pictures")
+        raise DataError(
+            "a hub correction needs held-out pictures of seen classes: raise prepare.validation_share, or set "
+            "train.hubs=none"
+        )
     if kind == "inverted_softmax":
         statistic = _log_mean_exp(bank, settings["temperature"])
     elif kind == "local_scaling":

@@ -17,7 +17,9 @@ import numpy as np
 from ayeaye.labelling import nearest
 
 PRIOR = 5.0  # pictures that a class vector counts for
-SHARPNESS = 0.4  # of the temperature: the pictures of one class lie closer together than class vector and picture
+SHARPNESS = (
+    0.4  # of the temperature: the pictures of one class lie closer together than class vector and picture
+)
 DOUBTED = 0.3  # share of the pictures, the farthest from every class, that count for less than half
 ROUNDS = 20
 
