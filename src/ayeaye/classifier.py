@@ -62,16 +62,22 @@ class Classifier:
 
     def raw_scores(self, embeddings: np.ndarray) -> np.ndarray:
         """Cosines (n, C) of embeddings (n, d) with the classes, hubs corrected, before the offset."""
-        return self.correction.apply(nearest.scores(self.mapper.map_images(embeddings), self.mapped_classes))
+        return self.correction.apply(self._cosines(embeddings))
+
+    def _cosines(self, embeddings: np.ndarray) -> np.ndarray:
+        return nearest.scores(self.mapper.map_images(embeddings), self.mapped_classes)
+
+    def _scored(self, cosines: np.ndarray) -> np.ndarray:
+        return calibration.stack(self.correction.apply(cosines), self.seen, self.gamma)
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """Scores (n, C) by which classes are ranked: corrected cosines less the seen offset."""
-        return calibration.stack(self.raw_scores(embeddings), self.seen, self.gamma)
+        return self._scored(self._cosines(embeddings))
 
     def propagated(self, embeddings: np.ndarray) -> np.ndarray:
         """Scores (n, C) of a whole batch, of which the pictures tell where the classes lie."""
         images = self.mapper.map_images(embeddings)
-        return propagation.propagate(images, self.mapped_classes, self.scores(embeddings), self.temperature)
+        return propagation.propagate(images, self.mapped_classes, self._scored, self.temperature)
 
     def known(self, scores: np.ndarray) -> np.ndarray:
         """(n,) bool: whether pictures with these scores (n, C) are of any of the classes."""

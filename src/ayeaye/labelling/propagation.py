@@ -12,9 +12,9 @@ of none, hardly move any.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
 
-from ayeaye.labelling import nearest
+import numpy as np
 
 PRIOR = 5.0  # pictures that a class vector counts for
 SHARPNESS = (
@@ -24,26 +24,28 @@ DOUBTED = 0.3  # share of the pictures, the farthest from every class, that coun
 ROUNDS = 20
 
 
-def propagate(images: np.ndarray, classes: np.ndarray, scores: np.ndarray, temperature: float) -> np.ndarray:
-    """Scores (n, C) float32 of a batch, in the units of the scores that the pictures had one by one.
+def propagate(
+    images: np.ndarray,
+    classes: np.ndarray,
+    scores: Callable[[np.ndarray], np.ndarray],
+    temperature: float,
+) -> np.ndarray:
+    """Scores (n, C) float32 of a batch, in the units of the scores that its pictures have one by one.
 
-    images (n, m) and classes (C, m) are mapped into the common space; scores (n, C) are their cosines after
-    hub correction and seen offset, both of which stay as they are while the classes move. `temperature` is the
-    one fitted for the scores.
+    images (n, m) and classes (C, m) are mapped into the common space. `scores` makes scores of their cosines
+    (n, C): hub correction and seen offset, which stay as they are while the classes move. `temperature` is
+    the one fitted for the scores.
     """
-    if not len(images):
-        return scores
     sharp = SHARPNESS * temperature
     pictures, vectors = _unit(images), _unit(classes)
-    given = np.asarray(scores, np.float32) - nearest.scores(images, classes)
     moved = vectors
-    for _ in range(ROUNDS):
-        cosines = pictures @ moved.T
-        shares = _shares(cosines + given, sharp) * _trust(cosines, sharp)[:, None]
+    for _ in range(ROUNDS if len(images) else 0):
+        found = scores(pictures @ moved.T)
+        shares = _shares(found, sharp) * _trust(found, sharp)[:, None]
         before, moved = moved, _unit(PRIOR * vectors + shares.T @ pictures)
         if np.abs(moved - before).max() < 1e-5:
             break
-    return pictures @ moved.T + given
+    return scores(pictures @ moved.T)
 
 
 def _shares(scores: np.ndarray, temperature: float) -> np.ndarray:
@@ -52,9 +54,9 @@ def _shares(scores: np.ndarray, temperature: float) -> np.ndarray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def _trust(cosines: np.ndarray, temperature: float) -> np.ndarray:
-    """(n,) in 0…1: how much each picture counts, by its cosine with the nearest class among all pictures'."""
-    best = cosines.max(axis=1)
+def _trust(scores: np.ndarray, temperature: float) -> np.ndarray:
+    """(n,) in 0…1: how much each picture counts, by how its best score stands among all pictures'."""
+    best = scores.max(axis=1)
     exponent = (np.quantile(best, DOUBTED) - best) / temperature
     return (1 / (1 + np.exp(np.minimum(exponent, 50)))).astype(np.float32)
 
