@@ -24,7 +24,7 @@ def fold(seed: int = 0, rows: int = 400, classes: int = 12) -> Fold:
 
 
 def test_every_unseen_class_is_taken_away_once() -> None:
-    scores, y, seen, _ = made = fold()
+    _, y, seen, _ = made = fold()
     first, second = trials(made, 0.1)
     assert not (first.unknown & second.unknown).any()
     np.testing.assert_array_equal(first.unknown | second.unknown, ~seen[y])
