@@ -353,7 +353,7 @@ class TestTheNextRetrain:
         assert copied.status["champion"]["data_digest"] != copied.status["previous"]["data_digest"]
 
     def test_that_is_refused_ends_with_3_each_time_and_changes_no_champion(self, copied: Place) -> None:
-        copied.set("train.folds=3", "release.minimum={T1: 1.0, S: 1.01}")
+        copied.set("train.folds=4", "release.minimum={T1: 1.0, S: 1.01}")
         for attempt in range(2):
             done = copied("retrain", "--json")
             assert done.code == 3, done.err
@@ -373,7 +373,7 @@ class TestTheNextRetrain:
         assert "did not pass the gate" in one_line(refused)
 
     def test_of_two_at_once_lets_one_make_the_version(self, copied: Place) -> None:
-        copied.set("train.folds=3")
+        copied.set("train.folds=4")
 
         def retrain(_: int) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
@@ -408,7 +408,7 @@ class TestTheNextRetrain:
 def second(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A copy in which a changed parameter has made version 2 champion."""
     place = trained.copy(tmp_path_factory.mktemp("second"))
-    place.set("train.folds=3")
+    place.set("train.folds=4")
     outcome = place.retrain()
     assert (outcome["outcome"], outcome["version"]) == ("promoted", 2)
     return place
