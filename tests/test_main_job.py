@@ -88,6 +88,10 @@ class TestARetrainedWorkspace:
         assert all(0 <= figures[name] <= 1 for name in HEADLINE - {"seen_bias"})
         assert figures["estimated_on"] == "unseen classes"
         assert figures["T1"] > 2 / len(UNSEEN)  # far from chance, as colours are easy
+        none_of_these = figures["none_of_these"]
+        assert none_of_these["false_accept"] == 0.5
+        assert none_of_these["accepted"].keys() == {"unknown", "seen", "unseen"}
+        assert all(0 <= share <= 1 for share in none_of_these["accepted"].values())
 
     def test_has_a_report_that_needs_no_other_file(self, trained: Place) -> None:
         page = (trained.root / "reports" / "index.html").read_text(encoding="utf-8")
@@ -217,6 +221,58 @@ class TestTheCommands:
         assert second.json["labelled_now"] == 4
         assert out.read_text(encoding="utf-8") == whole
 
+    def test_label_lets_pictures_help_each_other_and_goes_on_after_a_kill(
+        self, trained: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from ayeaye.release import champion
+
+        folder, out = tmp_path / "unlabelled", tmp_path / "labels.csv"
+        for name in ("paint 210", "paint 000"):
+            workspaces.add_pictures(folder, name, range(50, 54))
+        (folder / "broken.jpg").write_bytes(b"")
+        command = ("label", folder, "--out", out, "--labelling", "propagation", "--json")
+        monkeypatch.setattr(champion, "BATCH", 4)
+        first = trained(*command)
+        assert first.code == 0, first.err
+        assert (first.json["labelled_now"], first.json["failed"]) == (9, 1)
+        whole = out.read_text(encoding="utf-8")
+        labels = pd.read_csv(out, keep_default_na=False)
+        assert labels["image"].is_monotonic_increasing
+        assert (labels["error"] != "").tolist() == (labels["image"] == "broken.jpg").tolist()
+        assert {path.name for path in tmp_path.iterdir()} == {"unlabelled", "labels.csv"}
+
+        # Stopped after the second chunk: two chunks of embeddings are there, and no CSV.
+        out.unlink()
+        keep, kept = champion._keep_embeddings, []
+
+        def killed(*arguments: Any) -> None:
+            keep(*arguments)
+            kept.append(1)
+            if len(kept) == 2:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(champion, "_keep_embeddings", killed)
+            assert trained(*command).code == 130
+        assert not out.exists()
+        second = trained(*command)
+        assert second.code == 0, second.err
+        assert second.json["labelled_now"] == 1
+        assert out.read_text(encoding="utf-8") == whole
+
+    def test_a_picture_of_an_unknown_class_is_said_to_be_of_none(self, copied: Place) -> None:
+        """With a threshold above every confidence no picture is of a known class; the label stays."""
+        bento = copied.status["champion"]["bento"].replace(":", "/")
+        described = copied.root / ".ayeaye" / "bentoml" / "bentos" / bento / "src/bundle/bundle.json"
+        content = json.loads(described.read_bytes())
+        assert 0 < content["threshold"] < 1
+        described.write_text(json.dumps({**content, "threshold": 1.01}))
+        path = copied.source / "images" / "paint 210" / "000.png"
+        assert copied("classify", "--json", path).json["known"] is False
+        said = copied("classify", path).out
+        assert "none of the classes" in said
+        assert "paint 210" in said
+
 
 class TestTheServedBento:
     def test_labels_a_picture_of_an_unseen_class(self, service: str) -> None:
@@ -297,7 +353,7 @@ class TestTheNextRetrain:
         assert copied.status["champion"]["data_digest"] != copied.status["previous"]["data_digest"]
 
     def test_that_is_refused_ends_with_3_each_time_and_changes_no_champion(self, copied: Place) -> None:
-        copied.set("train.folds=3", "release.minimum={T1: 1.0, S: 1.01}")
+        copied.set("train.folds=4", "release.minimum={T1: 1.0, S: 1.01}")
         for attempt in range(2):
             done = copied("retrain", "--json")
             assert done.code == 3, done.err
@@ -317,7 +373,7 @@ class TestTheNextRetrain:
         assert "did not pass the gate" in one_line(refused)
 
     def test_of_two_at_once_lets_one_make_the_version(self, copied: Place) -> None:
-        copied.set("train.folds=3")
+        copied.set("train.folds=4")
 
         def retrain(_: int) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
@@ -352,7 +408,7 @@ class TestTheNextRetrain:
 def second(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A copy in which a changed parameter has made version 2 champion."""
     place = trained.copy(tmp_path_factory.mktemp("second"))
-    place.set("train.folds=3")
+    place.set("train.folds=4")
     outcome = place.retrain()
     assert (outcome["outcome"], outcome["version"]) == ("promoted", 2)
     return place
@@ -469,9 +525,10 @@ FEATURES = ("prepare.source=features", "classes.source=attributes")
 
 def assert_answer(answer: dict[str, Any], version: int) -> None:
     """The shape that `classify --json` and POST /classify promise."""
-    assert answer.keys() >= {"label", "seen", "confidence", "alternatives", "model"}
+    assert answer.keys() >= {"label", "seen", "known", "confidence", "alternatives", "model"}
     assert isinstance(answer["label"], str)
     assert isinstance(answer["seen"], bool)
+    assert isinstance(answer["known"], bool)
     assert 0 <= answer["confidence"] <= 1
     assert len(answer["alternatives"]) == 5
     assert answer["alternatives"][0]["label"] == answer["label"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,8 @@ from ayeaye.classspace.space import ClassSpace
 from ayeaye.data.decode import Limits, decode
 from ayeaye.errors import AyeayeError, BundleError, DataError, PictureError
 from ayeaye.files import digest_folder, write_atomic
-from ayeaye.labelling import calibration, nearest
+from ayeaye.labelling import calibration, nearest, propagation
+from ayeaye.labelling.hubs import Correction
 from ayeaye.mapping import MAPPERS, Mapper
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     from ayeaye.embedding.backbones import Backbone
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # 1 had neither hub correction nor threshold
 Part = TypeVar("Part")
 
 
@@ -37,6 +39,8 @@ class Classifier:
     gamma: float  # offset taken from seen classes' scores (Chao et al. 2016)
     temperature: float  # divides scores before the softmax (Guo et al. 2017)
     backbone: Backbone | None = None
+    correction: Correction = field(default_factory=Correction)  # of hub classes, its statistics frozen
+    threshold: float = 0.0  # of the confidence below which a picture is of none of the classes
     about: dict[str, Any] | None = None  # how it was made: settings, folds; no times, no paths
 
     @property
@@ -57,22 +61,39 @@ class Classifier:
         return self.backbone.embed(images)
 
     def raw_scores(self, embeddings: np.ndarray) -> np.ndarray:
-        """Cosines (n, C) of embeddings (n, d) with the classes, before the offset."""
+        """Cosines (n, C) of embeddings (n, d) with the classes, hubs corrected, before the offset."""
+        return self.correction.apply(self._cosines(embeddings))
+
+    def _cosines(self, embeddings: np.ndarray) -> np.ndarray:
         return nearest.scores(self.mapper.map_images(embeddings), self.mapped_classes)
 
+    def _scored(self, cosines: np.ndarray) -> np.ndarray:
+        return calibration.stack(self.correction.apply(cosines), self.seen, self.gamma)
+
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
-        """Scores (n, C) by which classes are ranked: cosines less the seen offset."""
-        return calibration.stack(self.raw_scores(embeddings), self.seen, self.gamma)
+        """Scores (n, C) by which classes are ranked: corrected cosines less the seen offset."""
+        return self._scored(self._cosines(embeddings))
+
+    def propagated(self, embeddings: np.ndarray) -> np.ndarray:
+        """Scores (n, C) of a whole batch, of which the pictures tell where the classes lie."""
+        images = self.mapper.map_images(embeddings)
+        return propagation.propagate(images, self.mapped_classes, self._scored, self.temperature)
+
+    def known(self, scores: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether pictures with these scores (n, C) are of any of the classes."""
+        return calibration.probabilities(scores, self.temperature).max(axis=1) >= self.threshold
 
     def answers(self, scores: np.ndarray, top: int = 5) -> list[dict[str, Any]]:
-        """For each row of scores (n, C): label, seen, confidence, and the `top` best classes as alternatives."""
+        """For each row of scores (n, C): label, seen, known, confidence, and the `top` best as alternatives."""
         confidences = calibration.probabilities(scores, self.temperature)
+        known = self.known(scores)
         # A stable sort of the negated scores: among equals the first class wins, as argmax has it.
         ranked = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         return [
             {
                 "label": self.labels[order[0]],
                 "seen": bool(self.seen[order[0]]),
+                "known": bool(known[row]),
                 "confidence": float(confidences[row, order[0]]),
                 "alternatives": [
                     {"label": self.labels[c], "seen": bool(self.seen[c]), "score": float(scores[row, c])}
@@ -86,16 +107,23 @@ class Classifier:
         self, contents: Sequence[bytes], limits: Limits | None = None, top: int = 5
     ) -> list[dict[str, Any] | PictureError]:
         """An answer for each encoded picture, or the reason why it cannot be read."""
-        results: list[dict[str, Any] | PictureError] = []
-        images = []
-        for content in contents:
+        found = self.read(contents, limits)
+        rows = [row for row in found if not isinstance(row, PictureError)]
+        answers = iter(self.answers(self.scores(np.stack(rows)), top) if rows else ())
+        return [row if isinstance(row, PictureError) else next(answers) for row in found]
+
+    def read(
+        self, contents: Sequence[bytes], limits: Limits | None = None
+    ) -> list[np.ndarray | PictureError]:
+        """The embedding (d,) of each encoded picture, or the reason why it cannot be read."""
+        images, errors = [], {}
+        for number, content in enumerate(contents):
             try:
                 images.append(decode(content, limits or Limits(), target=self.resize))
-                results.append({})
             except PictureError as error:
-                results.append(error)
-        answers = iter(self.answers(self.scores(self.embed(images)), top)) if images else iter(())
-        return [result if isinstance(result, PictureError) else next(answers) for result in results]
+                errors[number] = error
+        rows = iter(self.embed(images) if images else ())
+        return [errors[number] if number in errors else next(rows) for number in range(len(contents))]
 
     @property
     def resize(self) -> int | None:
@@ -116,11 +144,15 @@ class Classifier:
         arrays = {name: np.ascontiguousarray(array) for name, array in self.mapper.state().items()}
         with replacing(folder / "mapper.safetensors") as part:
             save_file(arrays, part)
+        with replacing(folder / "hubs.safetensors") as part:
+            save_file(self.correction.state(), part)
         description = {
             "format": FORMAT,
             "mapper": {"name": self.mapper.name, "settings": self.mapper.settings},
             "seen": self.seen.tolist(),
+            "hubs": {"kind": self.correction.kind, "settings": self.correction.settings},
             "gamma": self.gamma,
+            "threshold": self.threshold,
             "temperature": self.temperature,
             "backbone": self.backbone.digest if self.backbone else None,
             "about": self.about or {},
@@ -140,7 +172,7 @@ class Classifier:
             raise BundleError(f"{folder} holds no classifier: run `ayeaye train`, or `dvc checkout`")
         try:
             described = json.loads((folder / "bundle.json").read_bytes())
-            if described["format"] != FORMAT:
+            if described["format"] not in READABLE:
                 raise BundleError(
                     f"{folder} is a bundle of format {described['format']}, this ayeaye reads {FORMAT}: "
                     "use the ayeaye it was made with, or train again"
@@ -153,6 +185,12 @@ class Classifier:
             if len(seen) != len(space.names):
                 raise ValueError(f"{len(seen)} roles for {len(space.names)} classes")
             gamma, temperature = float(described["gamma"]), float(described["temperature"])
+            correction, threshold = Correction(), 0.0
+            if described["format"] > 1:
+                correction = _part("hub correction", lambda: _correction(folder, described["hubs"]))
+                threshold = float(described["threshold"])
+            if correction.kind != "none" and len(correction.statistic) != len(seen):
+                raise ValueError(f"{len(correction.statistic)} hub statistics for {len(seen)} classes")
             backbone = (
                 _part("backbone", lambda: backbones.load(folder / "backbone", device))
                 if described["backbone"]
@@ -166,7 +204,9 @@ class Classifier:
             raise BundleError(
                 f"the bundle {folder} was made with another backbone than lies in it: train again"
             )
-        return cls(space, seen, mapper, gamma, temperature, backbone, described["about"])
+        return cls(
+            space, seen, mapper, gamma, temperature, backbone, correction, threshold, described["about"]
+        )
 
 
 def digest(folder: Path) -> str:
@@ -174,6 +214,13 @@ def digest(folder: Path) -> str:
     if not (folder / "bundle.json").is_file():
         raise BundleError(f"{folder} holds no classifier: run `ayeaye train`, or `dvc checkout`")
     return digest_folder(folder)
+
+
+def _correction(folder: Path, described: dict[str, Any]) -> Correction:
+    from safetensors.numpy import load_file
+
+    state = load_file(folder / "hubs.safetensors")
+    return Correction.from_state(described["kind"], described["settings"], state)
 
 
 def _part(name: str, load: Callable[[], Part]) -> Part:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -260,10 +261,21 @@ def classify(
         raise typer.Exit(1)
 
 
+class Labelling(StrEnum):
+    nearest = "nearest"
+    propagation = "propagation"
+
+
 @app.command()
 def label(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Pictures, also in folders below.")],
     out: Annotated[Path, typer.Option("--out", metavar="CSV", help="Where the labels go.")],
+    labelling: Annotated[
+        Labelling,
+        typer.Option(
+            help="Each picture by itself, or all together: pictures that are alike help each other."
+        ),
+    ] = Labelling.nearest,
     workspace: Folder = HERE,
     as_json: AsJson = False,
 ) -> None:
@@ -272,7 +284,7 @@ def label(
     from ayeaye.release import champion
 
     found = _found(workspace)
-    _print(champion.label_folder(found, folder, out, Progress()), as_json)
+    _print(champion.label_folder(found, folder, out, Progress(), labelling.value), as_json)
 
 
 def main() -> None:

@@ -74,6 +74,8 @@ class Train(Section):
     mapper: Literal["drop_last", "ridge"] = "ridge"
     folds: Annotated[int, Field(ge=2)] = 3
     repeats: Count = 4
+    hubs: Literal["none", "csls", "inverted_softmax", "nnn", "local_scaling", "auto"] = "auto"
+    false_accept: Annotated[float, Field(gt=0, le=1)] = 0.5
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
 

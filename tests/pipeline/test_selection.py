@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ayeaye.errors import DataError
+from ayeaye.labelling import hubs
 from ayeaye.pipeline import selection
 from ayeaye.pipeline.examples import Examples
 
@@ -94,3 +95,64 @@ def test_a_fold_is_not_fitted_on_its_own_classes() -> None:
     assert not fold[held.y_fit].any()
     assert set(data.split[held.rows]) <= {"train", "validation"}
     assert set(data.split[held.rows][~fold[data.y[held.rows]]]) == {"validation"}
+
+
+def test_auto_takes_no_correction_that_does_not_gain() -> None:
+    data = planted()
+    folds = selection.class_folds(data.pool, 3)
+    chosen = selection.select("ridge", data, folds, correction="auto")
+    tried = {each["hubs"] for each in chosen.corrections}
+    assert tried == set(hubs.KINDS)
+    assert chosen.corrections[0] == {"hubs": "none", "settings": {}, "gain": 0.0, "gain_error": 0.0}
+    taken = next(each for each in chosen.corrections if each["settings"] == chosen.hub_settings)
+    assert chosen.hubs == "none" or taken["gain"] > taken["gain_error"]
+
+
+@pytest.mark.parametrize("kind", hubs.KINDS)
+def test_a_correction_that_is_asked_for_is_taken_with_an_offset_of_its_own(kind: str) -> None:
+    data = planted()
+    folds = selection.class_folds(data.pool, 3)
+    chosen = selection.select("ridge", data, folds, correction=kind)
+    assert chosen.hubs == kind
+    assert chosen.hub_settings in hubs.GRIDS[kind]
+    correction = chosen.correct(data, data.seen, np.arange(len(data.names)), seed=0, device="cpu")
+    assert (correction.kind, correction.settings) == (kind, chosen.hub_settings)
+
+
+@pytest.mark.parametrize("kind", ["csls", "auto"])
+def test_a_correction_looks_at_no_test_picture(kind: str) -> None:
+    data = planted()
+    folds = selection.class_folds(data.pool, 3)
+    X = data.X.copy()
+    X[data.rows("test_seen", "test_unseen")] = 1e3
+    spoiled = Examples(X, data.y, data.split, data.ids, data.A, data.seen, data.pool, data.names)
+    one, other = (
+        selection.select("ridge", each, folds, correction=kind, false_accept=0.3) for each in (data, spoiled)
+    )
+    assert one == other
+    statistics = [
+        one.correct(each, data.seen, np.arange(len(data.names)), seed=0, device="cpu").statistic
+        for each in (data, spoiled)
+    ]
+    np.testing.assert_array_equal(*statistics)
+
+
+def test_without_a_bank_auto_corrects_nothing_and_a_kind_is_refused() -> None:
+    data = planted()
+    split = np.where(data.split == "validation", "train", data.split)
+    bare = Examples(data.X, data.y, split, data.ids, data.A, data.seen, data.pool, data.names)
+    folds = selection.class_folds(bare.pool, 3)
+    assert selection.select("ridge", bare, folds, correction="auto").hubs == "none"
+    with pytest.raises(DataError, match=r"validation_share.*train\.hubs"):
+        selection.select("ridge", bare, folds, correction="csls")
+
+
+def test_a_lower_false_accept_rate_makes_a_higher_threshold() -> None:
+    data = planted()
+    folds = selection.class_folds(data.pool, 3)
+    thresholds = [
+        selection.select("ridge", data, folds, false_accept=rate).threshold for rate in (1.0, 0.5, 0.1)
+    ]
+    assert thresholds[0] == 0.0
+    assert thresholds == sorted(thresholds)
+    assert thresholds[0] < thresholds[-1]

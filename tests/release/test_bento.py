@@ -269,7 +269,7 @@ def test_an_unseen_class_is_answered_in_the_promised_form(service: httpx.Client,
     response = classify(service, picture(UNSEEN, 3))
     assert response.status_code == 200
     answer = response.json()
-    assert set(answer) == {"label", "seen", "confidence", "alternatives", "model"}
+    assert set(answer) == {"label", "seen", "known", "confidence", "alternatives", "model"}
     assert answer["model"] == {"version": 3, "bento": tag}
     assert len(answer["alternatives"]) == 5
     assert set(answer["alternatives"][0]) == {"label", "seen", "score"}

@@ -24,7 +24,7 @@ from ayeaye.errors import DataError, PictureError
 from ayeaye.evaluation import metrics, plots, report
 from ayeaye.evaluation.metrics import Fold
 from ayeaye.files import replacing, write_atomic
-from ayeaye.labelling import calibration
+from ayeaye.labelling import calibration, unknown
 from ayeaye.mapping import create
 from ayeaye.params import Evaluate
 from ayeaye.pipeline import examples, pretraining, selection
@@ -40,14 +40,20 @@ GALLERY = 12  # pictures of right and of wrong answers each
 class Measured:
     """Folds with the rows they scored: `rows[i]` (n_i,) are row numbers of the examples in fold i.
 
-    `columns` are the classes, by their number, that the columns of every fold stand for.
+    `columns` are the classes, by their number, that the columns of every fold stand for. Each fold has the
+    temperature and the threshold that were chosen without it; `temperature` is the median.
     """
 
     folds: list[Fold]
     rows: list[np.ndarray]
     columns: np.ndarray
-    temperature: float
+    temperatures: list[float]
+    thresholds: list[float]
     on: str
+
+    @property
+    def temperature(self) -> float:
+        return float(np.median(self.temperatures))
 
 
 def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
@@ -69,6 +75,7 @@ def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
         figures = metrics.measure_folds(
             measured.folds, k=chosen.neighbours, resamples=chosen.bootstrap, seed=chosen.seed
         )
+    figures["none_of_these"] = none_of_these(measured, workspace.params.train.false_accept)
     figures["class_space"] = class_space_quality(data, chosen.seed)
     figures["leakage"] = leaks | split_figures(measured, data, figures, leaks["flags"], chosen)
     names = [data.names[c] for c in measured.columns]
@@ -86,7 +93,14 @@ def on_unseen(data: Examples, classifier: Classifier) -> Measured:
     rows = np.flatnonzero(data.rows("test_seen", "test_unseen"))
     scores = classifier.raw_scores(data.X[rows])
     fold = Fold(scores, data.y[rows], data.seen, classifier.gamma)
-    return Measured([fold], [rows], np.arange(len(data.names)), classifier.temperature, "unseen classes")
+    return Measured(
+        folds=[fold],
+        rows=[rows],
+        columns=np.arange(len(data.names)),
+        temperatures=[classifier.temperature],
+        thresholds=[classifier.threshold],
+        on="unseen classes",
+    )
 
 
 def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: Any = None) -> Measured:
@@ -95,14 +109,22 @@ def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: A
     device = backbones.device_of(training.device)
     outer = selection.class_folds(data.pool, chosen.folds)
     columns = np.flatnonzero(data.seen)
-    folds, rows, temperatures = [], [], []
+    folds, rows, choices = [], [], []
     for number, fold in enumerate(outer):
         known = data.seen & ~fold
         pool = data.pool & ~fold
         inner = selection.class_folds(pool, training.folds, training.repeats, training.seed)
         choice = selection.select(
-            training.mapper, data, inner, known=known, seed=training.seed, device=device
+            training.mapper,
+            data,
+            inner,
+            known=known,
+            correction=training.hubs,
+            false_accept=training.false_accept,
+            seed=training.seed,
+            device=device,
         )
+        correction = choice.correct(data, known, columns, seed=training.seed, device=device)
         held = selection.hold_out(
             data,
             fold,
@@ -112,12 +134,39 @@ def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: A
             held_out=("test_seen",),
         )
         scored = held.score(create(choice.mapper, **choice.settings), training.seed, device)
-        folds.append(scored._replace(gamma=choice.gamma))
+        folds.append(scored._replace(scores=correction.apply(scored.scores), gamma=choice.gamma))
         rows.append(held.rows)
-        temperatures.append(choice.temperature)
+        choices.append(choice)
         if progress:
             progress(number + 1, len(outer))
-    return Measured(folds, rows, columns, float(np.median(temperatures)), "class folds")
+    return Measured(
+        folds=folds,
+        rows=rows,
+        columns=columns,
+        temperatures=[choice.temperature for choice in choices],
+        thresholds=[choice.threshold for choice in choices],
+        on="class folds",
+    )
+
+
+def none_of_these(measured: Measured, stated: float) -> dict[str, Any]:
+    """How often a picture is said to be of a known class, where its class is taken out of the candidates and
+    where it is not, beside the rate that was `stated` for the first.
+
+    Half of each fold's unseen classes is taken away, then the other half.
+    """
+    judged = (
+        (trial, threshold)
+        for fold, temperature, threshold in zip(
+            measured.folds, measured.temperatures, measured.thresholds, strict=True
+        )
+        for trial in unknown.trials(fold, temperature)
+    )
+    return {
+        "false_accept": stated,
+        "threshold": float(np.median(measured.thresholds)),
+        **unknown.accepted(judged),
+    }
 
 
 def find_leaks(workspace: Workspace, dataset: Dataset, classifier: Classifier) -> dict[str, Any]:
@@ -264,7 +313,9 @@ def _about(
         "class space": ", ".join(workspace.params.classes.sources),
         "mapper": f"{classifier.mapper.name} {classifier.mapper.settings}",
         "seen offset γ": round(classifier.gamma, 4),
+        "hub correction": f"{classifier.correction.kind} {classifier.correction.settings or ''}".strip(),
         "temperature": round(classifier.temperature, 4),
+        "confidence below which it is none of the classes": round(classifier.threshold, 4),
         "dataset": dataset.digest()[:12],
     }
 

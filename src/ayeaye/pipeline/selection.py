@@ -1,4 +1,4 @@
-"""Choosing a mapper's settings, the seen offset and the temperature on pretend-unseen classes.
+"""Choosing a mapper's settings and how its scores are read, on pretend-unseen classes.
 
 A fold takes some seen classes out of training and asks how well they are labelled from their class vectors
 alone, beside held-out pictures of the classes that stayed. Nothing here looks at a test picture, unless the
@@ -15,7 +15,8 @@ import numpy as np
 
 from ayeaye.errors import DataError
 from ayeaye.evaluation.metrics import Fold, point_figures
-from ayeaye.labelling import calibration, nearest
+from ayeaye.labelling import calibration, hubs, nearest, unknown
+from ayeaye.labelling.hubs import Correction
 from ayeaye.mapping import MAPPERS, Mapper, create
 from ayeaye.pipeline.examples import Examples
 
@@ -24,21 +25,44 @@ TUNING = ("train", "validation")
 
 @dataclass(frozen=True)
 class Choice:
-    """The settings chosen, with the offset and the temperature that go with them.
+    """The settings chosen, with the hub correction, offset, temperature and threshold that go with them.
 
-    `ranking` has one row per candidate, the chosen one first, then by score: settings, and the mean and
-    spread over folds of its figures.
+    `threshold` is the confidence below which a picture is of none of the classes. `ranking` has one row per
+    candidate, the chosen one first, then by score: settings, and the mean and spread over folds of its
+    figures; `corrections` the same of the hub corrections tried on the chosen settings, with the mean gain in
+    the figure that decides.
     """
 
     mapper: str
     settings: dict[str, Any]
     gamma: float
     temperature: float
+    threshold: float = 0.0
+    hubs: str = "none"
+    hub_settings: dict[str, Any] = field(default_factory=dict)
     ranking: list[dict[str, Any]] = field(default_factory=list)
+    corrections: list[dict[str, Any]] = field(default_factory=list)
 
     def fit(self, examples: Examples, rows: np.ndarray, *, seed: int, device: str) -> Mapper:
         mapper = create(self.mapper, **self.settings)
         return mapper.fit(examples.X[rows], examples.y[rows], examples.A, seed=seed, device=device)
+
+    def correct(
+        self, examples: Examples, known: np.ndarray, columns: np.ndarray, *, seed: int, device: str
+    ) -> Correction:
+        """The hub correction of the classes `columns`, by a bank of pictures of the `known` classes (C,).
+
+        The bank are their validation pictures under a mapper fitted on their training pictures alone: under
+        one that has learned them they would be nearer to their classes than any picture that is to come.
+        """
+        if self.hubs == "none":
+            return Correction()
+        of_known = known[examples.y]
+        mapper = self.fit(examples, of_known & examples.rows("train"), seed=seed, device=device)
+        bank = of_known & examples.rows("validation")
+        classes = mapper.map_classes(examples.A[columns])
+        scores = nearest.scores(mapper.map_images(examples.X[bank]), classes)
+        return hubs.fit(self.hubs, self.hub_settings, scores)
 
 
 def class_folds(pool: np.ndarray, folds: int, repeats: int = 1, seed: int = 0) -> list[np.ndarray]:
@@ -65,14 +89,20 @@ def select(
     folds: Sequence[np.ndarray],
     *,
     known: np.ndarray | None = None,
+    correction: str = "none",
+    false_accept: float = 1.0,
     seed: int = 0,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Choice:
     """The most regular settings of `mapper` that are as good as the best by mean AUSUC over the folds, with the
-    offset and the temperature for them.
+    hub correction, the offset, the temperature and the threshold for them.
 
-    `known` (C,) are the seen classes that may be looked at at all (none given: every seen class).
+    `known` (C,) are the seen classes that may be looked at at all (none given: every seen class). `correction`
+    is a kind of hub correction, of which the settings with the highest mean AUSUC are taken, or `auto` for the
+    best of all kinds; of these another than `none` must gain more than the standard error of its gain, fold by
+    fold.
+    `false_accept` is the share of pictures of unknown classes that may be accepted.
     """
     known = examples.seen if known is None else known
     grid = MAPPERS[mapper].grid()
@@ -87,9 +117,28 @@ def select(
     figures = [_figures(each) for each in scored]
     chosen = most_regular(figures)
     order = sorted(range(len(grid)), key=lambda place: (place != chosen, -figures[place]["score"]))
-    gamma = _offset(scored[chosen])
     ranking = [{"mapper": mapper, "settings": grid[place], **figures[place]} for place in order]
-    return Choice(mapper, grid[chosen], gamma, _temperature(scored[chosen], gamma), ranking)
+    corrections = _candidates(correction, scored[chosen])
+    corrected = [_corrected(scored[chosen], each["hubs"], each["settings"]) for each in corrections]
+    tried = _gains(scored[chosen], corrected)
+    best = max(range(len(tried)), key=lambda place: tried[place]["gain"])
+    if correction == "auto" and tried[best]["gain"] <= tried[best]["gain_error"]:
+        best = 0
+    taken = corrected[best]
+    gamma = _offset(taken)
+    temperature = _temperature(taken, gamma)
+    trials = (trial for fold in taken for trial in unknown.trials(fold._replace(gamma=gamma), temperature))
+    return Choice(
+        mapper,
+        grid[chosen],
+        gamma,
+        temperature,
+        unknown.threshold(trials, false_accept),
+        corrections[best]["hubs"],
+        corrections[best]["settings"],
+        ranking,
+        [{**each, **gain} for each, gain in zip(corrections, tried, strict=True)],
+    )
 
 
 def most_regular(figures: Sequence[dict[str, Any]]) -> int:
@@ -101,6 +150,41 @@ def most_regular(figures: Sequence[dict[str, Any]]) -> int:
     best = max(figures, key=lambda each: each["score"])
     margin = best["score_error"]
     return next(place for place, each in enumerate(figures) if each["score"] >= best["score"] - margin)
+
+
+def _candidates(correction: str, folds: Sequence[Fold]) -> list[dict[str, Any]]:
+    """The hub corrections to try, `none` the first of `auto`, and the only one without a bank to fit others on."""
+    with_bank = all(fold.seen[fold.y].any() for fold in folds)
+    kinds: Sequence[str] = (correction,)
+    if correction == "auto":
+        kinds = hubs.KINDS if with_bank else ("none",)
+    return [{"hubs": kind, "settings": settings} for kind in kinds for settings in hubs.GRIDS[kind]]
+
+
+def _corrected(folds: Sequence[Fold], kind: str, settings: dict[str, Any]) -> list[Fold]:
+    """Folds as a correction leaves them, its bank the held-out pictures of the classes that stayed.
+
+    These are scored, too, and lie among their own neighbours, which speaks against the correction a little.
+    """
+    return [
+        fold._replace(scores=hubs.fit(kind, settings, fold.scores[fold.seen[fold.y]]).apply(fold.scores))
+        for fold in folds
+    ]
+
+
+def _gains(plain: Sequence[Fold], corrected: Sequence[Sequence[Fold]]) -> list[dict[str, float]]:
+    """The mean gain of each over the plain folds in the figure that decides, and its standard error."""
+    before = np.array([_decisive(fold) for fold in plain])
+    gains = [np.array([_decisive(fold) for fold in folds]) - before for folds in corrected]
+    return [
+        {"gain": float(each.mean()), "gain_error": float(each.std() / np.sqrt(len(each)))} for each in gains
+    ]
+
+
+def _decisive(fold: Fold) -> float:
+    """AUSUC, or T1 where a side has no pictures and there is no curve."""
+    figures = point_figures(fold.scores, fold.y, fold.seen, 0.0)
+    return figures.get("AUSUC", figures.get("T1", 0.0))
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,20 @@ def train(workspace: Workspace, progress: Progress) -> dict[str, object]:
     folds = selection.class_folds(data.pool, chosen.folds, chosen.repeats, chosen.seed)
     with progress.done_of("choosing settings") as report:
         choice = selection.select(
-            chosen.mapper, data, folds, seed=chosen.seed, device=device, progress=report
+            chosen.mapper,
+            data,
+            folds,
+            correction=chosen.hubs,
+            false_accept=chosen.false_accept,
+            seed=chosen.seed,
+            device=device,
+            progress=report,
         )
     # Once everything is chosen, the pictures it was chosen on are worth more as training pictures.
     learned = data.rows(*selection.TUNING) & data.seen[data.y]
     mapper = choice.fit(data, learned, seed=chosen.seed, device=device)
+    everything = np.arange(len(data.names))
+    correction = choice.correct(data, data.seen, everything, seed=chosen.seed, device=device)
 
     has_backbone = (workspace.embeddings / "backbone.json").is_file()
     classifier = Classifier(
@@ -36,12 +45,21 @@ def train(workspace: Workspace, progress: Progress) -> dict[str, object]:
         gamma=choice.gamma,
         temperature=choice.temperature,
         backbone=backbones.load(workspace.embeddings) if has_backbone else None,
+        correction=correction,
+        threshold=choice.threshold,
         about={
             "selection": choice.ranking,
+            "corrections": choice.corrections,
             "folds": [np.flatnonzero(fold).tolist() for fold in folds],
         },
     )
     # Nothing of an earlier bundle may stay beside this one, as it would be part of the digest.
     shutil.rmtree(workspace.classifier, ignore_errors=True)
     digest = classifier.save(workspace.classifier)
-    return {"bundle": digest, "mapper": choice.mapper, "settings": choice.settings, "gamma": choice.gamma}
+    return {
+        "bundle": digest,
+        "mapper": choice.mapper,
+        "settings": choice.settings,
+        "hubs": choice.hubs,
+        "gamma": choice.gamma,
+    }

@@ -74,8 +74,9 @@ def answers(found: Sequence[Mapping[str, Any]]) -> None:
             console.print(f"{escape(answer['image'])}: [red]{escape(answer['error'])}[/]", soft_wrap=True)
             continue
         kind = "seen" if answer["seen"] else "never seen, only described"
-        label = f"{escape(answer['image'])}: [bold]{escape(answer['label'])}[/]"
-        console.print(f"{label} ({kind}), confidence {answer['confidence']:.2f}", soft_wrap=True)
+        nearest = f"[bold]{escape(answer['label'])}[/] ({kind}), confidence {answer['confidence']:.2f}"
+        said = nearest if answer["known"] else f"[bold]none of the classes[/]; the nearest is {nearest}"
+        console.print(f"{escape(answer['image'])}: {said}", soft_wrap=True)
         for other in answer["alternatives"][1:]:
             console.print(
                 f"    {other['score']:+.3f}  {other['label']}{'' if other['seen'] else ' (unseen)'}",

@@ -40,10 +40,12 @@ class ModelName(BaseModel):
 
 
 class Answer(BaseModel):
-    """The most likely class of a picture; `seen` says whether photographs of it were trained on."""
+    """The most likely class of a picture; `seen` says whether photographs of it were trained on, `known` is false
+    where the picture seems to be of none of the classes."""
 
     label: str
     seen: bool
+    known: bool
     confidence: float
     alternatives: list[Alternative]
     model: ModelName

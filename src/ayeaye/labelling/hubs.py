@@ -1,0 +1,133 @@
+"""Hub correction: a class that is near to everything is moved away from everything.
+
+A hub (Radovanović 2010) is the nearest class of far more pictures than are of it. How near a class is to
+pictures at large is measured once, on a *bank* of pictures that the mapper did not learn from, and frozen.
+What else a correction needs it takes from the row that it corrects, so that one picture alone gets the same
+scores as in a batch.
+
+    none                as they are
+    csls                2s − r(q) − r(c), r the mean of the k highest (cross-domain similarity local scaling,
+                        Conneau et al. 2018)
+    inverted_softmax    s − T log mean exp(s_b / T) over the bank, the logarithm of the softmax over pictures
+                        instead of classes (Smith et al. 2017), in the units of s
+    nnn                 s − α r(c) (nearest neighbour normalisation, Chowdhury et al. 2024)
+    local_scaling       exp(−d² / (σ(q) σ(c))), d² = 2 − 2s, σ the distance of the k-th nearest
+                        (Zelnik-Manor & Perona 2004; against hubs, Schnitzer et al. 2012)
+
+s are cosines; r(c) and σ(c) look from a class at the bank, r(q) and σ(q) from a picture at the classes. A bank
+of seen classes alone raises r(c) of the seen ones: choose the seen offset after the correction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ayeaye.errors import DataError
+
+GRIDS: dict[str, list[dict[str, Any]]] = {
+    "none": [{}],
+    "csls": [{"k": k} for k in (5, 10, 20)],
+    "inverted_softmax": [{"temperature": temperature} for temperature in (0.2, 0.1, 0.05)],
+    "nnn": [{"k": k, "alpha": alpha} for k in (5, 10, 20) for alpha in (0.25, 0.5, 0.75)],
+    "local_scaling": [{"k": k} for k in (5, 10, 20)],
+}
+KINDS = tuple(GRIDS)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A fitted correction of scores with C classes.
+
+    `statistic` (C,) float32 is what the bank says of each class: r(c) of csls and nnn, T log mean exp of
+    inverted_softmax, σ(c) of local_scaling; of none it is empty.
+    """
+
+    kind: str = "none"
+    settings: dict[str, Any] = field(default_factory=dict)
+    statistic: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def apply(self, scores: np.ndarray) -> np.ndarray:
+        """Corrected scores (n, C) float32 of cosines (n, C); each row for itself."""
+        if self.kind == "none":
+            return scores
+        scores = np.asarray(scores, np.float32)
+        if scores.ndim != 2 or scores.shape[1] != len(self.statistic):
+            raise DataError(f"scores of shape {scores.shape}: expected (n, {len(self.statistic)})")
+        if self.kind == "csls":
+            return 2 * scores - _near(scores, self.settings["k"])[:, None] - self.statistic
+        if self.kind == "nnn":
+            return scores - np.float32(self.settings["alpha"]) * self.statistic
+        if self.kind == "local_scaling":
+            scale = _scale(scores, self.settings["k"])[:, None] * self.statistic
+            return np.exp(-_squared_distances(scores) / scale)
+        return scores - self.statistic
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The frozen array, ready for safetensors."""
+        return {"statistic": self.statistic}
+
+    @classmethod
+    def from_state(cls, kind: str, settings: dict[str, Any], state: dict[str, np.ndarray]) -> Correction:
+        """The same correction again; raises DataError for a kind or settings that there are not."""
+        _check(kind, settings)
+        return cls(kind, settings, state["statistic"])
+
+
+def fit(kind: str, settings: dict[str, Any], bank: np.ndarray) -> Correction:
+    """The correction by a bank's cosines (b, C) with all classes that will compete.
+
+    Neighbourhoods larger than the bank, or than the classes, take what there is. Raises DataError for an
+    unknown kind or settings, and for an empty bank.
+    """
+    _check(kind, settings)
+    if kind == "none":
+        return Correction()
+    bank = np.asarray(bank, np.float32)
+    if bank.ndim != 2 or not len(bank):
+        raise DataError(
+            "a hub correction needs held-out pictures of seen classes: raise prepare.validation_share, or set "
+            "train.hubs=none"
+        )
+    if kind == "inverted_softmax":
+        statistic = _log_mean_exp(bank, settings["temperature"])
+    elif kind == "local_scaling":
+        statistic = _scale(bank.T, settings["k"])
+    else:
+        statistic = _near(bank.T, settings["k"])
+    return Correction(kind, dict(settings), statistic.astype(np.float32))
+
+
+def _check(kind: str, settings: dict[str, Any]) -> None:
+    if kind not in GRIDS:
+        raise DataError(f"no hub correction {kind}: expected one of {', '.join(KINDS)}")
+    expected = set(GRIDS[kind][0])
+    if set(settings) != expected:
+        raise DataError(f"{kind} takes {', '.join(sorted(expected)) or 'no settings'}, not {settings}")
+    if not all(isinstance(value, int | float) and value > 0 for value in settings.values()):
+        raise DataError(f"the settings of {kind} must be above 0: {settings}")
+
+
+def _near(rows: np.ndarray, k: int) -> np.ndarray:
+    """(n,) mean of the k highest of each row."""
+    k = min(int(k), rows.shape[1])
+    return np.partition(rows, -k, axis=1)[:, -k:].mean(axis=1)
+
+
+def _scale(rows: np.ndarray, k: int) -> np.ndarray:
+    """(n,) distance of the k-th nearest of each row of cosines, never 0."""
+    k = min(int(k), rows.shape[1])
+    nearest = np.partition(rows, -k, axis=1)[:, -k]
+    return np.sqrt(np.maximum(_squared_distances(nearest), np.float32(1e-6)))
+
+
+def _squared_distances(cosines: np.ndarray) -> np.ndarray:
+    return np.maximum(2 - 2 * cosines, 0)
+
+
+def _log_mean_exp(bank: np.ndarray, temperature: float) -> np.ndarray:
+    logits = bank.astype(np.float64) / temperature
+    top = logits.max(axis=0)
+    return temperature * (top + np.log(np.exp(logits - top).mean(axis=0)))
