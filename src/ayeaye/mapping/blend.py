@@ -45,11 +45,11 @@ class Blend(Mapper):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.members_ = [_create(member) for member in self.settings["members"]]
-        weights = [float(member.get("weight", 1.0)) for member in self.settings["members"]]
-        if not weights or min(weights) <= 0:
-            raise TypeError(f"blend needs members of positive weight, not {self.settings['members']}")
-        self.weights_ = np.array(weights)
+        members = self.settings["members"]
+        if not members:
+            raise TypeError("blend has no members: give at least one member {mapper, settings, weight}")
+        self.members_ = [_create(member) for member in members]
+        self.weights_ = np.array([float(member.get("weight", 1)) for member in members])
 
     def fit(self, X: np.ndarray, y: np.ndarray, A: np.ndarray, *, seed: int = 0, device: str = "cpu") -> Self:
         present = check_training(X, y, A)
@@ -98,4 +98,6 @@ def _create(member: Settings) -> Mapper:
         raise TypeError(
             f"a member of a blend is {{mapper, settings, weight}} with one of {', '.join(MEMBERS)}, not {member}"
         )
+    if not float(member.get("weight", 1)) > 0:
+        raise TypeError(f"{member['mapper']} has weight {member['weight']} in a blend: expected above 0")
     return MEMBERS[member["mapper"]](**member.get("settings", {}))

@@ -21,8 +21,9 @@ from ayeaye.mapping.moments import moment
 class Eszsl(Mapper):
     """V = (XXᵀ + 10^α I)⁻¹ X Y Sᵀ (S Sᵀ + 10^γ I)⁻¹ and scores xᵀVa (Romera-Paredes & Torr 2015).
 
-    X (d, n) are images of length √d, the mean square of a number 1, so that α means the same at every width;
-    Y (n, C') is one-hot, S (k, C') are unit class vectors. Images weigh so that every class counts alike.
+    X (d, n) are centred unit images scaled to a mean square of 1, so that α means the same at every width; Y
+    (n, C') is one-hot, S (k, C') are unit class vectors. Images weigh so that every class counts alike.
+    Used class → visual, by Va.
     """
 
     name: ClassVar[str] = "eszsl"
@@ -33,7 +34,11 @@ class Eszsl(Mapper):
 
     @classmethod
     def grid(cls) -> list[Settings]:
-        return [{"alpha": float(alpha), "gamma": float(gamma)} for alpha in (6, 5, 4, 3) for gamma in (2, 1, 0, -1)]
+        return [
+            {"alpha": alpha, "gamma": gamma}
+            for alpha in (6.0, 5.0, 4.0, 3.0, 2.0)
+            for gamma in (1.0, 0.5, 0.0, -0.5, -1.0)
+        ]
 
     def fit(self, X: np.ndarray, y: np.ndarray, A: np.ndarray, *, seed: int = 0, device: str = "cpu") -> Self:
         present = check_training(X, y, A)
@@ -41,23 +46,24 @@ class Eszsl(Mapper):
         left = _left(X, y, float(self.settings["alpha"]))  # (d, C')
         right = np.linalg.solve(S.T @ S + 10 ** float(self.settings["gamma"]) * np.eye(S.shape[1]), S.T)
         self.map_ = (left @ right.T).astype(np.float32)
+        self.centre_ = moment(X, y).centre.astype(np.float32)
         return self
 
     def map_images(self, X: np.ndarray) -> np.ndarray:
         check_images(X, len(self.map_))
-        return unit(np.asarray(X, np.float32))
+        return unit(np.asarray(X, np.float32)) - self.centre_
 
     def map_classes(self, A: np.ndarray) -> np.ndarray:
         check_classes(A, self.map_.shape[1])
         return unit(A.astype(np.float32)) @ self.map_.T
 
     def state(self) -> dict[str, np.ndarray]:
-        return {"map": self.map_}
+        return {"centre": self.centre_, "map": self.map_}
 
     @classmethod
     def from_state(cls, settings: Settings, state: dict[str, np.ndarray]) -> Self:
         mapper = cls(**settings)
-        mapper.map_ = state["map"]
+        mapper.centre_, mapper.map_ = state["centre"], state["map"]
         return mapper
 
 

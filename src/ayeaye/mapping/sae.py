@@ -13,8 +13,8 @@ from ayeaye.mapping.moments import moment
 class Sae(Mapper):
     """S Sᵀ W + λ W XXᵀ = (1 + λ) S Xᵀ, used class → visual by Wᵀa (Kodirov, Xiang & Gong 2017).
 
-    X (d, n) are unit images and S (k, n) the unit class vectors of their classes; images weigh so that every
-    class counts alike. With S Sᵀ = U diag(a) Uᵀ the rows of UᵀW part: (a_i I + λ XXᵀ) w_i = (1 + λ) X Sᵀu_i. A
+    X (d, n) are centred unit images scaled to a mean square length of 1, S (k, n) the unit vectors of their
+    classes; images weigh so that every class counts alike. With S Sᵀ = U diag(a) Uᵀ the rows of UᵀW part: (a_i I + λ XXᵀ) w_i = (1 + λ) X Sᵀu_i. A
     row with a_i = 0 has nothing on its right, and its solution of least norm is 0; all others are regular,
     whatever the rank of XXᵀ.
     """
@@ -23,7 +23,7 @@ class Sae(Mapper):
 
     @classmethod
     def defaults(cls) -> Settings:
-        return {"penalty": 1.0}
+        return {"penalty": 0.3}
 
     @classmethod
     def grid(cls) -> list[Settings]:
@@ -38,21 +38,22 @@ class Sae(Mapper):
         penalty = float(self.settings["penalty"])
         rows = moment(X, y).solve(a / penalty, S @ U) * ((1 + penalty) / penalty)  # (d, r)
         self.map_ = (U @ rows.T).astype(np.float32)
+        self.centre_ = moment(X, y).centre.astype(np.float32)
         return self
 
     def map_images(self, X: np.ndarray) -> np.ndarray:
         check_images(X, self.map_.shape[1])
-        return unit(np.asarray(X, np.float32))
+        return unit(np.asarray(X, np.float32)) - self.centre_
 
     def map_classes(self, A: np.ndarray) -> np.ndarray:
         check_classes(A, len(self.map_))
         return unit(A.astype(np.float32)) @ self.map_
 
     def state(self) -> dict[str, np.ndarray]:
-        return {"map": self.map_}
+        return {"centre": self.centre_, "map": self.map_}
 
     @classmethod
     def from_state(cls, settings: Settings, state: dict[str, np.ndarray]) -> Self:
         mapper = cls(**settings)
-        mapper.map_ = state["map"]
+        mapper.centre_, mapper.map_ = state["centre"], state["map"]
         return mapper
