@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, check_training, unit
+from ayeaye.mapping.drop_last import DropLast
 from ayeaye.mapping.eszsl import Eszsl
 from ayeaye.mapping.prototype import Prototype
-from ayeaye.mapping.drop_last import DropLast
 from ayeaye.mapping.rank import Rank
 from ayeaye.mapping.ridge import Ridge
 from ayeaye.mapping.sae import Sae
@@ -19,9 +19,11 @@ MEMBERS: dict[str, type[Mapper]] = {
 }
 SAMPLE = 2000  # training images on which the spread of a member's scores is measured
 
-ESZSL = {"mapper": "eszsl", "settings": {"alpha": 4.0, "gamma": 0.0}}
-KERNEL = {"mapper": "ridge", "settings": {"kernel": "gaussian", "penalty": 0.3, "shrinkage": None}}
-METRIC = {"mapper": "ridge", "settings": {"kernel": "gaussian", "penalty": 0.3, "shrinkage": 1.0}}
+ESZSL = {"mapper": "eszsl", "settings": {"alpha": 5.0, "gamma": -0.5}}
+GAUSSIAN = {"mapper": "ridge", "settings": {"kernel": "gaussian", "penalty": 0.3, "shrinkage": 1.0}}
+QUADRATIC = {"mapper": "ridge", "settings": {"kernel": "quadratic", "penalty": 0.3, "shrinkage": 1.0}}
+PROTOTYPE = {"mapper": "prototype"}
+ALE = {"mapper": "rank", "settings": {"loss": "ale"}}
 
 
 class Blend(Mapper):
@@ -37,11 +39,17 @@ class Blend(Mapper):
 
     @classmethod
     def defaults(cls) -> Settings:
-        return {"members": [ESZSL, METRIC]}
+        return {"members": [ESZSL, QUADRATIC]}
 
     @classmethod
     def grid(cls) -> list[Settings]:
-        return [{"members": members} for members in ([ESZSL, KERNEL], [ESZSL, METRIC])]
+        blends = (
+            [ESZSL, GAUSSIAN],
+            [ESZSL, QUADRATIC],
+            [QUADRATIC, PROTOTYPE],
+            [QUADRATIC, PROTOTYPE, ALE],
+        )
+        return [{"members": members} for members in blends]
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

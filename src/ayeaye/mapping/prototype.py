@@ -26,9 +26,9 @@ class Prototype(Mapper):
 
     p is FC–ReLU–FC–standardise–ReLU–standardise–FC, then a ReLU where no embedding is negative; where some
     are, that ReLU would halve the accuracy, and embeddings are centred instead. Class vectors are scaled to
-    length √k. One cycle of the rate over `steps` batches, or over `epochs` passes where those are more, takes the
-    place of the paper's 50 passes. Both standardisations are over classes: over all seen ones in every step, and afterwards with
-    the figures of the seen ones, so that a class is mapped alike in whatever company.
+    length √k. Both standardisations are over classes: over all seen ones in every step, and afterwards with
+    the figures of the seen ones, so that a class is mapped alike in whatever company. One cycle of the rate,
+    over `steps` batches or over `epochs` passes where those are more, takes the place of the paper's 50 passes.
     """
 
     name: ClassVar[str] = "prototype"
@@ -136,7 +136,7 @@ class Prototype(Mapper):
         import torch
 
         with torch.no_grad():
-            norms = [layer for layer in network if isinstance(layer, torch.nn.BatchNorm1d)]
+            norms: list[Any] = [layer for layer in network if isinstance(layer, torch.nn.BatchNorm1d)]
             for norm in norms:
                 norm.momentum = 1.0
             network(S)

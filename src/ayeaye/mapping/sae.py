@@ -14,9 +14,9 @@ class Sae(Mapper):
     """S Sᵀ W + λ W XXᵀ = (1 + λ) S Xᵀ, used class → visual by Wᵀa (Kodirov, Xiang & Gong 2017).
 
     X (d, n) are centred unit images scaled to a mean square length of 1, S (k, n) the unit vectors of their
-    classes; images weigh so that every class counts alike. With S Sᵀ = U diag(a) Uᵀ the rows of UᵀW part: (a_i I + λ XXᵀ) w_i = (1 + λ) X Sᵀu_i. A
-    row with a_i = 0 has nothing on its right, and its solution of least norm is 0; all others are regular,
-    whatever the rank of XXᵀ.
+    classes; images weigh so that every class counts alike. With S Sᵀ = U diag(a) Uᵀ the rows w_i of UᵀW part:
+    (a_i I + λ XXᵀ) w_i = (1 + λ) X Sᵀu_i. Where a_i = 0 the right side is 0, too, and the solution of least norm
+    is w_i = 0; every other row is regular, whatever the rank of XXᵀ.
     """
 
     name: ClassVar[str] = "sae"
