@@ -71,7 +71,7 @@ class Classes(Section):
 
 
 class Train(Section):
-    mapper: Literal["drop_last", "ridge"] = "ridge"
+    mapper: Literal["blend", "drop_last", "eszsl", "prototype", "rank", "ridge", "sae"] = "ridge"
     folds: Annotated[int, Field(ge=2)] = 3
     repeats: Count = 4
     hubs: Literal["none", "csls", "inverted_softmax", "nnn", "local_scaling", "auto"] = "auto"

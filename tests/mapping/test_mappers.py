@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from safetensors.numpy import load_file, save_file
 from ayeaye.errors import ClassSpaceError, DataError, ParamsError
 from ayeaye.labelling.nearest import scores
 from ayeaye.mapping import MAPPERS, Mapper, create
-from ayeaye.mapping.base import unit
+from ayeaye.mapping.base import remembered, unit
+from ayeaye.mapping.moments import Tridiagonal
+
+NEURAL = ("drop_last", "prototype", "rank")
 
 
 @dataclass
@@ -49,8 +53,12 @@ def fitted(world: World) -> dict[str, Mapper]:
     return {name: create(name).fit(world.X, world.y, world.A) for name in MAPPERS}
 
 
+def mapper_scores(mapper: Mapper, world: World, A: np.ndarray) -> np.ndarray:
+    return scores(mapper.map_images(world.queries), mapper.map_classes(A[world.unseen]))
+
+
 def accuracy(mapper: Mapper, world: World, A: np.ndarray) -> float:
-    found = scores(mapper.map_images(world.queries), mapper.map_classes(A[world.unseen]))
+    found = mapper_scores(mapper, world, A)
     return float(np.mean(world.unseen[found.argmax(axis=1)] == world.truth))
 
 
@@ -149,6 +157,40 @@ def test_a_constant_dimension_is_fine(name: str, world: World) -> None:
     assert np.isfinite(mapper.map_images(world.queries)).all()
 
 
+def test_the_order_of_classes_and_images_does_not_matter(
+    name: str, fitted: dict[str, Mapper], world: World
+) -> None:
+    rng = np.random.default_rng(2)
+    classes, images = rng.permutation(len(world.A)), rng.permutation(len(world.y))
+    number = np.argsort(classes)
+    other = create(name).fit(world.X[images], number[world.y[images]], world.A[classes])
+    found = scores(other.map_images(world.queries), other.map_classes(world.A[world.unseen]))
+    if name in NEURAL:  # other batches make another network, but one as good
+        assert np.mean(world.unseen[found.argmax(axis=1)] == world.truth) > 0.7
+    else:
+        np.testing.assert_allclose(found, mapper_scores(fitted[name], world, world.A), atol=1e-4)
+
+
+def test_float16_embeddings_are_fine(name: str, fitted: dict[str, Mapper], world: World) -> None:
+    half = create(name).fit(world.X.astype(np.float16), world.y, world.A)
+    assert half.map_images(world.queries.astype(np.float16)).dtype == np.float32
+    assert accuracy(half, world, world.A) > 0.7
+
+
+def test_unbalanced_classes_are_fine(name: str, world: World) -> None:
+    """Of every other class all images but two are missing."""
+    place = np.arange(len(world.y)) % 12
+    keep = (world.y % 2 == 0) | (place < 2)
+    assert accuracy(create(name).fit(world.X[keep], world.y[keep], world.A), world, world.A) > 0.6
+
+
+def test_fewer_images_than_dimensions_are_fine(name: str, world: World) -> None:
+    keep = np.arange(len(world.y)) % 12 < 1
+    mapper = create(name).fit(world.X[keep], world.y[keep], world.A)
+    assert np.isfinite(mapper_scores(mapper, world, world.A)).all()
+    assert accuracy(mapper, world, world.A) > 0.4
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_nan_and_infinity_are_refused(name: str, fitted: dict[str, Mapper], world: World, bad: float) -> None:
     X, A = world.X.copy(), world.A.copy()
@@ -207,6 +249,16 @@ class TestRidge:
         )
         np.testing.assert_allclose(mapped, reference.predict(world.A), atol=1e-5)
 
+    def test_a_kernel_agrees_with_scikit_learn(self, world: World) -> None:
+        from sklearn.kernel_ridge import KernelRidge
+
+        means = np.stack([unit(world.X[world.y == c]).mean(axis=0) for c in range(24)])
+        reference = KernelRidge(alpha=0.3, kernel="poly", degree=2, gamma=1, coef0=1)
+        reference.fit(world.A[:24], means - means.mean(axis=0))
+        mapper = create("ridge", penalty=0.3, kernel="quadratic", shrinkage=None)
+        mapped = mapper.fit(world.X, world.y, world.A).map_classes(world.A)
+        np.testing.assert_allclose(mapped, reference.predict(world.A), atol=1e-5)
+
     def test_an_unknown_kernel_is_refused(self) -> None:
         with pytest.raises(ParamsError, match="known: linear, quadratic, gaussian"):
             create("ridge", kernel="cubic")
@@ -229,3 +281,165 @@ class TestDropLast:
     def test_another_seed_is_another_network(self, world: World) -> None:
         one, other = (create("drop_last").fit(world.X, world.y, world.A, seed=seed) for seed in (0, 1))
         assert not np.array_equal(one.map_images(world.queries), other.map_images(world.queries))
+
+
+def standard_images(world: World) -> np.ndarray:
+    """(n, d) centred unit images of mean square length 1; the world's classes are of one size."""
+    rows = unit(world.X.astype(np.float64))
+    rows -= rows.mean(axis=0)
+    return rows / np.sqrt(np.mean(np.sum(rows**2, axis=1)))
+
+
+def parallel(found: np.ndarray, expected: np.ndarray) -> None:
+    """Equal but for one factor of the whole, which no cosine sees."""
+    np.testing.assert_allclose(
+        found / np.linalg.norm(found), expected / np.linalg.norm(expected), atol=1e-6, rtol=1e-5
+    )
+
+
+@pytest.fixture(params=["primal", "dual"])
+def either(request: pytest.FixtureRequest, world: World) -> World:
+    """The world with more images than dimensions, and with fewer."""
+    if request.param == "primal":
+        return world
+    keep = np.arange(len(world.y)) % 12 < 1
+    return World(world.X[keep], world.y[keep], world.A, world.queries, world.truth)
+
+
+class TestEszsl:
+    def test_agrees_with_the_formula(self, either: World) -> None:
+        X, S = np.sqrt(48) * standard_images(either).T, either.A[:24].T.astype(np.float64)  # (d, n), (k, C)
+        Y = np.eye(24)[either.y]
+        left = np.linalg.solve(X @ X.T + 10**1.5 * np.eye(48), X @ Y @ S.T)
+        V = left @ np.linalg.inv(S @ S.T + 10**-0.5 * np.eye(6))
+        mapper = create("eszsl", alpha=1.5, gamma=-0.5).fit(either.X, either.y, either.A)
+        parallel(mapper.map_classes(either.A), either.A @ V.T)
+
+    def test_the_order_in_which_settings_are_tried_does_not_matter(self, world: World) -> None:
+        first = create("eszsl", alpha=3.0).fit(world.X, world.y, world.A).state()["map"]
+        create("eszsl", alpha=1.0).fit(world.X, world.y, world.A)
+        create("eszsl", alpha=3.0).fit(world.X[::2], world.y[::2], world.A)
+        again = create("eszsl", alpha=3.0).fit(world.X, world.y, world.A).state()["map"]
+        np.testing.assert_array_equal(first, again)
+
+
+class TestSae:
+    def test_agrees_with_the_sylvester_equation(self, either: World) -> None:
+        from scipy.linalg import solve_sylvester
+
+        X, S = standard_images(either).T, either.A[either.y].T.astype(np.float64)  # (d, n), (k, n)
+        W = solve_sylvester(S @ S.T, 0.2 * X @ X.T, 1.2 * S @ X.T)  # (k, d)
+        mapper = create("sae", penalty=0.2).fit(either.X, either.y, either.A)
+        np.testing.assert_allclose(mapper.state()["map"], W, atol=1e-5)
+
+    def test_the_solution_of_least_norm_is_taken_where_the_equation_is_singular(self, world: World) -> None:
+        """A dead image dimension and class dimensions without meaning: a_i + λ b_j = 0 for some i, j."""
+        wide, X = np.hstack([world.A, world.A, np.zeros((32, 20), np.float32)]), world.X.copy()
+        X[:, :3] = 0
+        W = create("sae", penalty=0.2).fit(X, world.y, wide).state()["map"]
+        assert np.isfinite(W).all()
+        assert np.abs(W[12:]).max() < 1e-6
+        assert np.abs(W[:, :3]).max() < 1e-6
+        np.testing.assert_allclose(W[:6], W[6:12], atol=1e-6)
+
+
+class TestTridiagonal:
+    @pytest.mark.parametrize("size", [2, 3, 9])
+    def test_solves_for_every_shift(self, size: int) -> None:
+        rng = np.random.default_rng(size)
+        root, targets = rng.standard_normal((size, size)), rng.standard_normal((size, 4))
+        matrix, shifts = root @ root.T, np.array([0.5, 2.0, 0.5, 1e3])
+        found = Tridiagonal(matrix.copy()).solve(shifts, targets)
+        for column, shift in enumerate(shifts):
+            expected = np.linalg.solve(matrix + shift * np.eye(size), targets[:, column])
+            np.testing.assert_allclose(found[:, column], expected)
+
+    def test_a_matrix_of_zeros_gives_finite_numbers(self) -> None:
+        assert np.isfinite(Tridiagonal(np.zeros((5, 5))).solve(np.ones(2), np.ones((5, 2)))).all()
+
+
+class TestRank:
+    def test_ale_weighs_violations_by_the_rank(self) -> None:
+        import torch
+
+        found = torch.tensor([[0.0, 0.5, 2.0, -3.0]])  # the first is right; violations .5 + 1 and 2 + 1
+        right = torch.tensor([0])
+        devise, ale = (create("rank", loss=loss, margin=1.0) for loss in ("devise", "ale"))
+        assert devise._losses(found, right).item() == pytest.approx(4.5)
+        assert ale._losses(found, right).item() == pytest.approx(4.5 * (1 + 1 / 2) / 2)
+
+    def test_a_right_answer_beyond_the_margin_costs_nothing(self) -> None:
+        import torch
+
+        found, right = torch.tensor([[3.0, 0.5, 1.5]]), torch.tensor([0])
+        assert create("rank", loss="ale", margin=1.0)._losses(found, right).item() == 0
+
+    def test_an_unknown_loss_is_refused(self) -> None:
+        with pytest.raises(ParamsError, match="known: devise, ale"):
+            create("rank", loss="hinge")
+
+
+class TestPrototype:
+    def test_prototypes_are_non_negative_where_embeddings_are(self, world: World) -> None:
+        positive = create("prototype", steps=5, epochs=1).fit(np.maximum(world.X, 0), world.y, world.A)
+        signed = create("prototype", steps=5, epochs=1).fit(world.X, world.y, world.A)
+        assert positive.map_classes(world.A).min() == 0
+        assert signed.map_classes(world.A).min() < 0
+
+    def test_a_class_is_mapped_alike_in_whatever_company(
+        self, fitted: dict[str, Mapper], world: World
+    ) -> None:
+        whole = fitted["prototype"].map_classes(world.A)
+        np.testing.assert_allclose(
+            fitted["prototype"].map_classes(world.A[3:5]), whole[3:5], rtol=1e-4, atol=1e-6
+        )
+
+
+class TestBlend:
+    MEMBERS: ClassVar = [
+        {"mapper": "eszsl", "settings": {"alpha": 2.0}, "weight": 1.0},
+        {"mapper": "ridge", "settings": {"kernel": "quadratic"}, "weight": 3.0},
+    ]
+
+    def test_the_cosine_is_the_weighted_mean_of_the_members_in_units_of_their_spread(
+        self, world: World
+    ) -> None:
+        blend = create("blend", members=self.MEMBERS).fit(world.X, world.y, world.A)
+        total, norm = np.zeros((len(world.queries), 8)), 0.0
+        for each in self.MEMBERS:
+            member = create(each["mapper"], **each["settings"]).fit(world.X, world.y, world.A)
+            spread = scores(member.map_images(world.X), member.map_classes(world.A[:24])).std(axis=1).mean()
+            total += each["weight"] / spread * mapper_scores(member, world, world.A)
+            norm += each["weight"] / spread
+        np.testing.assert_allclose(mapper_scores(blend, world, world.A), total / norm, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("members", "complaint"),
+        [
+            ([], "at least one member"),
+            ([{"mapper": "blend"}], "with one of"),
+            ([{"mapper": "ridge", "wieght": 2}], "mapper, settings, weight"),
+            ([{"mapper": "ridge", "weight": 0}], "weight 0"),
+            ([{"mapper": "ridge", "settings": {"penalti": 1}}], "no setting penalti"),
+        ],
+    )
+    def test_an_unusable_member_is_refused(self, members: list, complaint: str) -> None:
+        with pytest.raises(ParamsError, match=complaint):
+            create("blend", members=members)
+
+
+class TestRemembered:
+    def test_computes_once_for_the_same_arrays(self) -> None:
+        calls = []
+
+        @remembered
+        def compute(X: np.ndarray, y: np.ndarray, power: int) -> float:
+            calls.append(power)
+            return float((X**power).sum() + y.sum())
+
+        X, y = np.arange(3.0), np.arange(3)
+        assert [compute(X, y, power) for power in (1, 2, 1, 2)] == [6, 8, 6, 8]
+        assert calls == [1, 2]
+        assert compute(X + 1, y, 1) == 9
+        assert compute(X, y, 1) == 6
+        assert calls == [1, 2, 1, 1]

@@ -6,10 +6,9 @@ from typing import Any
 
 from ayeaye.errors import ParamsError
 from ayeaye.mapping.base import Mapper
-from ayeaye.mapping.drop_last import DropLast
-from ayeaye.mapping.ridge import Ridge
+from ayeaye.mapping.blend import MEMBERS, Blend
 
-MAPPERS: dict[str, type[Mapper]] = {mapper.name: mapper for mapper in (DropLast, Ridge)}
+MAPPERS: dict[str, type[Mapper]] = {**MEMBERS, Blend.name: Blend}
 
 __all__ = ["MAPPERS", "Mapper", "create"]
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import islice
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ayeaye.embedding.training import without_denormals
 from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, check_training, unit
-
-SMALL = 8_000_000  # numbers in X up to which one thread trains
+from ayeaye.mapping.training import Standard, batches, reproducible, span
 
 
 class DropLast(Mapper):
@@ -57,17 +52,16 @@ class DropLast(Mapper):
     def fit(self, X: np.ndarray, y: np.ndarray, A: np.ndarray, *, seed: int = 0, device: str = "cpu") -> Self:
         present = check_training(X, y, A)
         inputs = unit(np.asarray(X, np.float32))
-        self.centre_ = inputs.mean(axis=0)
-        self.scale_ = 1 / np.maximum(inputs.std(axis=0), 1e-6)
+        self.standard_ = Standard.of(inputs)
         S = unit(A[present].astype(np.float64))
-        self.span_ = _span(S).astype(np.float32)  # (k, m)
+        self.span_ = span(S).astype(np.float32)  # (k, m)
         last = (S @ self.span_).astype(np.float32)  # (C', m), frozen
-        self.layers_ = self._train(self._standardise(inputs), np.searchsorted(present, y), last, seed, device)
+        self.layers_ = self._train(self.standard_(inputs), np.searchsorted(present, y), last, seed, device)
         return self
 
     def map_images(self, X: np.ndarray) -> np.ndarray:
-        check_images(X, len(self.centre_))
-        hidden = self._standardise(unit(np.asarray(X, np.float32)))
+        check_images(X, len(self.standard_.centre))
+        hidden = self.standard_(unit(np.asarray(X, np.float32)))
         *first, last = self.layers_
         for weight, bias in first:
             hidden = np.maximum(hidden @ weight.T + bias, 0)
@@ -78,7 +72,7 @@ class DropLast(Mapper):
         return unit(A.astype(np.float32)) @ self.span_
 
     def state(self) -> dict[str, np.ndarray]:
-        state = {"centre": self.centre_, "scale": self.scale_, "span": self.span_}
+        state = {"centre": self.standard_.centre, "scale": self.standard_.scale, "span": self.span_}
         for number, (weight, bias) in enumerate(self.layers_):
             state |= {f"{number}.weight": weight, f"{number}.bias": bias}
         return state
@@ -86,14 +80,10 @@ class DropLast(Mapper):
     @classmethod
     def from_state(cls, settings: Settings, state: dict[str, np.ndarray]) -> Self:
         mapper = cls(**settings)
-        mapper.centre_, mapper.scale_, mapper.span_ = state["centre"], state["scale"], state["span"]
+        mapper.standard_, mapper.span_ = Standard(state["centre"], state["scale"]), state["span"]
         count = sum(key.endswith(".weight") for key in state)
         mapper.layers_ = [(state[f"{number}.weight"], state[f"{number}.bias"]) for number in range(count)]
         return mapper
-
-    def _standardise(self, inputs: np.ndarray) -> np.ndarray:
-        # Clipped: a dimension that was all but constant in training must not drown the others later.
-        return np.clip((inputs - self.centre_) * self.scale_, -10, 10)
 
     def _train(
         self, inputs: np.ndarray, y: np.ndarray, last: np.ndarray, seed: int, device: str
@@ -106,13 +96,13 @@ class DropLast(Mapper):
         weights = (len(labels) / (len(frozen) * torch.bincount(labels, minlength=len(frozen)))).to(X.dtype)
         size, rate = int(self.settings["batch"]), float(self.settings["rate"])
         steps = max(int(self.settings["steps"]), int(self.settings["epochs"]) * -(-len(X) // size))
-        with _reproducible(X, seed):
+        with reproducible(X, seed):
             network = self._network(X.shape[1], frozen.shape[1]).to(device)
             optimiser = torch.optim.AdamW(
                 network.parameters(), lr=rate, weight_decay=float(self.settings["weight_decay"])
             )
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
-            for rows in islice(_batches(len(X), size, seed), steps):
+            for rows in batches(len(X), size, seed, steps):
                 batch = torch.from_numpy(rows).to(device)
                 outputs = functional.normalize(network(X[batch]))  # (b, m)
                 logits = float(self.settings["temperature"]) * outputs @ frozen.T  # (b, C')
@@ -133,32 +123,3 @@ class DropLast(Mapper):
         return nn.Sequential(
             nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs)
         )
-
-
-@contextmanager
-def _reproducible(X: Any, seed: int) -> Iterator[None]:
-    """torch's random numbers from `seed`, no denormals, one thread where X is small; then as it was."""
-    import torch
-
-    threads = torch.get_num_threads()
-    # Threads that wait for one another cost a small network more than they bring, tenfold on a busy machine.
-    torch.set_num_threads(1 if X.numel() < SMALL else threads)
-    try:
-        with without_denormals(), torch.random.fork_rng(devices=[X.device] if X.is_cuda else []):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _batches(count: int, size: int, seed: int) -> Iterator[np.ndarray]:
-    """Row numbers of batch after batch without end; each pass holds every row once."""
-    rng = np.random.default_rng(seed)
-    while True:
-        yield from np.array_split(rng.permutation(count), max(1, round(count / size)))
-
-
-def _span(S: np.ndarray) -> np.ndarray:
-    """(k, m) orthonormal basis of the span of the rows of S (C, k)."""
-    _, sizes, basis = np.linalg.svd(S, full_matrices=False)
-    return np.ascontiguousarray(basis[sizes > 1e-4 * sizes[0]].T)

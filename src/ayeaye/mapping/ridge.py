@@ -6,7 +6,16 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, check_training, unit
+from ayeaye.mapping.base import (
+    Mapper,
+    Settings,
+    check_classes,
+    check_images,
+    check_training,
+    class_means,
+    remembered,
+    unit,
+)
 
 KERNELS = ("linear", "quadratic", "gaussian")
 SHARPNESS = 5.0  # of the Gaussian kernel exp(s (a·a' − 1)) on unit class vectors
@@ -48,9 +57,10 @@ class Ridge(Mapper):
     def fit(self, X: np.ndarray, y: np.ndarray, A: np.ndarray, *, seed: int = 0, device: str = "cpu") -> Self:
         present = check_training(X, y, A)
         S = unit(A[present].astype(np.float64))  # (C', k)
-        M = _class_means(X, np.searchsorted(present, y), len(present))  # (C', d)
+        M = class_means(X, y)  # (C', d)
         centre = M.mean(axis=0)
-        metric = _metrics.of(X, y, self.settings["shrinkage"])
+        shrinkage = self.settings["shrinkage"]
+        metric = None if shrinkage is None else _metric(X, y, float(shrinkage))
         targets = (M - centre) @ metric.T if metric is not None else M - centre  # (C', d)
         penalty = float(self.settings["penalty"])
         if self.settings["kernel"] == "linear" and S.shape[1] < len(S):
@@ -99,29 +109,7 @@ class Ridge(Mapper):
         return cosines
 
 
-def _class_means(X: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
-    """(C, d) float64 means of unit embeddings, summed class by class so that X is never held twice."""
-    return np.stack([unit(X[y == row].astype(np.float64)).mean(axis=0) for row in range(classes)])
-
-
-class _Metrics:
-    """The metric of the last training images: settings are tried on the same ones again and again."""
-
-    def __init__(self) -> None:
-        self._last: tuple[np.ndarray, np.ndarray, float, np.ndarray] | None = None
-
-    def of(self, X: np.ndarray, y: np.ndarray, shrinkage: float | None) -> np.ndarray | None:
-        if shrinkage is None:
-            return None
-        last = self._last
-        if last is None or last[0] is not X or last[1] is not y or last[2] != shrinkage:
-            last = self._last = (X, y, shrinkage, _metric(X, y, shrinkage))
-        return last[3]
-
-
-_metrics = _Metrics()
-
-
+@remembered
 def _metric(X: np.ndarray, y: np.ndarray, shrinkage: float) -> np.ndarray:
     """A triangular W (d, d) with WᵀW = (C + εI)⁻¹, C the covariance within classes, ε `shrinkage` × its mean variance.
 

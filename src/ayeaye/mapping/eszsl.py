@@ -1,0 +1,75 @@
+"""Embarrassingly simple zero-shot learning: a bilinear map with two ridge penalties, in closed form."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import numpy as np
+
+from ayeaye.mapping.base import (
+    Mapper,
+    Settings,
+    check_classes,
+    check_images,
+    check_training,
+    remembered,
+    unit,
+)
+from ayeaye.mapping.moments import moment
+
+
+class Eszsl(Mapper):
+    """V = (XXᵀ + 10^α I)⁻¹ X Y Sᵀ (S Sᵀ + 10^γ I)⁻¹ and scores xᵀVa (Romera-Paredes & Torr 2015).
+
+    X (d, n) are centred unit images scaled to a mean square of 1, so that α means the same at every width; Y
+    (n, C') is one-hot, S (k, C') are unit class vectors. Images weigh so that every class counts alike.
+    Used class → visual, by Va.
+    """
+
+    name: ClassVar[str] = "eszsl"
+
+    @classmethod
+    def defaults(cls) -> Settings:
+        return {"alpha": 4.0, "gamma": 0.0}
+
+    @classmethod
+    def grid(cls) -> list[Settings]:
+        return [
+            {"alpha": alpha, "gamma": gamma}
+            for alpha in (6.0, 5.0, 4.0, 3.0, 2.0)
+            for gamma in (1.0, 0.5, 0.0, -0.5, -1.0)
+        ]
+
+    def fit(self, X: np.ndarray, y: np.ndarray, A: np.ndarray, *, seed: int = 0, device: str = "cpu") -> Self:
+        present = check_training(X, y, A)
+        S = unit(A[present].astype(np.float64))  # (C', k)
+        left = _left(X, y, float(self.settings["alpha"]))  # (d, C')
+        right = np.linalg.solve(S.T @ S + 10 ** float(self.settings["gamma"]) * np.eye(S.shape[1]), S.T)
+        self.map_ = (left @ right.T).astype(np.float32)
+        self.centre_ = moment(X, y).centre.astype(np.float32)
+        return self
+
+    def map_images(self, X: np.ndarray) -> np.ndarray:
+        check_images(X, len(self.map_))
+        return unit(np.asarray(X, np.float32)) - self.centre_
+
+    def map_classes(self, A: np.ndarray) -> np.ndarray:
+        check_classes(A, self.map_.shape[1])
+        return unit(A.astype(np.float32)) @ self.map_.T
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"centre": self.centre_, "map": self.map_}
+
+    @classmethod
+    def from_state(cls, settings: Settings, state: dict[str, np.ndarray]) -> Self:
+        mapper = cls(**settings)
+        mapper.centre_, mapper.map_ = state["centre"], state["map"]
+        return mapper
+
+
+@remembered
+def _left(X: np.ndarray, y: np.ndarray, alpha: float) -> np.ndarray:
+    """(d, C') float64 (XXᵀ + 10^α I)⁻¹ X Y, for images of length √d."""
+    classes, d = len(np.unique(y)), X.shape[1]
+    shifts = np.full(classes, 10**alpha / d)
+    return moment(X, y).solve(shifts, np.eye(classes)) / np.sqrt(d)

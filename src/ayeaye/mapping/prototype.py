@@ -1,0 +1,162 @@
+"""A network from class vectors to prototypes among the images, with class normalisation."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from ayeaye.mapping.base import (
+    Mapper,
+    Settings,
+    check_classes,
+    check_images,
+    check_training,
+    class_means,
+    unit,
+)
+from ayeaye.mapping.training import batches, reproducible
+
+Layer = tuple[np.ndarray, np.ndarray]
+
+
+class Prototype(Mapper):
+    """p: R^k → R^d with logits τ·cos(x, p(a_c)) over the seen classes (Skorokhodov & Elhoseiny 2021; Zhang et
+    al. 2017 before them).
+
+    p is FC–ReLU–FC–standardise–ReLU–standardise–FC, then a ReLU where no embedding is negative; where some
+    are, that ReLU would halve the accuracy, and embeddings are centred instead. Class vectors are scaled to
+    length √k. Both standardisations are over classes: over all seen ones in every step, and afterwards with
+    the figures of the seen ones, so that a class is mapped alike in whatever company. One cycle of the rate,
+    over `steps` batches or over `epochs` passes where those are more, takes the place of the paper's 50 passes.
+    """
+
+    name: ClassVar[str] = "prototype"
+
+    @classmethod
+    def defaults(cls) -> Settings:
+        return {
+            "hidden": 512,
+            "temperature": 25.0,
+            "weight_decay": 1e-4,
+            "rate": 3e-3,
+            "batch": 256,
+            "steps": 100,
+            "epochs": 4,
+        }
+
+    @classmethod
+    def grid(cls) -> list[Settings]:
+        return [{"hidden": 256}, {"hidden": 512}, {"hidden": 512, "epochs": 12}]
+
+    def fit(self, X: np.ndarray, y: np.ndarray, A: np.ndarray, *, seed: int = 0, device: str = "cpu") -> Self:
+        present = check_training(X, y, A)
+        self.clipped_ = np.array(bool(np.min(X) >= 0))
+        centre = 0 if self.clipped_ else class_means(X, y).mean(axis=0)
+        self.centre_ = np.broadcast_to(centre, X.shape[1]).astype(np.float32)
+        images = unit(unit(np.asarray(X, np.float32)) - self.centre_)
+        self._train(images, np.searchsorted(present, y), _scaled(A[present]), seed, device)
+        return self
+
+    def map_images(self, X: np.ndarray) -> np.ndarray:
+        check_images(X, len(self.centre_))
+        return unit(np.asarray(X, np.float32)) - self.centre_
+
+    def map_classes(self, A: np.ndarray) -> np.ndarray:
+        first, second, last = self.layers_
+        check_classes(A, first[0].shape[1])
+        hidden = np.maximum(_linear(_scaled(A), first), 0)
+        hidden = np.maximum(_standardise(_linear(hidden, second), self.figures_[0]), 0)
+        mapped = _linear(_standardise(hidden, self.figures_[1]), last)
+        return np.maximum(mapped, 0) if self.clipped_ else mapped
+
+    def state(self) -> dict[str, np.ndarray]:
+        state = {"centre": self.centre_, "clipped": self.clipped_, "figures": self.figures_}
+        for number, (weight, bias) in enumerate(self.layers_):
+            state |= {f"{number}.weight": weight, f"{number}.bias": bias}
+        return state
+
+    @classmethod
+    def from_state(cls, settings: Settings, state: dict[str, np.ndarray]) -> Self:
+        mapper = cls(**settings)
+        mapper.centre_, mapper.clipped_, mapper.figures_ = (
+            state[name] for name in ("centre", "clipped", "figures")
+        )
+        mapper.layers_ = [(state[f"{number}.weight"], state[f"{number}.bias"]) for number in range(3)]
+        return mapper
+
+    def _train(self, images: np.ndarray, y: np.ndarray, classes: np.ndarray, seed: int, device: str) -> None:
+        import torch
+        from torch.nn import functional
+
+        X, labels, S = (torch.from_numpy(array).to(device) for array in (images, y, classes))
+        weights = (len(labels) / (len(S) * torch.bincount(labels, minlength=len(S)))).to(X.dtype)
+        size, rate = int(self.settings["batch"]), float(self.settings["rate"])
+        steps = max(int(self.settings["steps"]), int(self.settings["epochs"]) * -(-len(X) // size))
+        with reproducible(X, seed):
+            network = self._network(S.shape[1], X.shape[1]).to(device)
+            decay = float(self.settings["weight_decay"])
+            optimiser = torch.optim.Adam(network.parameters(), rate, weight_decay=decay)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+            for rows in batches(len(X), size, seed, steps):
+                batch = torch.from_numpy(rows).to(device)
+                prototypes = functional.normalize(network(S))  # (C', d)
+                logits = float(self.settings["temperature"]) * X[batch] @ prototypes.T  # (b, C')
+                loss = functional.cross_entropy(logits, labels[batch], weights)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+            self._hold(network, S)
+
+    def _network(self, width: int, outputs: int) -> Any:
+        from torch import nn
+
+        hidden = int(self.settings["hidden"])
+        last = nn.Linear(hidden, outputs)
+        # The variance of the paper's equation 10: prototypes vary as much as embeddings from the first step.
+        nn.init.uniform_(last.weight, -np.sqrt(3 / (hidden * outputs)), np.sqrt(3 / (hidden * outputs)))
+        nn.init.zeros_(last.bias)
+        return nn.Sequential(
+            nn.Linear(width, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.BatchNorm1d(hidden, affine=False),
+            nn.ReLU(),
+            nn.BatchNorm1d(hidden, affine=False),
+            last,
+            nn.ReLU() if self.clipped_ else nn.Identity(),
+        )
+
+    def _hold(self, network: Any, S: Any) -> None:
+        """Keep the network as arrays, with the figures of all seen classes S (C', k) under its last weights.
+
+        That is where the running figures were heading, without their lag.
+        """
+        import torch
+
+        with torch.no_grad():
+            norms: list[Any] = [layer for layer in network if isinstance(layer, torch.nn.BatchNorm1d)]
+            for norm in norms:
+                norm.momentum = 1.0
+            network(S)
+            figures = [(norm.running_mean, (norm.running_var + norm.eps).rsqrt()) for norm in norms]
+        self.figures_ = torch.stack([torch.stack(pair) for pair in figures]).cpu().numpy()  # (2, 2, h)
+        linear = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
+        self.layers_ = [
+            (layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()) for layer in linear
+        ]
+
+
+def _scaled(A: np.ndarray) -> np.ndarray:
+    """Class vectors (C, k) at length √k."""
+    return unit(A.astype(np.float32)) * np.float32(np.sqrt(A.shape[1]))
+
+
+def _linear(rows: np.ndarray, layer: Layer) -> np.ndarray:
+    return rows @ layer[0].T + layer[1]
+
+
+def _standardise(rows: np.ndarray, figures: np.ndarray) -> np.ndarray:
+    """Rows (C, h) less the mean, times the inverse deviation, both of figures (2, h)."""
+    return (rows - figures[0]) * figures[1]
