@@ -261,7 +261,7 @@ SETTINGS = {
     "train.maper=ridge": "unknown parameter train.maper; did you mean mapper?",
     "trian.mapper=ridge": "unknown parameter trian; did you mean train?",
     "embed.backbone.name=x": "backbone is a value, not a section",
-    "embed.epochs=-1": "embed.epochs is -1: input should be greater than or equal to 1",
+    "embed.epochs=-1": "embed.epochs is -1: input should be greater than or equal to 0",
     "embed.epochs=many": 'embed.epochs is "many": input should be a valid integer',
     "train.mapper=[": "the value is not valid YAML; put it into quotes",
 }

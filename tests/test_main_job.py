@@ -219,7 +219,9 @@ class TestTheCommands:
         second = trained("label", folder, "--out", out, "--json")
         assert second.code == 0, second.err
         assert second.json["labelled_now"] == 4
-        assert out.read_text(encoding="utf-8") == whole
+        again = pd.read_csv(out, keep_default_na=False).set_index("image")
+        # Pictures in a batch of another size differ in the last digits.
+        pd.testing.assert_frame_equal(again, labels, atol=1e-5)
 
     def test_label_lets_pictures_help_each_other_and_goes_on_after_a_kill(
         self, trained: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -56,7 +56,7 @@ def server(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Ser
 def place(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A workspace with something to do at the next run."""
     place = trained.copy(tmp_path_factory.mktemp("scheduled"))
-    place.set("train.folds=3")
+    place.set("train.folds=4")
     return place
 
 

@@ -38,6 +38,7 @@ SMALL = (
     "embed.mean=0.5",
     "embed.std=0.5",
     "classes.source=attributes",
+    "train.repeats=1",
     "evaluate.bootstrap=200",
     # With so few pictures no bound on a loss could be tight; chance and hubs are tested where they are real.
     "release.epsilon=1",

@@ -74,8 +74,9 @@ class Ridge(Mapper):
 
     def map_images(self, X: np.ndarray) -> np.ndarray:
         check_images(X, len(self.centre_))
-        centred = unit(np.asarray(X, np.float32)) - self.centre_
-        return centred if self.metric_ is None else centred @ self.metric_.T
+        if self.metric_ is None:
+            return unit(np.asarray(X, np.float32)) - self.centre_
+        return _turned(X, self.metric_) - self.metric_ @ self.centre_
 
     def map_classes(self, A: np.ndarray) -> np.ndarray:
         check_classes(A, self.support_.shape[1])
@@ -96,8 +97,7 @@ class Ridge(Mapper):
         self.centre_, self.support_, self.weights_ = (
             a.astype(np.float32) for a in (centre, support, weights)
         )
-        # safetensors write memory as it lies: SciPy's column order would come back as another matrix.
-        self.metric_ = None if metric is None else np.ascontiguousarray(metric, np.float32)
+        self.metric_ = metric
         return self
 
     def _kernel(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
@@ -107,6 +107,12 @@ class Ridge(Mapper):
         if self.settings["kernel"] == "gaussian":
             return np.exp(SHARPNESS * (cosines - 1))
         return cosines
+
+
+@remembered
+def _turned(X: np.ndarray, metric: np.ndarray) -> np.ndarray:
+    """(n, d) float32 unit embeddings times the metric, the dearest step where many settings share it."""
+    return unit(np.asarray(X, np.float32)) @ metric.T
 
 
 @remembered
@@ -127,7 +133,9 @@ def _metric(X: np.ndarray, y: np.ndarray, shrinkage: float) -> np.ndarray:
     covariance /= len(classes)
     variance = float(np.trace(covariance)) / d
     if variance <= 1e-12:  # one image a class, or all of them the same: nothing varies
-        return np.eye(d)
+        return np.eye(d, dtype=np.float32)
     factor = cholesky(covariance + shrinkage * variance * np.eye(d), lower=True, overwrite_a=True)
     # In units of the mean deviation, so that scores keep their scale.
-    return solve_triangular(factor, np.eye(d), lower=True) * np.sqrt(variance)
+    metric = solve_triangular(factor, np.eye(d), lower=True) * np.sqrt(variance)
+    # safetensors write memory as it lies: SciPy's column order would come back as another matrix.
+    return np.ascontiguousarray(metric, np.float32)
