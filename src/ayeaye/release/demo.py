@@ -20,7 +20,9 @@ from ayeaye.workspace import Workspace
 
 ANIMAL = "aye-aye"
 FRESH = 12  # pictures drawn for the demo alone
-SEED = 2  # a bestiary in which one picture of an aye-aye is mostly enough; others are as fair, not as kind to it
+SEED = (
+    2  # a bestiary in which one picture of an aye-aye is mostly enough; others are as fair, not as kind to it
+)
 
 
 def lay_down(folder: Path) -> Workspace:
