@@ -20,9 +20,8 @@ from ayeaye.workspace import Workspace
 
 ANIMAL = "aye-aye"
 FRESH = 12  # pictures drawn for the demo alone
-SEED = (
-    2  # a bestiary in which one picture of an aye-aye is mostly enough; others are as fair, not as kind to it
-)
+# Of a bestiary in which one picture of an aye-aye is mostly enough; others are as fair, but not as kind to it.
+SEED = 2
 
 
 def lay_down(folder: Path) -> Workspace:
