@@ -118,8 +118,8 @@ def test_target_decodes_a_large_jpeg_smaller_but_never_below_it() -> None:
         (b"%PDF-1.4\n%EOF", "not a picture of a known format"),
         (saved(flat((1, 2, 3), shape=(200, 200)), "JPEG")[:600], "truncated"),
         (saved(Image.effect_noise((90, 90), 50), "PNG")[:2000], "truncated"),
-        (png_header(20_000, 20_000), "pixels; at most 100,000,000"),
-        (png_header(12_000, 12_000), "12000 x 12000 pixels; at most 100,000,000"),
+        (png_header(20_000, 20_000), "too many pixels; at most 100,000,000"),
+        (png_header(12_000, 12_000), "too many pixels; at most 100,000,000"),
         (png_header(50, 50), "damaged or truncated"),
     ],
     ids=["empty", "text", "pdf", "cut jpeg", "cut png", "20000 px", "12000 px", "too little data"],
@@ -132,7 +132,7 @@ def test_what_cannot_be_read_is_refused_with_the_reason(content: bytes, reason: 
 def test_limits_are_those_that_are_given() -> None:
     content = saved(flat((1, 2, 3)), "PNG")
     assert decode(content, Limits(len(content), 48)).size == (8, 6)
-    with pytest.raises(PictureError, match=r"8 x 6 pixels; at most 47"):
+    with pytest.raises(PictureError, match=r"too many pixels; at most 47"):
         decode(content, Limits(max_pixels=47))
     with pytest.raises(PictureError, match=r"bytes; at most 10 "):
         size(content, Limits(max_bytes=10))

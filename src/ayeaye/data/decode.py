@@ -69,7 +69,7 @@ def _opened(content: bytes, limits: Limits) -> Iterator[Image.Image]:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             width, height = picture.size
             if width * height > limits.max_pixels:
-                raise PictureError(f"{width} x {height} pixels; at most {limits.max_pixels:,} are allowed")
+                raise Image.DecompressionBombError
             yield picture
     except PictureError:
         raise
