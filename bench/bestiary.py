@@ -20,10 +20,12 @@ import numpy as np
 
 from ayeaye import params, versioning
 from ayeaye.evaluation.metrics import point_figures
+from ayeaye.labelling import nearest
 from ayeaye.pipeline import examples, selection
 from ayeaye.pipeline.classes import classes
 from ayeaye.pipeline.embed import embed
 from ayeaye.pipeline.evaluate import evaluate
+from ayeaye.pipeline.folds import TUNING, class_folds
 from ayeaye.pipeline.prepare import prepare
 from ayeaye.pipeline.progress import Progress
 from ayeaye.pipeline.train import train
@@ -78,12 +80,12 @@ def stages(workspace: Workspace, progress: Progress) -> None:
 def again(workspace: Workspace, data: examples.Examples) -> dict[str, float]:
     """Everything after the class space once more, on other examples."""
     chosen = workspace.params.train
-    folds = selection.class_folds(data.pool, chosen.folds, chosen.repeats, chosen.seed)
-    choice = selection.select(chosen.mapper, data, folds, seed=chosen.seed)
-    learned = data.rows(*selection.TUNING) & data.seen[data.y]
+    folds = class_folds(data.pool, chosen.folds, chosen.repeats, chosen.seed)
+    choice = selection.select(selection.families(chosen.mapper, data), data, folds, seed=chosen.seed)
+    learned = data.rows(*TUNING) & data.seen[data.y]
     mapper = choice.fit(data, learned, seed=chosen.seed, device="cpu")
     rows = data.rows("test_seen", "test_unseen")
-    scores = selection.nearest.scores(mapper.map_images(data.X[rows]), mapper.map_classes(data.A))
+    scores = nearest.scores(mapper.map_images(data.X[rows]), mapper.map_classes(data.A))
     figures = point_figures(scores, data.y[rows], data.seen, choice.gamma)
     return {name: figures[name] for name in SHOWN}
 

@@ -107,7 +107,7 @@ class TestARetrainedWorkspace:
         client = MlflowClient(f"sqlite:///{database}")
         run = client.get_run(trained.status["champion"]["run_id"])
         assert run.info.status == "FINISHED"
-        assert run.data.params["train.mapper"] == "ridge"
+        assert run.data.params["train.select"] == "auto"
         assert run.data.params["prepare.source"] == "folder"
         assert run.data.metrics.keys() >= HEADLINE
         dataset = run.inputs.dataset_inputs[0].dataset

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ayeaye.errors import ParamsError
 
@@ -70,8 +70,19 @@ class Classes(Section):
         return self.vectors
 
 
+MAPPERS = ("drop_last", "eszsl", "prototype", "rank", "ridge", "sae")
+
+
+def _mappers(given: str | list[str] | None) -> str | list[str] | None:
+    names = [given] if isinstance(given, str) else given
+    if names is not None and not (names and set(names) <= set(MAPPERS)):
+        raise ValueError(f"expected one of {', '.join(MAPPERS)}, or a list of them")
+    return given
+
+
 class Train(Section):
-    mapper: Literal["blend", "drop_last", "eszsl", "prototype", "rank", "ridge", "sae"] = "ridge"
+    mapper: Annotated[str | list[str] | None, AfterValidator(_mappers)] = None
+    select: Literal["auto", "defaults"] = "auto"
     folds: Annotated[int, Field(ge=2)] = 3
     repeats: Count = 4
     hubs: Literal["none", "csls", "inverted_softmax", "nnn", "local_scaling", "auto"] = "auto"
@@ -198,4 +209,5 @@ def _fault(item: Any) -> str:
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(model.model_fields)}"
         return f"unknown parameter {where}; {hint}"
     value = json.dumps(item["input"], default=str)
-    return f"{where} is {value[:80]}: {item['msg'][:1].lower()}{item['msg'][1:]}"
+    said = item["msg"].removeprefix("Value error, ")
+    return f"{where} is {value[:80]}: {said[:1].lower()}{said[1:]}"

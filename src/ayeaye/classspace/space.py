@@ -228,6 +228,13 @@ class ClassSpace:
     encoder: Encoder
     descriptions: list[str] = field(default_factory=list)
 
+    @property
+    def sources(self) -> dict[str, tuple[int, int]]:
+        """First and last column, exclusive, of each source in the vectors."""
+        ends = np.cumsum([len(centre) for centre in self.encoder.centres]).tolist()
+        named = [part.source for part in self.encoder.parts]
+        return dict(zip(named, zip([0, *ends[:-1]], ends, strict=True), strict=True))
+
     def encode(self, table: ClassTable) -> np.ndarray:
         """(m, k) float32: classes described later, in the same space with the stored centre.
 

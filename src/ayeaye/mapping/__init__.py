@@ -9,8 +9,10 @@ from ayeaye.mapping.base import Mapper
 from ayeaye.mapping.blend import MEMBERS, Blend
 
 MAPPERS: dict[str, type[Mapper]] = {**MEMBERS, Blend.name: Blend}
+# Tried unless a mapper is named: in closed form, and each the best on some set.
+AUTO = ("ridge", "eszsl")
 
-__all__ = ["MAPPERS", "Mapper", "create"]
+__all__ = ["AUTO", "MAPPERS", "Blend", "Mapper", "create"]
 
 
 def create(name: str, **settings: Any) -> Mapper:

@@ -27,6 +27,7 @@ class Mapper(ABC):
     """
 
     name: ClassVar[str]
+    closed_form: ClassVar[bool] = False
 
     def __init__(self, **settings: Any) -> None:
         defaults = self.defaults()

@@ -19,17 +19,12 @@ MEMBERS: dict[str, type[Mapper]] = {
 }
 SAMPLE = 2000  # training images on which the spread of a member's scores is measured
 
-ESZSL = {"mapper": "eszsl", "settings": {"alpha": 5.0, "gamma": -0.5}}
-GAUSSIAN = {"mapper": "ridge", "settings": {"kernel": "gaussian", "penalty": 0.3, "shrinkage": 1.0}}
-QUADRATIC = {"mapper": "ridge", "settings": {"kernel": "quadratic", "penalty": 0.3, "shrinkage": 1.0}}
-PROTOTYPE = {"mapper": "prototype"}
-ALE = {"mapper": "rank", "settings": {"loss": "ale"}}
-
 
 class Blend(Mapper):
     """A weighted mean of members' cosines, each in units of the spread of its own training scores.
 
-    `members` is a list of {mapper, settings, weight}. Rows of both towers are the members' unit rows times
+    `members` is a list of {mapper, settings, weight, columns}; a member with `columns` [first, last) sees only
+    those of the class vectors, such as one source of several. Rows of both towers are the members' unit rows times
     √(weight / spread), side by side: all rows are equally long, so their cosine is the mean. The spread is the
     mean over training images of the standard deviation over seen classes. Mappers that err differently do
     better together than each of them (Kuncheva 2004).
@@ -39,33 +34,30 @@ class Blend(Mapper):
 
     @classmethod
     def defaults(cls) -> Settings:
-        return {"members": [ESZSL, QUADRATIC]}
+        return {"members": [{"mapper": "ridge"}, {"mapper": "eszsl"}]}
 
     @classmethod
     def grid(cls) -> list[Settings]:
-        blends = (
-            [ESZSL, GAUSSIAN],
-            [ESZSL, QUADRATIC],
-            [QUADRATIC, PROTOTYPE],
-            [QUADRATIC, PROTOTYPE, ALE],
-        )
-        return [{"members": members} for members in blends]
+        return [cls.defaults()]  # what to blend is chosen member by member
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         members = self.settings["members"]
         if not members:
-            raise TypeError("blend has no members: give at least one member {mapper, settings, weight}")
+            raise TypeError(
+                "blend has no members: give at least one member {mapper, settings, weight, columns}"
+            )
         self.members_ = [_create(member) for member in members]
         self.weights_ = np.array([float(member.get("weight", 1)) for member in members])
+        self.columns_ = [slice(*member.get("columns") or (None,)) for member in members]
 
     def fit(self, X: np.ndarray, y: np.ndarray, A: np.ndarray, *, seed: int = 0, device: str = "cpu") -> Self:
         present = check_training(X, y, A)
         sample = X[:: -(-len(X) // SAMPLE)]
         spreads = []
-        for member in self.members_:
-            member.fit(X, y, A, seed=seed, device=device)
-            scores = unit(member.map_images(sample)) @ unit(member.map_classes(A[present])).T
+        for member, columns in zip(self.members_, self.columns_, strict=True):
+            member.fit(X, y, A[:, columns], seed=seed, device=device)
+            scores = unit(member.map_images(sample)) @ unit(member.map_classes(A[present][:, columns])).T
             spreads.append(max(float(scores.std(axis=1).mean()), 1e-6))
         self.factors_ = np.sqrt(self.weights_ / spreads).astype(np.float32)
         return self
@@ -76,7 +68,8 @@ class Blend(Mapper):
 
     def map_classes(self, A: np.ndarray) -> np.ndarray:
         check_classes(A)
-        return self._side_by_side([member.map_classes(A) for member in self.members_])
+        towers = zip(self.members_, self.columns_, strict=True)
+        return self._side_by_side([member.map_classes(A[:, columns]) for member, columns in towers])
 
     def state(self) -> dict[str, np.ndarray]:
         nested = {
@@ -101,10 +94,11 @@ class Blend(Mapper):
 
 
 def _create(member: Settings) -> Mapper:
-    unknown = sorted(set(member) - {"mapper", "settings", "weight"})
+    unknown = sorted(set(member) - {"mapper", "settings", "weight", "columns"})
     if unknown or member.get("mapper") not in MEMBERS:
         raise TypeError(
-            f"a member of a blend is {{mapper, settings, weight}} with one of {', '.join(MEMBERS)}, not {member}"
+            "a member of a blend is {mapper, settings, weight, columns} with one of "
+            f"{', '.join(MEMBERS)}, not {member}"
         )
     if not float(member.get("weight", 1)) > 0:
         raise TypeError(f"{member['mapper']} has weight {member['weight']} in a blend: expected above 0")

@@ -27,6 +27,7 @@ class Eszsl(Mapper):
     """
 
     name: ClassVar[str] = "eszsl"
+    closed_form: ClassVar[bool] = True
 
     @classmethod
     def defaults(cls) -> Settings:

@@ -34,6 +34,7 @@ class Ridge(Mapper):
     """
 
     name: ClassVar[str] = "ridge"
+    closed_form: ClassVar[bool] = True
 
     @classmethod
     def defaults(cls) -> Settings:

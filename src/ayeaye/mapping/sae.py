@@ -20,6 +20,7 @@ class Sae(Mapper):
     """
 
     name: ClassVar[str] = "sae"
+    closed_form: ClassVar[bool] = True
 
     @classmethod
     def defaults(cls) -> Settings:

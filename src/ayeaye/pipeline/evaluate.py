@@ -29,6 +29,7 @@ from ayeaye.mapping import create
 from ayeaye.params import Evaluate
 from ayeaye.pipeline import examples, pretraining, selection
 from ayeaye.pipeline.examples import Examples
+from ayeaye.pipeline.folds import TUNING, class_folds, hold_out
 from ayeaye.pipeline.progress import Progress
 from ayeaye.workspace import Workspace
 
@@ -107,29 +108,31 @@ def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: A
     """Each fold of pretend-unseen classes, scored by a mapper chosen and fitted without it."""
     training = workspace.params.train
     device = backbones.device_of(training.device)
-    outer = selection.class_folds(data.pool, chosen.folds)
+    among = selection.families(training.mapper, data, weighted=bool(workspace.params.classes.weights))
+    outer = class_folds(data.pool, chosen.folds)
     columns = np.flatnonzero(data.seen)
     folds, rows, choices = [], [], []
     for number, fold in enumerate(outer):
         known = data.seen & ~fold
         pool = data.pool & ~fold
-        inner = selection.class_folds(pool, training.folds, training.repeats, training.seed)
+        inner = class_folds(pool, training.folds, training.repeats, training.seed)
         choice = selection.select(
-            training.mapper,
+            among,
             data,
             inner,
             known=known,
+            tuned=training.select == "auto",
             correction=training.hubs,
             false_accept=training.false_accept,
             seed=training.seed,
             device=device,
         )
         correction = choice.correct(data, known, columns, seed=training.seed, device=device)
-        held = selection.hold_out(
+        held = hold_out(
             data,
             fold,
             data.seen,
-            fit=selection.TUNING,
+            fit=TUNING,
             pretend=("train", "validation", "test_seen"),
             held_out=("test_seen",),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,7 +19,8 @@ class Examples:
     """n pictures of C classes.
 
     X (n, d) embeddings, y (n,) class numbers, split (n,) names, ids (n,); A (C, k) class vectors, seen (C,);
-    pool (C,): seen classes that may stand in for unseen ones, since the backbone was not trained on them.
+    pool (C,): seen classes that may stand in for unseen ones, since the backbone was not trained on them;
+    sources: first and last column, exclusive, of each source in the class vectors, where there are several.
     """
 
     X: np.ndarray
@@ -30,6 +31,7 @@ class Examples:
     seen: np.ndarray
     pool: np.ndarray
     names: list[str]
+    sources: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def rows(self, *splits: str) -> np.ndarray:
         """(n,) bool: the pictures of these splits."""
@@ -57,6 +59,7 @@ def load(workspace: Workspace) -> Examples:
         seen=dataset.classes.seen,
         pool=pretend_pool(dataset.classes, trained_here(workspace)),
         names=dataset.classes.names,
+        sources=space.sources,
     )
 
 

@@ -10,6 +10,7 @@ from ayeaye.classifier import Classifier
 from ayeaye.classspace.space import ClassSpace
 from ayeaye.embedding import backbones
 from ayeaye.pipeline import examples, selection
+from ayeaye.pipeline.folds import TUNING, class_folds
 from ayeaye.pipeline.progress import Progress
 from ayeaye.workspace import Workspace
 
@@ -19,12 +20,14 @@ def train(workspace: Workspace, progress: Progress) -> dict[str, object]:
     chosen = workspace.params.train
     data = examples.load(workspace)
     device = backbones.device_of(chosen.device)
-    folds = selection.class_folds(data.pool, chosen.folds, chosen.repeats, chosen.seed)
+    among = selection.families(chosen.mapper, data, weighted=bool(workspace.params.classes.weights))
+    folds = class_folds(data.pool, chosen.folds, chosen.repeats, chosen.seed)
     with progress.done_of("choosing settings") as report:
         choice = selection.select(
-            chosen.mapper,
+            among,
             data,
             folds,
+            tuned=chosen.select == "auto",
             correction=chosen.hubs,
             false_accept=chosen.false_accept,
             seed=chosen.seed,
@@ -32,7 +35,7 @@ def train(workspace: Workspace, progress: Progress) -> dict[str, object]:
             progress=report,
         )
     # Once everything is chosen, the pictures it was chosen on are worth more as training pictures.
-    learned = data.rows(*selection.TUNING) & data.seen[data.y]
+    learned = data.rows(*TUNING) & data.seen[data.y]
     mapper = choice.fit(data, learned, seed=chosen.seed, device=device)
     everything = np.arange(len(data.names))
     correction = choice.correct(data, data.seen, everything, seed=chosen.seed, device=device)
