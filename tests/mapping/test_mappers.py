@@ -171,6 +171,17 @@ def test_the_order_of_classes_and_images_does_not_matter(
         np.testing.assert_allclose(found, mapper_scores(fitted[name], world, world.A), atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (4, 1), (1, 1)])
+def test_one_dimension_is_fine(name: str, shape: tuple[int, int]) -> None:
+    """Little can be told apart there, but it is no error."""
+    width, space = shape
+    rng = np.random.default_rng(0)
+    X, A = rng.standard_normal((40, width)), rng.standard_normal((10, space))
+    mapper = create(name).fit(X.astype(np.float32), np.repeat(np.arange(8), 5), A.astype(np.float32))
+    assert np.isfinite(mapper.map_images(X)).all()
+    assert np.isfinite(mapper.map_classes(A)).all()
+
+
 def test_float16_embeddings_are_fine(name: str, fitted: dict[str, Mapper], world: World) -> None:
     half = create(name).fit(world.X.astype(np.float16), world.y, world.A)
     assert half.map_images(world.queries.astype(np.float16)).dtype == np.float32
@@ -344,7 +355,7 @@ class TestSae:
 
 
 class TestTridiagonal:
-    @pytest.mark.parametrize("size", [2, 3, 9])
+    @pytest.mark.parametrize("size", [1, 2, 3, 9])
     def test_solves_for_every_shift(self, size: int) -> None:
         rng = np.random.default_rng(size)
         root, targets = rng.standard_normal((size, size)), rng.standard_normal((size, 4))

@@ -65,8 +65,7 @@ def train_backbone(
         final_div_factor=100,
     )
     centre, spread = (torch.tensor(value, device=device).view(1, 3, 1, 1) * 255 for value in (mean, std))
-    with without_denormals(), torch.random.fork_rng(devices=[] if device == "cpu" else None):
-        torch.manual_seed(seed)  # dropout, where the network has any
+    with reproducible(seed, device):  # dropout, where the network has any
         for epoch in range(epochs):
             order = torch.randperm(len(images), generator=generator)[: steps * batch].view(steps, batch)
             for rows in order:
@@ -91,13 +90,18 @@ def train_backbone(
 
 
 @contextmanager
-def without_denormals() -> Iterator[None]:
-    """Numbers too small for a full mantissa count as zero: vanishing activations make a CPU three times slower."""
+def reproducible(seed: int, device: str) -> Iterator[None]:
+    """torch's random numbers from `seed`, and no denormals; afterwards both are as they were.
+
+    Numbers too small for a full mantissa count as zero: vanishing activations make a CPU three times slower.
+    """
     import torch
 
     torch.set_flush_denormal(True)
     try:
-        yield
+        with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+            torch.manual_seed(seed)
+            yield
     finally:
         torch.set_flush_denormal(False)  # or NumPy would lose its denormals, too, from here on
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, check_training, unit
-from ayeaye.mapping.training import Standard, batches, reproducible, span
+from ayeaye.mapping.training import Standard, batches, span, training
 
 
 class DropLast(Mapper):
@@ -96,7 +96,7 @@ class DropLast(Mapper):
         weights = (len(labels) / (len(frozen) * torch.bincount(labels, minlength=len(frozen)))).to(X.dtype)
         size, rate = int(self.settings["batch"]), float(self.settings["rate"])
         steps = max(int(self.settings["steps"]), int(self.settings["epochs"]) * -(-len(X) // size))
-        with reproducible(X, seed):
+        with training(X, seed):
             network = self._network(X.shape[1], frozen.shape[1]).to(device)
             optimiser = torch.optim.AdamW(
                 network.parameters(), lr=rate, weight_decay=float(self.settings["weight_decay"])

@@ -6,24 +6,16 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from ayeaye.mapping.base import (
-    Mapper,
-    Settings,
-    check_classes,
-    check_images,
-    check_training,
-    remembered,
-    unit,
-)
+from ayeaye.mapping.base import Settings, check_training, remembered, unit
+from ayeaye.mapping.bilinear import Bilinear
 from ayeaye.mapping.moments import moment
 
 
-class Eszsl(Mapper):
+class Eszsl(Bilinear):
     """V = (XXᵀ + 10^α I)⁻¹ X Y Sᵀ (S Sᵀ + 10^γ I)⁻¹ and scores xᵀVa (Romera-Paredes & Torr 2015).
 
     X (d, n) are centred unit images scaled to a mean square of 1, so that α means the same at every width; Y
     (n, C') is one-hot, S (k, C') are unit class vectors. Images weigh so that every class counts alike.
-    Used class → visual, by Va.
     """
 
     name: ClassVar[str] = "eszsl"
@@ -46,26 +38,7 @@ class Eszsl(Mapper):
         S = unit(A[present].astype(np.float64))  # (C', k)
         left = _left(X, y, float(self.settings["alpha"]))  # (d, C')
         right = np.linalg.solve(S.T @ S + 10 ** float(self.settings["gamma"]) * np.eye(S.shape[1]), S.T)
-        self.map_ = (left @ right.T).astype(np.float32)
-        self.centre_ = moment(X, y).centre.astype(np.float32)
-        return self
-
-    def map_images(self, X: np.ndarray) -> np.ndarray:
-        check_images(X, len(self.map_))
-        return unit(np.asarray(X, np.float32)) - self.centre_
-
-    def map_classes(self, A: np.ndarray) -> np.ndarray:
-        check_classes(A, self.map_.shape[1])
-        return unit(A.astype(np.float32)) @ self.map_.T
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {"centre": self.centre_, "map": self.map_}
-
-    @classmethod
-    def from_state(cls, settings: Settings, state: dict[str, np.ndarray]) -> Self:
-        mapper = cls(**settings)
-        mapper.centre_, mapper.map_ = state["centre"], state["map"]
-        return mapper
+        return self._hold(moment(X, y).centre, right @ left.T)
 
 
 @remembered

@@ -56,7 +56,8 @@ class Tridiagonal:
 
     def __init__(self, matrix: np.ndarray) -> None:
         work = int(lapack.dsytrd_lwork(len(matrix), lower=1)[0])
-        reduced, self._diagonal, self._beside, self._tau, _ = lapack.dsytrd(matrix, lower=1, lwork=work)
+        reduced, self._diagonal, beside, self._tau, _ = lapack.dsytrd(matrix, lower=1, lwork=work)
+        self._beside = beside if len(beside) else np.zeros(1)  # which dptsv asks for even of a single number
         self._reflections = np.asfortranarray(reduced[1:, :-1])
         # Shifts below what rounding leaves of the smallest eigenvalues would meet negative ones.
         self._floor = 1e-14 * max(float(np.abs(self._diagonal).sum()), 1e-300)

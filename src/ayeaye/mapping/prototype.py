@@ -15,7 +15,7 @@ from ayeaye.mapping.base import (
     class_means,
     unit,
 )
-from ayeaye.mapping.training import batches, reproducible
+from ayeaye.mapping.training import batches, training
 
 Layer = tuple[np.ndarray, np.ndarray]
 
@@ -93,7 +93,7 @@ class Prototype(Mapper):
         weights = (len(labels) / (len(S) * torch.bincount(labels, minlength=len(S)))).to(X.dtype)
         size, rate = int(self.settings["batch"]), float(self.settings["rate"])
         steps = max(int(self.settings["steps"]), int(self.settings["epochs"]) * -(-len(X) // size))
-        with reproducible(X, seed):
+        with training(X, seed):
             network = self._network(S.shape[1], X.shape[1]).to(device)
             decay = float(self.settings["weight_decay"])
             optimiser = torch.optim.Adam(network.parameters(), rate, weight_decay=decay)

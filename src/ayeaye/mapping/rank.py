@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, check_training, unit
-from ayeaye.mapping.training import Standard, batches, reproducible, span
+from ayeaye.mapping.training import Standard, batches, span, training
 
 LOSSES = ("devise", "ale")
 
@@ -90,7 +90,7 @@ class Rank(Mapper):
         balance = (len(labels) / (len(S) * torch.bincount(labels, minlength=len(S)))).to(X.dtype)
         size, rate = int(self.settings["batch"]), float(self.settings["rate"])
         steps = max(int(self.settings["steps"]), int(self.settings["epochs"]) * -(-len(X) // size))
-        with reproducible(X, seed):
+        with training(X, seed):
             W = torch.zeros(X.shape[1], S.shape[1], device=device, requires_grad=True)
             decay = float(self.settings["weight_decay"])
             optimiser = torch.optim.AdamW([W], lr=rate, weight_decay=decay)

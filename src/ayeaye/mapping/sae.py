@@ -6,11 +6,12 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, check_training, unit
+from ayeaye.mapping.base import Settings, check_training, unit
+from ayeaye.mapping.bilinear import Bilinear
 from ayeaye.mapping.moments import moment
 
 
-class Sae(Mapper):
+class Sae(Bilinear):
     """S Sᵀ W + λ W XXᵀ = (1 + λ) S Xᵀ, used class → visual by Wᵀa (Kodirov, Xiang & Gong 2017).
 
     X (d, n) are centred unit images scaled to a mean square length of 1, S (k, n) the unit vectors of their
@@ -38,23 +39,4 @@ class Sae(Mapper):
         a, U = a[held], U[:, held]
         penalty = float(self.settings["penalty"])
         rows = moment(X, y).solve(a / penalty, S @ U) * ((1 + penalty) / penalty)  # (d, r)
-        self.map_ = (U @ rows.T).astype(np.float32)
-        self.centre_ = moment(X, y).centre.astype(np.float32)
-        return self
-
-    def map_images(self, X: np.ndarray) -> np.ndarray:
-        check_images(X, self.map_.shape[1])
-        return unit(np.asarray(X, np.float32)) - self.centre_
-
-    def map_classes(self, A: np.ndarray) -> np.ndarray:
-        check_classes(A, len(self.map_))
-        return unit(A.astype(np.float32)) @ self.map_
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {"centre": self.centre_, "map": self.map_}
-
-    @classmethod
-    def from_state(cls, settings: Settings, state: dict[str, np.ndarray]) -> Self:
-        mapper = cls(**settings)
-        mapper.centre_, mapper.map_ = state["centre"], state["map"]
-        return mapper
+        return self._hold(moment(X, y).centre, U @ rows.T)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye.embedding.training import without_denormals
+from ayeaye.embedding.training import reproducible
 
 SMALL = 8_000_000  # numbers in X up to which one thread trains
 
@@ -32,16 +32,15 @@ class Standard:
 
 
 @contextmanager
-def reproducible(X: Any, seed: int) -> Iterator[None]:
-    """torch's random numbers from `seed`, no denormals, one thread where X is small; then as it was."""
+def training(X: Any, seed: int) -> Iterator[None]:
+    """Reproducible by `seed`, in one thread where the tensor X is small; then all is as it was."""
     import torch
 
     threads = torch.get_num_threads()
     # Threads that wait for one another cost a small network more than they bring, tenfold on a busy machine.
     torch.set_num_threads(1 if X.numel() < SMALL else threads)
     try:
-        with without_denormals(), torch.random.fork_rng(devices=[X.device] if X.is_cuda else []):
-            torch.manual_seed(seed)
+        with reproducible(seed, str(X.device)):
             yield
     finally:
         torch.set_num_threads(threads)

@@ -1,0 +1,36 @@
+"""What the bilinear mappers in closed form share: centred unit images, and class vectors brought among them."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+
+from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, unit
+
+
+class Bilinear(Mapper):
+    """Scores xᵀVa, used class → visual: images x less the centre (d,), classes Va of unit class vectors a.
+
+    `map_` is Vᵀ (k, d).
+    """
+
+    def map_images(self, X: np.ndarray) -> np.ndarray:
+        check_images(X, len(self.centre_))
+        return unit(np.asarray(X, np.float32)) - self.centre_
+
+    def map_classes(self, A: np.ndarray) -> np.ndarray:
+        check_classes(A, len(self.map_))
+        return unit(A.astype(np.float32)) @ self.map_
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"centre": self.centre_, "map": self.map_}
+
+    @classmethod
+    def from_state(cls, settings: Settings, state: dict[str, np.ndarray]) -> Self:
+        return cls(**settings)._hold(state["centre"], state["map"])
+
+    def _hold(self, centre: np.ndarray, map: np.ndarray) -> Self:
+        # safetensors write memory as it lies: a transposed array would come back as another matrix.
+        self.centre_, self.map_ = (np.ascontiguousarray(each, np.float32) for each in (centre, map))
+        return self
