@@ -257,7 +257,7 @@ def test_a_corrupt_params_file_says_where_and_what_to_do(place: Place, content: 
 SETTINGS = {
     "nonsense": "expected section.key=value",
     "train=ridge": "expected section.key=value",
-    "train.mapper=rigde": "train.mapper is \"rigde\": expected one of drop_last, eszsl, prototype, rank, ridge, sae",
+    "train.mapper=rigde": 'train.mapper is "rigde": expected one of drop_last, eszsl, prototype, rank, ridge, sae',
     "train.maper=ridge": "unknown parameter train.maper; did you mean mapper?",
     "trian.mapper=ridge": "unknown parameter trian; did you mean train?",
     "embed.backbone.name=x": "backbone is a value, not a section",

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, unit
+from ayeaye.mapping.base import Mapper, Settings, centred, check_classes, check_images, unit
 
 
 class Bilinear(Mapper):
@@ -17,7 +17,7 @@ class Bilinear(Mapper):
 
     def map_images(self, X: np.ndarray) -> np.ndarray:
         check_images(X, len(self.centre_))
-        return unit(np.asarray(X, np.float32)) - self.centre_
+        return centred(X, self.centre_)
 
     def map_classes(self, A: np.ndarray) -> np.ndarray:
         check_classes(A, len(self.map_))

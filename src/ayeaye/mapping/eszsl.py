@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from ayeaye.mapping.base import Settings, check_training, remembered, unit
+from ayeaye.mapping.base import Settings, centre_of, check_training, remembered, unit
 from ayeaye.mapping.bilinear import Bilinear
 from ayeaye.mapping.moments import moment
 
@@ -38,7 +38,7 @@ class Eszsl(Bilinear):
         S = unit(A[present].astype(np.float64))  # (C', k)
         left = _left(X, y, float(self.settings["alpha"]))  # (d, C')
         right = np.linalg.solve(S.T @ S + 10 ** float(self.settings["gamma"]) * np.eye(S.shape[1]), S.T)
-        return self._hold(moment(X, y).centre, right @ left.T)
+        return self._hold(centre_of(X, y), right @ left.T)
 
 
 @remembered

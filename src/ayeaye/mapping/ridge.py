@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from ayeaye.mapping.base import (
     Mapper,
     Settings,
+    centre_of,
+    centred,
     check_classes,
     check_images,
     check_training,
@@ -16,6 +19,7 @@ from ayeaye.mapping.base import (
     remembered,
     unit,
 )
+from ayeaye.mapping.moments import gram
 
 KERNELS = ("linear", "quadratic", "gaussian")
 SHARPNESS = 5.0  # of the Gaussian kernel exp(s (a·a' − 1)) on unit class vectors
@@ -59,7 +63,7 @@ class Ridge(Mapper):
         present = check_training(X, y, A)
         S = unit(A[present].astype(np.float64))  # (C', k)
         M = class_means(X, y)  # (C', d)
-        centre = M.mean(axis=0)
+        centre = centre_of(X, y)
         shrinkage = self.settings["shrinkage"]
         metric = None if shrinkage is None else _metric(X, y, float(shrinkage))
         targets = (M - centre) @ metric.T if metric is not None else M - centre  # (C', d)
@@ -75,9 +79,7 @@ class Ridge(Mapper):
 
     def map_images(self, X: np.ndarray) -> np.ndarray:
         check_images(X, len(self.centre_))
-        if self.metric_ is None:
-            return unit(np.asarray(X, np.float32)) - self.centre_
-        return _turned(X, self.metric_) - self.metric_ @ self.centre_
+        return centred(X, self.centre_) if self.metric_ is None else _turned(X, self.metric_, self.centre_)
 
     def map_classes(self, A: np.ndarray) -> np.ndarray:
         check_classes(A, self.support_.shape[1])
@@ -96,7 +98,7 @@ class Ridge(Mapper):
         self, centre: np.ndarray, support: np.ndarray, weights: np.ndarray, metric: np.ndarray | None
     ) -> Self:
         self.centre_, self.support_, self.weights_ = (
-            a.astype(np.float32) for a in (centre, support, weights)
+            np.asarray(a, np.float32) for a in (centre, support, weights)
         )
         self.metric_ = metric
         return self
@@ -111,27 +113,28 @@ class Ridge(Mapper):
 
 
 @remembered
-def _turned(X: np.ndarray, metric: np.ndarray) -> np.ndarray:
-    """(n, d) float32 unit embeddings times the metric, the dearest step where many settings share it."""
-    return unit(np.asarray(X, np.float32)) @ metric.T
+def _turned(X: np.ndarray, metric: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """(n, d) float32 centred unit embeddings times the metric, the dearest step where many settings share it."""
+    return centred(X, centre) @ metric.T
 
 
 @remembered
 def _metric(X: np.ndarray, y: np.ndarray, shrinkage: float) -> np.ndarray:
     """A triangular W (d, d) with WᵀW = (C + εI)⁻¹, C the covariance within classes, ε `shrinkage` × its mean variance.
 
-    Each class weighs the same. Summed class by class; by Cholesky, ten times faster than eigenvectors.
+    Each class weighs the same. By Cholesky, ten times faster than eigenvectors.
     """
     from scipy.linalg import cholesky, solve_triangular
 
     d = X.shape[1]
-    covariance = np.zeros((d, d))
     classes = np.unique(y)
-    for c in classes:
-        rows = unit(X[y == c].astype(np.float64))
-        rows -= rows.mean(axis=0)
-        covariance += rows.T @ rows / len(rows)
-    covariance /= len(classes)
+
+    def spread() -> Iterator[np.ndarray]:
+        for c in classes:
+            rows = unit(X[y == c].astype(np.float64))
+            yield (rows - rows.mean(axis=0)) / np.sqrt(len(rows) * len(classes))
+
+    covariance = gram(spread(), d)
     variance = float(np.trace(covariance)) / d
     if variance <= 1e-12:  # one image a class, or all of them the same: nothing varies
         return np.eye(d, dtype=np.float32)

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from ayeaye.mapping.base import Settings, check_training, unit
+from ayeaye.mapping.base import Settings, centre_of, check_training, unit
 from ayeaye.mapping.bilinear import Bilinear
 from ayeaye.mapping.moments import moment
 
@@ -39,4 +39,4 @@ class Sae(Bilinear):
         a, U = a[held], U[:, held]
         penalty = float(self.settings["penalty"])
         rows = moment(X, y).solve(a / penalty, S @ U) * ((1 + penalty) / penalty)  # (d, r)
-        return self._hold(moment(X, y).centre, U @ rows.T)
+        return self._hold(centre_of(X, y), U @ rows.T)
