@@ -37,7 +37,8 @@ class Eszsl(Bilinear):
         present = check_training(X, y, A)
         S = unit(A[present].astype(np.float64))  # (C', k)
         left = _left(X, y, float(self.settings["alpha"]))  # (d, C')
-        right = np.linalg.solve(S.T @ S + 10 ** float(self.settings["gamma"]) * np.eye(S.shape[1]), S.T)
+        # (SSᵀ + 10^γ I)⁻¹ S = S (SᵀS + 10^γ I)⁻¹: solved among classes, which are often fewer than words.
+        right = np.linalg.solve(S @ S.T + 10 ** float(self.settings["gamma"]) * np.eye(len(S)), S).T
         return self._hold(centre_of(X, y), right @ left.T)
 
 
