@@ -113,6 +113,32 @@ def test_weights_say_how_much_of_a_cosine_each_source_makes() -> None:
     np.testing.assert_allclose(joined @ joined.T, expected, atol=1e-5)
 
 
+def test_words_said_of_every_class_weigh_little() -> None:
+    said = {
+        name: f"Animal body: {looks}"
+        for name, looks in {
+            "lemur": "striped tail, striped fur",
+            "fox": "bushy tail, red fur",
+            "bear": "white coat, thick fur",
+            "seal": "grey coat, smooth skin",
+        }.items()
+    }
+
+    def weights(smoothing: float | None) -> list[float]:
+        part = build(table(said), Classes(source="word2vec", dimensions=8, smoothing=smoothing), Path)
+        return [part.encoder.parts[0].table.weight(word, smoothing) for word in ("animal", "tail", "red")]
+
+    assert weights(None) == [1, 1, 1]
+    assert weights(1e-3) == sorted(weights(1e-3))
+
+
+def test_a_space_of_before_words_had_weights_is_read_as_it_was(vectors: Path) -> None:
+    built = build(table(), settings(vectors, "word2vec", smoothing=None), Path)
+    about, arrays = built.state()
+    del about["parts"][0]["smoothing"], arrays["0/frequencies"]
+    np.testing.assert_array_equal(ClassSpace.from_state(about, arrays).encode(table()), built.vectors)
+
+
 def test_names_are_used_where_a_class_has_no_description(vectors: Path) -> None:
     space = build(table({**ANIMALS, "Seal": ""}), settings(vectors, "glove"), Path)
     assert space.encoder.parts[0].text == "synonyms"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -43,22 +43,25 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Words:
-    """Mean word vectors of names or descriptions."""
+    """Mean word vectors of names or descriptions, frequent words weighing less by `smoothing`."""
 
     kind: ClassVar[str] = "words"
     source: str
     text: str
     table: WordTable
+    smoothing: float | None = None
     spare: int = 0
 
     @classmethod
-    def fit(cls, source: str, chosen: str, words_: WordTable, table: ClassTable) -> Words:
+    def fit(
+        cls, source: str, chosen: str, words_: WordTable, smoothing: float | None, table: ClassTable
+    ) -> Words:
         """With dimensions to spare where the descriptions hold words that `words_` does not."""
-        part = cls(source, chosen, words_)
+        part = cls(source, chosen, words_, smoothing)
         if chosen != text.DESCRIPTIONS:
             return part
         strange = any(missing for _, _, missing in map(part._described, text.descriptions(table)))
-        return cls(source, chosen, words_, words.SPARE if strange else 0)
+        return replace(part, spare=words.SPARE) if strange else part
 
     def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         if self.text == text.DESCRIPTIONS:
@@ -79,11 +82,11 @@ class Words:
 
     def _described(self, described: str) -> tuple[np.ndarray | None, list[str], list[str]]:
         tokens = text.content_words(described) or text.words(described)
-        vector, missing = self.table.mean(tokens, self.spare)
+        vector, missing = self.table.mean(tokens, self.spare, self.smoothing)
         return vector, tokens, missing
 
     def _named(self, names: list[str]) -> tuple[np.ndarray | None, list[str], list[str]]:
-        found = [self.table.find_name(name) for name in names]
+        found = [self.table.find_name(name, self.smoothing) for name in names]
         known = [vector for vector, _ in found if vector is not None]
         tokens = [word for name in names for word in text.name_words(name) or [name]]
         missing = [word for _, words_ in found for word in words_]
@@ -95,20 +98,26 @@ class Words:
             "words": self.table.words,
             "lengths": list(self.table.lengths),
             "origin": self.table.origin,
+            "smoothing": self.smoothing,
             "spare": self.spare,
         }
-        arrays = {"vectors": self.table.vectors}
-        if self.table.ngrams is not None:
-            arrays["ngrams"] = self.table.ngrams
-        return about, arrays
+        table = self.table
+        arrays = {"vectors": table.vectors, "ngrams": table.ngrams, "frequencies": table.frequencies}
+        return about, {name: array for name, array in arrays.items() if array is not None}
 
     @classmethod
     def restore(cls, source: str, about: About, arrays: Arrays) -> Words:
         low, high = about["lengths"]
         table = WordTable(
-            about["words"], arrays["vectors"], arrays.get("ngrams"), (low, high), about["origin"]
+            about["words"],
+            arrays["vectors"],
+            arrays.get("ngrams"),
+            (low, high),
+            about["origin"],
+            arrays.get("frequencies"),
         )
-        return cls(source, about["text"], table, int(about["spare"]))
+        # A space of an earlier ayeaye weighed all words alike.
+        return cls(source, about["text"], table, about.get("smoothing"), int(about["spare"]))
 
 
 @dataclass(frozen=True)
@@ -332,7 +341,8 @@ def _part(source: str, table: ClassTable, settings: params.Classes, read: Callab
         documents = _documents(table, chosen)
         return Terms(source, chosen, TermTable.fit(documents))
     if source in WORD_SOURCES:
-        return Words.fit(source, chosen, _word_table(source, chosen, table, settings, read), table)
+        vectors = _word_table(source, chosen, table, settings, read)
+        return Words.fit(source, chosen, vectors, settings.smoothing, table)
     known = [*WORD_SOURCES, "tfidf", *table.matrices]
     near = difflib.get_close_matches(source, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
