@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from ayeaye import params
-from ayeaye.classspace import text, words
+from ayeaye.classspace import sentences, text, words
 from ayeaye.classspace.tfidf import TermTable
 from ayeaye.classspace.words import WordTable
 from ayeaye.data.table import ClassTable
@@ -21,6 +21,7 @@ from ayeaye.files import replacing, write_atomic
 
 SAME = 0.9999  # cosine above which two classes cannot be told apart
 WORD_SOURCES = ("word2vec", "fasttext", "glove")
+SENTENCES = "sentences"
 VERSION = 1
 
 About = dict[str, Any]
@@ -153,15 +154,32 @@ class Terms:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix of the class table, such as attributes: each class's row at unit length."""
+    """A matrix of the class table, such as attributes: each class's row at unit length.
+
+    Not so where the matrix is `binary`: a class of which nothing is true has a row of zeros, and says as much
+    as any other.
+    """
 
     kind: ClassVar[str] = "matrix"
     source: str
     columns: list[str]
+    binary: bool = False
+
+    @classmethod
+    def fit(cls, source: str, table: ClassTable) -> Matrix:
+        """Of the columns that tell classes apart: one that is the same for all would still lengthen the rows."""
+        values = table.matrices[source].to_numpy()
+        columns = [str(column) for column in table.matrices[source]]
+        differing = (values != values[:1]).any(axis=0)
+        telling = [column for column, differs in zip(columns, differing, strict=True) if differs]
+        return cls(source, telling or columns, binary=len(np.unique(values)) <= 2)
 
     def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         if self.source not in table.matrices:
-            raise ClassSpaceError(f"the classes have no {self.source}: give {text.listed(self.columns)}")
+            raise ClassSpaceError(
+                f"the classes have no {self.source}: give {text.listed(table.names)} a row of "
+                f"{len(self.columns)} numbers ({text.listed(self.columns)}), made as those of the others were"
+            )
         frame = table.matrices[self.source]
         frame = frame.rename(columns=str)
         absent = [column for column in self.columns if column not in frame]
@@ -169,9 +187,8 @@ class Matrix:
             raise ClassSpaceError(f"{self.source} lacks {text.listed(absent)}: give every column")
         values = frame[self.columns].to_numpy(np.float64)
         self._check(values, table.names)
-        return values / np.linalg.norm(values, axis=1, keepdims=True), [
-            _cover(self.source, self.columns, []) for _ in table.names
-        ]
+        rows = values if self.binary else values / np.linalg.norm(values, axis=1, keepdims=True)
+        return rows, [_cover(self.source, self.columns, []) for _ in table.names]
 
     def _check(self, values: np.ndarray, names: list[str]) -> None:
         gaps = ~np.isfinite(values)
@@ -183,15 +200,15 @@ class Matrix:
                 f"{int(gaps.any(axis=1).sum())} classes have gaps: fill them"
             )
         empty = [name for name, row in zip(names, values, strict=True) if not row.any()]
-        if empty:
+        if empty and not self.binary:
             raise ClassSpaceError(f"{self.source} is zero throughout for {text.listed(empty)}: describe them")
 
     def state(self) -> tuple[About, Arrays]:
-        return {"columns": self.columns}, {}
+        return {"columns": self.columns, "binary": self.binary}, {}
 
     @classmethod
     def restore(cls, source: str, about: About, arrays: Arrays) -> Matrix:
-        return cls(source, about["columns"])
+        return cls(source, about["columns"], bool(about.get("binary", False)))
 
 
 KINDS: dict[str, type[Words] | type[Terms] | type[Matrix]] = {
@@ -324,6 +341,8 @@ def build(table: ClassTable, settings: params.Classes, read: Callable[[str], Pat
     if not table.names:
         raise ClassSpaceError("the class table is empty: expected at least two classes")
     weights = _weights(settings)
+    if SENTENCES in settings.sources and SENTENCES not in table.matrices:
+        table = _with_sentences(table, settings, read)
     parts = [_part(source, table, settings, read) for source in settings.sources]
     encoder = Encoder.fit(parts, weights, table)
     vectors, coverage = encoder.encode(table)
@@ -335,7 +354,7 @@ def build(table: ClassTable, settings: params.Classes, read: Callable[[str], Pat
 def _part(source: str, table: ClassTable, settings: params.Classes, read: Callable[[str], Path]) -> Part:
     # A matrix of the table goes first: it may well be called glove.
     if source in table.matrices:
-        return Matrix(source, [str(column) for column in table.matrices[source].columns])
+        return Matrix.fit(source, table)
     chosen = text.choose(table, settings.text)
     if source == "tfidf":
         documents = _documents(table, chosen)
@@ -343,10 +362,21 @@ def _part(source: str, table: ClassTable, settings: params.Classes, read: Callab
     if source in WORD_SOURCES:
         vectors = _word_table(source, chosen, table, settings, read)
         return Words.fit(source, chosen, vectors, settings.smoothing, table)
-    known = [*WORD_SOURCES, "tfidf", *table.matrices]
+    known = [*WORD_SOURCES, "tfidf", SENTENCES, *table.matrices]
     near = difflib.get_close_matches(source, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
     raise ClassSpaceError(f"classes.source {source}: no such source or matrix of the class table; {hint}")
+
+
+def _with_sentences(table: ClassTable, settings: params.Classes, read: Callable[[str], Path]) -> ClassTable:
+    """The table with the vectors of a file as one more matrix."""
+    file = settings.vectors_of(SENTENCES)
+    if not file:
+        raise ClassSpaceError(
+            f"{SENTENCES} are not made here: set classes.vectors to a {sentences.FORMATS}, one row a class"
+        )
+    given = sentences.read(read(file), table.names)
+    return ClassTable(table.frame, {**table.matrices, SENTENCES: given})
 
 
 def _word_table(
@@ -357,12 +387,12 @@ def _word_table(
         return words.read(read(file), _wanted(table))
     if source == "glove":
         raise ClassSpaceError("glove vectors are not trained here: set classes.vectors to a file of them")
-    sentences = _sentences(table, chosen)
+    corpus = _training_sentences(table, chosen)
     origin = "the descriptions"
     if settings.corpus:
-        sentences += _corpus(read(settings.corpus))
+        corpus += _corpus(read(settings.corpus))
         origin = "the corpus"
-    return words.train(sentences, source, settings.dimensions, settings.seed, origin)
+    return words.train(corpus, source, settings.dimensions, settings.seed, origin)
 
 
 def _wanted(table: ClassTable) -> set[str]:
@@ -374,13 +404,13 @@ def _wanted(table: ClassTable) -> set[str]:
     return whole | {form for word in said for form in text.cases(word)}
 
 
-def _sentences(table: ClassTable, chosen: str) -> list[list[str]]:
+def _training_sentences(table: ClassTable, chosen: str) -> list[list[str]]:
     """The descriptions as training sentences, after the names they describe where names are encoded."""
-    sentences = []
+    found = []
     for names, described in zip(text.phrases(table, text.SYNONYMS), table.frame["description"], strict=True):
         named = [] if chosen == text.DESCRIPTIONS else [w for name in names for w in text.name_words(name)]
-        sentences.append(_trained([*named, *text.words(described)]))
-    return sentences
+        found.append(_trained([*named, *text.words(described)]))
+    return found
 
 
 def _corpus(path: Path) -> list[list[str]]:
