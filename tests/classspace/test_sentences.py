@@ -51,6 +51,12 @@ def test_classes_without_a_vector_are_named(tmp_path: Path) -> None:
         read(tmp_path / "vectors.csv", ["Sael", "NA", "Fox"])
 
 
+def test_a_name_that_is_another_class_is_not_suggested(tmp_path: Path) -> None:
+    FORMATS[".csv"](tmp_path / "vectors.csv")
+    with pytest.raises(ClassSpaceError, match=r"1 of 2 classes \(Sael\): add them under these names$"):
+        read(tmp_path / "vectors.csv", ["Sael", "Seal"])
+
+
 def test_two_vectors_of_a_class_are_refused_and_of_others_are_not(tmp_path: Path) -> None:
     (tmp_path / "vectors.csv").write_text("name,x\nSeal,1\nSeal,2\nFox,3\n")
     assert read(tmp_path / "vectors.csv", ["Fox"]).to_numpy().tolist() == [[3.0]]

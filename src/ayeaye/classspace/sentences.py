@@ -77,7 +77,7 @@ def _arrays(path: Path) -> pd.DataFrame:
 def _check_names(path: Path, given: pd.Index, names: list[str]) -> None:
     missing = [name for name in names if name not in given]
     if missing:
-        near = difflib.get_close_matches(missing[0], given, n=1)
+        near = difflib.get_close_matches(missing[0], given[~given.isin(names)], n=1)
         hint = f"; did you mean {near[0]} for {missing[0]}?" if near else ""
         raise ClassSpaceError(
             f"{path} has no vector of {len(missing)} of {len(names)} classes ({text.listed(missing)}): "
