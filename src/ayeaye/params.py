@@ -56,6 +56,7 @@ class Classes(Section):
     text: Literal["auto", "names", "synonyms", "descriptions"] = "auto"
     corpus: str | None = None
     dimensions: Annotated[int, Field(ge=2)] = 100
+    smoothing: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1e-3
     weights: list[float] | None = None
     seed: int = 0
 

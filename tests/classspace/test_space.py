@@ -25,6 +25,16 @@ ATTRIBUTES = pd.DataFrame(
     {"size": [1.0, 0.9, 0.2, 0.3, 0.7], "tail": [0.0, 0.1, 1.0, 0.9, 0.1], "water": [0.6, 0.2, 0.0, 0.0, 1.0]}
 )
 
+SIGNS = pd.DataFrame(
+    {
+        "walks": [1, 1, 0, 1, 0],
+        "bear": [1, 1, 0, 0, 0],
+        "white": [1, 0, 0, 0, 0],
+        "red": [0, 0, 0, 1, 0],
+        "sea": [0, 0, 0, 0, 1],
+    }
+)
+
 
 def table(animals: dict[str, str] = ANIMALS, **matrices: pd.DataFrame) -> ClassTable:
     frame = pd.DataFrame({"name": list(animals), "role": "seen", "description": list(animals.values())})
@@ -42,9 +52,19 @@ def vectors(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    """Sentence vectors, of more classes than are in the table and in another order."""
+    path = tmp_path / "given.npz"
+    names = ["Walrus", *reversed(ANIMALS)]
+    np.savez(path, names=names, vectors=np.random.default_rng(1).standard_normal((len(names), 7)))
+    return path
+
+
 def settings(vectors: Path, source: str | list[str], **more: object) -> Classes:
-    if "glove" in source:
-        more = {"vectors": {"glove": str(vectors)}, **more}
+    files = {"glove": str(vectors), "sentences": str(vectors.with_name("given.npz"))}
+    if set(files) & {*([source] if isinstance(source, str) else source)}:
+        more = {"vectors": files, **more}
     return Classes(source=source, dimensions=8, **more)
 
 
@@ -54,14 +74,20 @@ SOURCES: list[str | list[str]] = [
     "glove",
     "tfidf",
     "attributes",
-    ["glove", "tfidf", "attributes"],
+    "signs",
+    "sentences",
+    ["glove", "tfidf", "attributes", "sentences"],
 ]
 
 
+@pytest.mark.usefixtures("given")
 @pytest.mark.parametrize("source", SOURCES, ids=str)
 class TestEverySource:
     def space(self, vectors: Path, source: str | list[str]) -> ClassSpace:
-        return build(table(attributes=ATTRIBUTES), settings(vectors, source), Path)
+        return build(self.table(), settings(vectors, source), Path)
+
+    def table(self) -> ClassTable:
+        return table(attributes=ATTRIBUTES, signs=SIGNS)
 
     def test_vectors_are_of_unit_length_in_the_order_of_the_table(self, vectors: Path, source) -> None:
         space = self.space(vectors, source)
@@ -72,16 +98,25 @@ class TestEverySource:
 
     def test_encoding_the_same_classes_again_gives_the_same_vectors(self, vectors: Path, source) -> None:
         space = self.space(vectors, source)
-        np.testing.assert_array_equal(space.encode(table(attributes=ATTRIBUTES)), space.vectors)
+        with np.load(vectors.with_name("given.npz")) as file:
+            given = pd.DataFrame(file["vectors"][:0:-1])
+        again = ClassTable(self.table().frame, {**self.table().matrices, "sentences": given})
+        np.testing.assert_array_equal(space.encode(again), space.vectors)
 
     def test_one_class_described_later_is_encoded_from_stored_state_alone(
         self, vectors: Path, source, tmp_path: Path
     ) -> None:
         described = {"Ice bear cub": "A small white bear of the ice."}
-        later = table(described, attributes=pd.DataFrame({"water": [0.6], "size": [0.5], "tail": [0.0]}))
+        later = table(
+            described,
+            attributes=pd.DataFrame({"water": [0.6], "size": [0.5], "tail": [0.0]}),
+            signs=pd.DataFrame({"walks": [1], "bear": [1], "white": [0], "red": [0], "sea": [1]}),
+            sentences=pd.DataFrame([[0.5, -1.0, 0.0, 2.0, 0.0, 1.0, 0.5]]),
+        )
         built = self.space(vectors, source)
         built.save(tmp_path / "space")
         vectors.unlink()
+        vectors.with_name("given.npz").unlink()
         loaded = ClassSpace.load(tmp_path / "space").encode(later)
         assert loaded.shape == (1, built.vectors.shape[1])
         np.testing.assert_array_equal(loaded, built.encode(later))
@@ -111,6 +146,32 @@ def test_weights_say_how_much_of_a_cosine_each_source_makes() -> None:
     joined = build(both, Classes(source=["attributes", "other"], weights=[3.0, 1.0]), Path).vectors
     expected = 0.75 * parts[0] @ parts[0].T + 0.25 * parts[1] @ parts[1].T
     np.testing.assert_allclose(joined @ joined.T, expected, atol=1e-5)
+
+
+def test_words_said_of_every_class_weigh_little() -> None:
+    said = {
+        name: f"Animal body: {looks}"
+        for name, looks in {
+            "lemur": "striped tail, striped fur",
+            "fox": "bushy tail, red fur",
+            "bear": "white coat, thick fur",
+            "seal": "grey coat, smooth skin",
+        }.items()
+    }
+
+    def weights(smoothing: float | None) -> list[float]:
+        part = build(table(said), Classes(source="word2vec", dimensions=8, smoothing=smoothing), Path)
+        return [part.encoder.parts[0].table.weight(word, smoothing) for word in ("animal", "tail", "red")]
+
+    assert weights(None) == [1, 1, 1]
+    assert weights(1e-3) == sorted(weights(1e-3))
+
+
+def test_a_space_of_before_words_had_weights_is_read_as_it_was(vectors: Path) -> None:
+    built = build(table(), settings(vectors, "word2vec", smoothing=None), Path)
+    about, arrays = built.state()
+    del about["parts"][0]["smoothing"], arrays["0/frequencies"]
+    np.testing.assert_array_equal(ClassSpace.from_state(about, arrays).encode(table()), built.vectors)
 
 
 def test_names_are_used_where_a_class_has_no_description(vectors: Path) -> None:
@@ -172,12 +233,67 @@ def test_classes_that_are_all_alike_are_refused() -> None:
     ("matrix", "said"),
     [
         (ATTRIBUTES.mask(ATTRIBUTES == 0.9), "brown_bear has no number in size"),
-        (ATTRIBUTES.assign(size=[0, 1, 1, 1, 1], tail=0.0, water=0.0), "zero throughout for Polar-Bear"),
+        (
+            ATTRIBUTES.assign(size=[0, 1, 0.5, 1, 1], tail=[0, 1, 0, 0, 1], water=0.0),
+            "zero throughout for Polar-Bear",
+        ),
     ],
 )
 def test_attributes_with_gaps_name_class_and_column(matrix: pd.DataFrame, said: str) -> None:
     with pytest.raises(ClassSpaceError, match=said):
         build(table(attributes=matrix), Classes(source="attributes"), Path)
+
+
+def test_a_class_of_which_no_sign_is_true_is_described_all_the_same() -> None:
+    space = build(table(signs=SIGNS), Classes(source="signs"), Path)
+    assert not SIGNS.iloc[2].any()
+    np.testing.assert_allclose(np.linalg.norm(space.vectors[2]), 1, atol=1e-6)
+    ghost = table({"Ghost": "Nothing is known."}, signs=SIGNS.iloc[[2]])
+    with pytest.raises(CoincidentClasses, match="Ghost and Ring-tailed lemur"):
+        space.encode(ghost)
+
+
+@pytest.mark.parametrize("matrix", [ATTRIBUTES, SIGNS], ids=["continuous", "binary"])
+def test_a_column_that_is_the_same_for_all_changes_nothing(matrix: pd.DataFrame) -> None:
+    def vectors(values: pd.DataFrame) -> np.ndarray:
+        return build(table(signs=values), Classes(source="signs"), Path).vectors
+
+    for constant in (0.0, 1.0):
+        np.testing.assert_array_equal(vectors(matrix.assign(alive=constant)), vectors(matrix))
+
+
+def test_classes_have_the_vectors_of_their_names(given: Path) -> None:
+    space = build(table(), Classes(source="sentences", vectors=str(given)), Path)
+    with np.load(given) as file:
+        rows = dict(zip(file["names"].tolist(), file["vectors"], strict=True))
+    unit = np.stack([rows[name] / np.linalg.norm(rows[name]) for name in ANIMALS])
+    expected = unit - unit.mean(axis=0)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(space.vectors, expected, atol=1e-6)
+
+
+def test_a_matrix_of_the_table_goes_before_a_file(given: Path) -> None:
+    space = build(table(sentences=ATTRIBUTES), Classes(source="sentences", vectors=str(given)), Path)
+    np.testing.assert_array_equal(
+        space.vectors, build(table(attributes=ATTRIBUTES), Classes(source="attributes"), Path).vectors
+    )
+
+
+def test_a_later_class_needs_its_sentence_vector(given: Path) -> None:
+    space = build(table(), Classes(source="sentences", vectors=str(given)), Path)
+    with pytest.raises(ClassSpaceError, match="no sentences: give Walrus a row of 7 numbers"):
+        space.encode(table({"Walrus": "A large seal."}))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.0, "zero throughout for Seal"), (np.inf, "Seal has no number")]
+)
+def test_a_sentence_vector_that_says_nothing_is_refused(tmp_path: Path, value: float, said: str) -> None:
+    vectors = np.random.default_rng(0).standard_normal((5, 3))
+    vectors[-1] = value
+    np.savez(tmp_path / "given.npz", names=list(ANIMALS), vectors=vectors)
+    with pytest.raises(ClassSpaceError, match=said):
+        build(table(), Classes(source="sentences", vectors=str(tmp_path / "given.npz")), Path)
 
 
 def test_a_later_class_needs_every_attribute() -> None:
@@ -197,6 +313,9 @@ def test_a_later_class_needs_every_attribute() -> None:
         ({"source": ["tfidf", "tfidf"]}, "different sources"),
         ({"source": []}, "one or more"),
         ({"source": "glove"}, "set classes.vectors"),
+        ({"source": "sentences"}, "sentences are not made here: set classes.vectors"),
+        ({"source": "sentence"}, "did you mean sentences"),
+        ({"source": "sentences", "vectors": "nowhere.npz"}, "nowhere.npz is not there"),
         ({"source": "word2vec", "vectors": "nowhere.bin"}, "nowhere.bin is not there"),
         ({"source": "word2vec", "corpus": "nowhere.txt"}, "nowhere.txt cannot be read"),
     ],

@@ -156,6 +156,56 @@ class TestLookup:
         assert self.table.mean(["okapi"], spare=words.SPARE) == (None, ["okapi"])
 
 
+class TestFrequencies:
+    table = WordTable(
+        list(VECTORS), np.array(list(VECTORS.values()), np.float16), frequencies=np.full(5, 0.1, np.float32)
+    )
+
+    def file(self, tmp_path: Path, names: list[str]) -> Path:
+        path = tmp_path / "v"
+        path.write_text("".join(f"{name} 1 {number + 1}\n" for number, name in enumerate(names)))
+        return path
+
+    def test_a_frequent_word_weighs_less(self) -> None:
+        assert self.table.weight("bear", 0.1) == pytest.approx(0.5)
+        assert self.table.weight("okapi", 0.1) == 1
+        assert self.table.weight("bear", None) == 1
+        assert TestLookup.table.weight("bear", 0.1) == 1
+
+    def test_a_mean_is_by_weight(self) -> None:
+        shares = np.array([0.9, 0.01, 0.0, 0.0, 0.0], np.float32)
+        table = WordTable(self.table.words, self.table.vectors, frequencies=shares)
+        the, bear = table.find("the"), table.find("bear")
+        for mean in (
+            table.mean(["the", "bear"], smoothing=0.01)[0],
+            table.find_name("The Bear", smoothing=0.01)[0],
+        ):
+            expected = 0.01 / 0.91 * the + 0.5 * bear
+            np.testing.assert_allclose(mean, expected / np.linalg.norm(expected), atol=1e-6)
+
+    def test_a_file_in_the_order_of_frequency_follows_zipf(self, tmp_path: Path) -> None:
+        table = read(self.file(tmp_path, [f"{number:x}" for number in range(words.RANKED, 0, -1)]))
+        assert table.frequencies is not None
+        assert table.frequencies.sum() == pytest.approx(1, rel=1e-5)
+        assert table.frequencies[0] / table.frequencies[9] == pytest.approx(10)
+
+    @pytest.mark.parametrize("count", [words.RANKED - 1, words.RANKED])
+    def test_a_short_file_or_one_by_alphabet_says_nothing_of_frequency(
+        self, tmp_path: Path, count: int
+    ) -> None:
+        order = range(count) if count == words.RANKED else range(count, 0, -1)
+        assert read(self.file(tmp_path, [f"{number:06}" for number in order])).frequencies is None
+
+    @pytest.mark.parametrize("source", ["word2vec", "fasttext"])
+    def test_training_counts_the_corpus(self, source: str) -> None:
+        table = train(SENTENCES, source, 8, seed=0)
+        counted = dict(zip(table.words, table.frequencies, strict=True))
+        assert counted["small"] == pytest.approx(2 / 25)
+        assert counted["lemur"] == pytest.approx(2 / 25)
+        assert counted["ice"] == pytest.approx(2 / 25)
+        assert counted["bird"] == pytest.approx(1 / 25)
+
+
 @pytest.mark.parametrize("source", ["word2vec", "fasttext"])
 def test_training_twice_gives_the_same_bits(source: str) -> None:
     one, other = (train(SENTENCES, source, 8, seed=3) for _ in range(2))
@@ -201,6 +251,12 @@ class TestFastText:
                 continue
             np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=5e-3)
 
+    def test_counts_of_the_file_are_kept(self, path: Path) -> None:
+        table = read(path, {"lemurs"})
+        counted = dict(zip(table.words, table.frequencies, strict=True))
+        assert counted["eats"] == pytest.approx(2 / 25)
+        assert counted["bird"] == pytest.approx(1 / 25)
+
     def test_too_many_ngrams_to_keep_leave_the_words_in_use(
         self, model, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -209,4 +265,5 @@ class TestFastText:
         assert table.ngrams is None
         expected = model.wv.get_vector("lemurs", norm=True)
         np.testing.assert_allclose(table.find("lemurs"), expected, atol=5e-3)
+        assert table.weight("lemurs", 1e-3) == 1
         assert table.find("bearish") is None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from ayeaye import params
-from ayeaye.classspace import text, words
+from ayeaye.classspace import sentences, text, words
 from ayeaye.classspace.tfidf import TermTable
 from ayeaye.classspace.words import WordTable
 from ayeaye.data.table import ClassTable
@@ -21,6 +21,7 @@ from ayeaye.files import replacing, write_atomic
 
 SAME = 0.9999  # cosine above which two classes cannot be told apart
 WORD_SOURCES = ("word2vec", "fasttext", "glove")
+SENTENCES = "sentences"
 VERSION = 1
 
 About = dict[str, Any]
@@ -43,22 +44,25 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Words:
-    """Mean word vectors of names or descriptions."""
+    """Mean word vectors of names or descriptions, frequent words weighing less by `smoothing`."""
 
     kind: ClassVar[str] = "words"
     source: str
     text: str
     table: WordTable
+    smoothing: float | None = None
     spare: int = 0
 
     @classmethod
-    def fit(cls, source: str, chosen: str, words_: WordTable, table: ClassTable) -> Words:
+    def fit(
+        cls, source: str, chosen: str, words_: WordTable, smoothing: float | None, table: ClassTable
+    ) -> Words:
         """With dimensions to spare where the descriptions hold words that `words_` does not."""
-        part = cls(source, chosen, words_)
+        part = cls(source, chosen, words_, smoothing)
         if chosen != text.DESCRIPTIONS:
             return part
         strange = any(missing for _, _, missing in map(part._described, text.descriptions(table)))
-        return cls(source, chosen, words_, words.SPARE if strange else 0)
+        return replace(part, spare=words.SPARE) if strange else part
 
     def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         if self.text == text.DESCRIPTIONS:
@@ -79,11 +83,11 @@ class Words:
 
     def _described(self, described: str) -> tuple[np.ndarray | None, list[str], list[str]]:
         tokens = text.content_words(described) or text.words(described)
-        vector, missing = self.table.mean(tokens, self.spare)
+        vector, missing = self.table.mean(tokens, self.spare, self.smoothing)
         return vector, tokens, missing
 
     def _named(self, names: list[str]) -> tuple[np.ndarray | None, list[str], list[str]]:
-        found = [self.table.find_name(name) for name in names]
+        found = [self.table.find_name(name, self.smoothing) for name in names]
         known = [vector for vector, _ in found if vector is not None]
         tokens = [word for name in names for word in text.name_words(name) or [name]]
         missing = [word for _, words_ in found for word in words_]
@@ -95,20 +99,26 @@ class Words:
             "words": self.table.words,
             "lengths": list(self.table.lengths),
             "origin": self.table.origin,
+            "smoothing": self.smoothing,
             "spare": self.spare,
         }
-        arrays = {"vectors": self.table.vectors}
-        if self.table.ngrams is not None:
-            arrays["ngrams"] = self.table.ngrams
-        return about, arrays
+        table = self.table
+        arrays = {"vectors": table.vectors, "ngrams": table.ngrams, "frequencies": table.frequencies}
+        return about, {name: array for name, array in arrays.items() if array is not None}
 
     @classmethod
     def restore(cls, source: str, about: About, arrays: Arrays) -> Words:
         low, high = about["lengths"]
         table = WordTable(
-            about["words"], arrays["vectors"], arrays.get("ngrams"), (low, high), about["origin"]
+            about["words"],
+            arrays["vectors"],
+            arrays.get("ngrams"),
+            (low, high),
+            about["origin"],
+            arrays.get("frequencies"),
         )
-        return cls(source, about["text"], table, int(about["spare"]))
+        # A space of an earlier ayeaye weighed all words alike.
+        return cls(source, about["text"], table, about.get("smoothing"), int(about["spare"]))
 
 
 @dataclass(frozen=True)
@@ -144,15 +154,32 @@ class Terms:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix of the class table, such as attributes: each class's row at unit length."""
+    """A matrix of the class table, such as attributes: each class's row at unit length.
+
+    Not so where the matrix is `binary`: a class of which nothing is true has a row of zeros, and says as much
+    as any other.
+    """
 
     kind: ClassVar[str] = "matrix"
     source: str
     columns: list[str]
+    binary: bool = False
+
+    @classmethod
+    def fit(cls, source: str, table: ClassTable) -> Matrix:
+        """Of the columns that tell classes apart: one that is the same for all would still lengthen the rows."""
+        values = table.matrices[source].to_numpy()
+        columns = [str(column) for column in table.matrices[source]]
+        differing = (values != values[:1]).any(axis=0)
+        telling = [column for column, differs in zip(columns, differing, strict=True) if differs]
+        return cls(source, telling or columns, binary=len(np.unique(values)) <= 2)
 
     def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         if self.source not in table.matrices:
-            raise ClassSpaceError(f"the classes have no {self.source}: give {text.listed(self.columns)}")
+            raise ClassSpaceError(
+                f"the classes have no {self.source}: give {text.listed(table.names)} a row of "
+                f"{len(self.columns)} numbers ({text.listed(self.columns)}), made as those of the others were"
+            )
         frame = table.matrices[self.source]
         frame = frame.rename(columns=str)
         absent = [column for column in self.columns if column not in frame]
@@ -160,9 +187,8 @@ class Matrix:
             raise ClassSpaceError(f"{self.source} lacks {text.listed(absent)}: give every column")
         values = frame[self.columns].to_numpy(np.float64)
         self._check(values, table.names)
-        return values / np.linalg.norm(values, axis=1, keepdims=True), [
-            _cover(self.source, self.columns, []) for _ in table.names
-        ]
+        rows = values if self.binary else values / np.linalg.norm(values, axis=1, keepdims=True)
+        return rows, [_cover(self.source, self.columns, []) for _ in table.names]
 
     def _check(self, values: np.ndarray, names: list[str]) -> None:
         gaps = ~np.isfinite(values)
@@ -174,15 +200,15 @@ class Matrix:
                 f"{int(gaps.any(axis=1).sum())} classes have gaps: fill them"
             )
         empty = [name for name, row in zip(names, values, strict=True) if not row.any()]
-        if empty:
+        if empty and not self.binary:
             raise ClassSpaceError(f"{self.source} is zero throughout for {text.listed(empty)}: describe them")
 
     def state(self) -> tuple[About, Arrays]:
-        return {"columns": self.columns}, {}
+        return {"columns": self.columns, "binary": self.binary}, {}
 
     @classmethod
     def restore(cls, source: str, about: About, arrays: Arrays) -> Matrix:
-        return cls(source, about["columns"])
+        return cls(source, about["columns"], bool(about.get("binary", False)))
 
 
 KINDS: dict[str, type[Words] | type[Terms] | type[Matrix]] = {
@@ -322,6 +348,8 @@ def build(table: ClassTable, settings: params.Classes, read: Callable[[str], Pat
     if not table.names:
         raise ClassSpaceError("the class table is empty: expected at least two classes")
     weights = _weights(settings)
+    if SENTENCES in settings.sources and SENTENCES not in table.matrices:
+        table = _with_sentences(table, settings, read)
     parts = [_part(source, table, settings, read) for source in settings.sources]
     encoder = Encoder.fit(parts, weights, table)
     vectors, coverage = encoder.encode(table)
@@ -333,17 +361,29 @@ def build(table: ClassTable, settings: params.Classes, read: Callable[[str], Pat
 def _part(source: str, table: ClassTable, settings: params.Classes, read: Callable[[str], Path]) -> Part:
     # A matrix of the table goes first: it may well be called glove.
     if source in table.matrices:
-        return Matrix(source, [str(column) for column in table.matrices[source].columns])
+        return Matrix.fit(source, table)
     chosen = text.choose(table, settings.text)
     if source == "tfidf":
         documents = _documents(table, chosen)
         return Terms(source, chosen, TermTable.fit(documents))
     if source in WORD_SOURCES:
-        return Words.fit(source, chosen, _word_table(source, chosen, table, settings, read), table)
-    known = [*WORD_SOURCES, "tfidf", *table.matrices]
+        vectors = _word_table(source, chosen, table, settings, read)
+        return Words.fit(source, chosen, vectors, settings.smoothing, table)
+    known = [*WORD_SOURCES, "tfidf", SENTENCES, *table.matrices]
     near = difflib.get_close_matches(source, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
     raise ClassSpaceError(f"classes.source {source}: no such source or matrix of the class table; {hint}")
+
+
+def _with_sentences(table: ClassTable, settings: params.Classes, read: Callable[[str], Path]) -> ClassTable:
+    """The table with the vectors of a file as one more matrix."""
+    file = settings.vectors_of(SENTENCES)
+    if not file:
+        raise ClassSpaceError(
+            f"{SENTENCES} are not made here: set classes.vectors to a {sentences.FORMATS}, one row a class"
+        )
+    given = sentences.read(read(file), table.names)
+    return ClassTable(table.frame, {**table.matrices, SENTENCES: given})
 
 
 def _word_table(
@@ -354,12 +394,12 @@ def _word_table(
         return words.read(read(file), _wanted(table))
     if source == "glove":
         raise ClassSpaceError("glove vectors are not trained here: set classes.vectors to a file of them")
-    sentences = _sentences(table, chosen)
+    corpus = _training_sentences(table, chosen)
     origin = "the descriptions"
     if settings.corpus:
-        sentences += _corpus(read(settings.corpus))
+        corpus += _corpus(read(settings.corpus))
         origin = "the corpus"
-    return words.train(sentences, source, settings.dimensions, settings.seed, origin)
+    return words.train(corpus, source, settings.dimensions, settings.seed, origin)
 
 
 def _wanted(table: ClassTable) -> set[str]:
@@ -371,13 +411,13 @@ def _wanted(table: ClassTable) -> set[str]:
     return whole | {form for word in said for form in text.cases(word)}
 
 
-def _sentences(table: ClassTable, chosen: str) -> list[list[str]]:
+def _training_sentences(table: ClassTable, chosen: str) -> list[list[str]]:
     """The descriptions as training sentences, after the names they describe where names are encoded."""
-    sentences = []
+    found = []
     for names, described in zip(text.phrases(table, text.SYNONYMS), table.frame["description"], strict=True):
         named = [] if chosen == text.DESCRIPTIONS else [w for name in names for w in text.name_words(name)]
-        sentences.append(_trained([*named, *text.words(described)]))
-    return sentences
+        found.append(_trained([*named, *text.words(described)]))
+    return found
 
 
 def _corpus(path: Path) -> list[list[str]]:

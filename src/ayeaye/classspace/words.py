@@ -21,6 +21,7 @@ from ayeaye.classspace import text
 from ayeaye.errors import ClassSpaceError
 
 KEPT = 50_000  # most frequent words that are kept, besides those in use
+RANKED = 5_000  # words from which on the order of a file is taken for that of a language's frequencies
 SPARE = 256  # dimensions for words outside the vocabulary
 BUCKETS = 20_000  # of the character n-grams of a fastText model trained here
 _FASTTEXT_MAGIC = (793712314).to_bytes(4, "little")
@@ -36,7 +37,8 @@ _BINARY, _TEXT, _BARE, _FACEBOOK = (
 class WordTable:
     """Words, most frequent first, and their vectors (V, k) float16; with n-grams, words outside it too.
 
-    `ngrams` (B, k) float16 holds a fastText model's character n-grams of `lengths` by hash bucket.
+    `ngrams` (B, k) float16 holds a fastText model's character n-grams of `lengths` by hash bucket;
+    `frequencies` (V,) float32 the share of each word in running text, None where nothing tells.
     """
 
     words: list[str]
@@ -44,6 +46,7 @@ class WordTable:
     ngrams: np.ndarray | None = None
     lengths: tuple[int, int] = (3, 6)
     origin: str = ""
+    frequencies: np.ndarray | None = None
     _rows: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -58,35 +61,52 @@ class WordTable:
 
     def find(self, word: str) -> np.ndarray | None:
         """The unit vector (k,) of a word under any of its cases, or None."""
-        for form in text.cases(word):
-            if form in self._rows:
-                return _unit(self.vectors[self._rows[form]])
-        return self._spelled(word.lower())
+        row = self._row(word)
+        return self._spelled(word.lower()) if row is None else _unit(self.vectors[row])
 
-    def find_name(self, name: str) -> tuple[np.ndarray | None, list[str]]:
+    def weight(self, word: str, smoothing: float | None) -> float:
+        """a / (a + p) of a word of frequency p, `smoothing` being a: smooth inverse frequency (Arora 2017).
+
+        It does for any language what a list of stop words does for one: without that list, it placed held-out
+        seen classes better by two points, and beside it no worse. 1 for a word outside the table, which is
+        rare, and throughout where `smoothing` or the frequencies are None.
+        """
+        row = self._row(word)
+        if smoothing is None or self.frequencies is None or row is None:
+            return 1.0
+        return smoothing / (smoothing + float(self.frequencies[row]))
+
+    def find_name(self, name: str, smoothing: float | None = None) -> tuple[np.ndarray | None, list[str]]:
         """The unit vector (k,) of a name, whole or as the mean of its words, and the words not found."""
         for form in text.whole_names(name):
             if form in self._rows:
                 return _unit(self.vectors[self._rows[form]]), []
-        return self.mean(text.name_words(name) or [name])
+        return self.mean(text.name_words(name) or [name], smoothing=smoothing)
 
-    def mean(self, words: list[str], spare: int = 0) -> tuple[np.ndarray | None, list[str]]:
-        """The unit mean (k + spare,) of unit word vectors, and the words not found; None when none was.
+    def mean(
+        self, words: list[str], spare: int = 0, smoothing: float | None = None
+    ) -> tuple[np.ndarray | None, list[str]]:
+        """The unit mean (k + spare,) of unit word vectors by their `weight`, and the words not found.
 
-        Words not found fall into `spare` dimensions of their own, each at a direction fixed by its hash:
-        they say nothing of their meaning, but do say which texts share them. On descriptions that placed
-        held-out seen classes better than leaving them out (.33 for .29), and keeps apart texts that differ in
-        such a word alone.
+        None in place of the mean when no word was found. Words not found fall into `spare` dimensions of
+        their own, each at a direction fixed by its hash: they say nothing of their meaning, but do say which
+        texts share them. On descriptions that placed held-out seen classes better than leaving them out (.33
+        for .28), and keeps apart texts that differ in such a word alone.
         """
         found = {word: self.find(word) for word in words}
         missing = [word for word, vector in found.items() if vector is None]
-        known = [vector for vector in found.values() if vector is not None]
+        known = [
+            self.weight(word, smoothing) * vector for word, vector in found.items() if vector is not None
+        ]
         if not known:
             return None, missing
         strange = np.zeros(spare)
         if spare:
             strange += np.sum([hashed(word) for word in missing] or [strange], axis=0)
         return _unit(np.concatenate([np.sum(known, axis=0), strange])), missing
+
+    def _row(self, word: str) -> int | None:
+        return next((self._rows[form] for form in text.cases(word) if form in self._rows), None)
 
     def _spelled(self, word: str) -> np.ndarray | None:
         if self.ngrams is None:
@@ -98,6 +118,7 @@ class WordTable:
 def read(path: Path, wanted: Collection[str] = ()) -> WordTable:
     """The first KEPT words of a file of word vectors, and those of `wanted` further down it.
 
+    Their frequencies are those a fastText .bin counts, else by Zipf's law from their order in the file.
     Raises ClassSpaceError when the file is missing, of no known format, damaged or cut short.
     """
     if not path.is_file():
@@ -139,16 +160,14 @@ def train(
         "epochs": int(np.clip(2_000_000 // total, 5, 200)),
     }
     if source == "word2vec":
-        model = Word2Vec(sentences, **settings)
-        return WordTable(model.wv.index_to_key[:KEPT], _half(model.wv.vectors[:KEPT]), origin=origin)
-    model = FastText(sentences, bucket=BUCKETS, **settings)
-    return WordTable(
-        model.wv.index_to_key[:KEPT],
-        _half(model.wv.vectors[:KEPT]),
-        model.wv.vectors_ngrams.astype(np.float16),
-        (model.wv.min_n, model.wv.max_n),
-        origin,
-    )
+        wv = Word2Vec(sentences, **settings).wv
+        spelling: dict[str, Any] = {}
+    else:
+        wv = FastText(sentences, bucket=BUCKETS, **settings).wv
+        spelling = {"ngrams": wv.vectors_ngrams.astype(np.float16), "lengths": (wv.min_n, wv.max_n)}
+    known = wv.index_to_key[:KEPT]
+    frequencies = _frequencies(wv, known)
+    return WordTable(known, _half(wv.vectors[:KEPT]), origin=origin, frequencies=frequencies, **spelling)
 
 
 def _kind(path: Path) -> str:
@@ -233,7 +252,27 @@ def _table(rows: Iterator[Row], wanted: set[str], path: Path) -> WordTable:
             kept[word] = _half(vector)
     if not kept:
         raise ClassSpaceError(f"{path} holds no words: expected word vectors")
-    return WordTable(list(kept), np.stack(list(kept.values())), origin=path.name)
+    known = list(kept)
+    return WordTable(known, np.stack(list(kept.values())), origin=path.name, frequencies=_by_rank(known))
+
+
+def _by_rank(words: list[str]) -> np.ndarray | None:
+    """(V,) frequencies by Zipf's law, 1 / (rank · H_V), as files of vectors list frequent words first.
+
+    None for a short list, or one in the order of the alphabet: its order says nothing of a language.
+    """
+    head = [word.lower() for word in words[:100]]
+    if len(words) < RANKED or head == sorted(head):
+        return None
+    shares = 1 / np.arange(1.0, len(words) + 1)
+    return (shares / shares.sum()).astype(np.float32)
+
+
+def _frequencies(model: Any, words: list[str]) -> np.ndarray:
+    """(V,) of `words`, as gensim's vectors count them; 0 for those that it does not know."""
+    counts = {word: model.get_vecattr(word, "count") for word in model.index_to_key}
+    total = max(sum(counts.values()), 1)
+    return np.array([counts.get(word, 0) / total for word in words], np.float32)
 
 
 def _read_facebook(path: Path, wanted: Collection[str]) -> WordTable:
@@ -257,6 +296,7 @@ def _read_facebook(path: Path, wanted: Collection[str]) -> WordTable:
         model.vectors_ngrams.astype(np.float16) if small else None,
         (model.min_n, model.max_n),
         path.name,
+        _frequencies(model, words),
     )
 
 
