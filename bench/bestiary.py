@@ -21,7 +21,7 @@ import numpy as np
 from ayeaye import params, versioning
 from ayeaye.evaluation.metrics import point_figures
 from ayeaye.labelling import nearest
-from ayeaye.pipeline import examples, selection
+from ayeaye.pipeline import blending, examples, selection
 from ayeaye.pipeline.classes import classes
 from ayeaye.pipeline.embed import embed
 from ayeaye.pipeline.evaluate import evaluate
@@ -81,7 +81,7 @@ def again(workspace: Workspace, data: examples.Examples) -> dict[str, float]:
     """Everything after the class space once more, on other examples."""
     chosen = workspace.params.train
     folds = class_folds(data.pool, chosen.folds, chosen.repeats, chosen.seed)
-    choice = selection.select(selection.families(chosen.mapper, data), data, folds, seed=chosen.seed)
+    choice = selection.select(blending.families(chosen.mapper, data), data, folds, seed=chosen.seed)
     learned = data.rows(*TUNING) & data.seen[data.y]
     mapper = choice.fit(data, learned, seed=chosen.seed, device="cpu")
     rows = data.rows("test_seen", "test_unseen")

@@ -27,7 +27,7 @@ from ayeaye.files import replacing, write_atomic
 from ayeaye.labelling import calibration, unknown
 from ayeaye.mapping import create
 from ayeaye.params import Evaluate
-from ayeaye.pipeline import examples, pretraining, selection
+from ayeaye.pipeline import blending, examples, pretraining, selection
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import TUNING, class_folds, hold_out
 from ayeaye.pipeline.progress import Progress
@@ -108,7 +108,7 @@ def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: A
     """Each fold of pretend-unseen classes, scored by a mapper chosen and fitted without it."""
     training = workspace.params.train
     device = backbones.device_of(training.device)
-    among = selection.families(training.mapper, data, weighted=bool(workspace.params.classes.weights))
+    among = blending.families(training.mapper, data, weighted=bool(workspace.params.classes.weights))
     outer = class_folds(data.pool, chosen.folds)
     columns = np.flatnonzero(data.seen)
     folds, rows, choices = [], [], []

@@ -9,7 +9,7 @@ import numpy as np
 from ayeaye.classifier import Classifier
 from ayeaye.classspace.space import ClassSpace
 from ayeaye.embedding import backbones
-from ayeaye.pipeline import examples, selection
+from ayeaye.pipeline import blending, examples, selection
 from ayeaye.pipeline.folds import TUNING, class_folds
 from ayeaye.pipeline.progress import Progress
 from ayeaye.workspace import Workspace
@@ -20,7 +20,7 @@ def train(workspace: Workspace, progress: Progress) -> dict[str, object]:
     chosen = workspace.params.train
     data = examples.load(workspace)
     device = backbones.device_of(chosen.device)
-    among = selection.families(chosen.mapper, data, weighted=bool(workspace.params.classes.weights))
+    among = blending.families(chosen.mapper, data, weighted=bool(workspace.params.classes.weights))
     folds = class_folds(data.pool, chosen.folds, chosen.repeats, chosen.seed)
     with progress.done_of("choosing settings") as report:
         choice = selection.select(
