@@ -5,21 +5,22 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 DEMO = demo
 ARGS =
+JOBS = 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test lint format install soak bench clean
+.PHONY: help demo test lint format install soak bench bench-zsl clean
 
 help: ## Show this.
 	@echo "make TARGET"
-	@sed -n 's/^\([a-z]*\):.*## /  \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  \1	/p' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Retrain on the drawn bestiary, in the workspace demo/, and ask for an aye-aye.
 	$(BIN)/ayeaye demo $(DEMO)
 
-test: lint ## Lint, then run every test but the soak; ARGS="-k gate" goes to pytest.
-	$(BIN)/python -m pytest -m "not soak" $(ARGS)
+test: lint ## Lint, then run every test but the soak, JOBS at a time; ARGS="-k gate" goes to pytest.
+	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and that files import only downwards.
 	$(BIN)/ruff check
@@ -36,10 +37,13 @@ install: $(INSTALLED) ## Make .venv, with the versions of constraints.txt.
 soak: $(INSTALLED) ## Run the long tests: kills, fuzzing, load.
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
-bench: $(INSTALLED) ## Run the measurements in bench/.
-	@for program in bench/[a-z]*.py; do \
+bench: $(INSTALLED) ## Time a retrain of the demo and measure the bestiary's fairness.
+	@for program in bench/retrain.py bench/bestiary.py; do \
 		echo "$$program"; $(BIN)/python "$$program" $(ARGS) || exit 1; \
 	done
+
+bench-zsl: $(INSTALLED) ## Measure every mapper, class space and hub correction; goes on where it stopped. Hours.
+	$(BIN)/python bench/zsl.py $(ARGS)
 
 clean: ## Remove .venv, the demo and what the tools keep; workspaces and data stay.
 	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -20,6 +20,11 @@ from ayeaye.processes import free_port, start, stop
 os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="ayeaye-prefect-"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is slow goes first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Prefect API with its scheduler, for as long as the tests run."""

@@ -30,7 +30,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Blended:
-    """The best mapper and its settings, and its cosines on every fold.
+    """The best mapper and its settings, its cosines on every fold, and the best mapper of each family alone.
 
     `ranking` has a row for it, then by score the blends on the way to it and every setting of every family:
     mapper, settings, how many folds it was tried on, and the mean and spread over these of its figures.
@@ -40,6 +40,7 @@ class Blended:
     settings: Settings
     ranking: list[Figures]
     folds: list[Fold]
+    alone: list[Settings]
 
 
 class Family(NamedTuple):
@@ -109,7 +110,8 @@ def blended(
         {**_as_mapper(members, weights), **summary([figures_of(fold) for fold in each])}
         for weights, each in zip(path, found, strict=True)
     ]
-    return Blended(rows[-1]["mapper"], rows[-1]["settings"], _ranking(races, rows), found[-1])
+    alone = [_as_mapper([member], [1.0]) for member in members]
+    return Blended(rows[-1]["mapper"], rows[-1]["settings"], _ranking(races, rows), found[-1], alone)
 
 
 class Race:
