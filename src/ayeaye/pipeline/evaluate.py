@@ -200,18 +200,9 @@ def class_space_quality(data: Examples, seed: int) -> dict[str, Any]:
     """How well the class space agrees with the mean training pictures of the seen classes."""
     train = data.rows("train")
     present = [c for c in np.flatnonzero(data.seen) if (train & (data.y == c)).any()]
-    if len(present) < 4:
-        return {"classes": len(present), "rho": None, "p": None}
-    visual = np.stack([data.X[train & (data.y == c)].mean(axis=0) for c in present])
+    visual = np.array([data.X[train & (data.y == c)].mean(axis=0) for c in present])
     # Centred, as an embedding's common part says nothing of its class.
-    visual = visual - visual.mean(axis=0)
-    vectors = data.A[present]
-    return {
-        "classes": len(present),
-        **quality.spearman(vectors, visual, seed=seed),
-        "neighbour_overlap": quality.neighbour_overlap(vectors, visual),
-        "leave_one_out_rank": quality.leave_one_out_rank(vectors, visual),
-    }
+    return quality.judge(data.A[present], visual - visual.mean(axis=0), seed=seed)
 
 
 def predictions(data: Examples, measured: Measured, names: list[str]) -> pd.DataFrame:
