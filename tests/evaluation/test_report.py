@@ -304,7 +304,7 @@ def test_the_result_reads_as_a_sentence():
 
 
 def test_shares_are_never_rounded_to_all_or_nothing():
-    assert [plain(percent(v)) for v in (0.0, 1e-9, 0.004, 0.5, 0.996, 1 - 1e-9, 1.0, None)] == [
+    assert [plain(percent(v)) for v in (0.0, 1e-6, 0.004, 0.5, 0.996, 1 - 1e-6, 1 - 1e-14, None)] == [
         "0 %",
         "< 0.1 %",
         "0.4 %",

@@ -251,9 +251,9 @@ def _bars(axes: Any, records: list[dict[str, Any]], names: Sequence[str], measur
     mean = measured["S" if seen else "U"]
     axes.axvline(mean, color="#222222", lw=1.2, ls="--")
     axes.axvline(measured["baselines"]["S" if seen else "U"], color=GREY, lw=1.2, ls=":")
-    axes.set(xlim=(0, 1), ylim=(-0.7, len(records) - 0.3), xlabel="accuracy among all classes")
+    axes.set(xlim=(0, 1), ylim=(-0.7, len(records) - 0.3), xlabel="accuracy")
     role = "seen" if seen else "unseen"
-    axes.set_title(f"{len(records)} {role} classes, mean {mean:.3f}", fontsize=9.5, loc="left")
+    axes.set_title(f"{len(records)} {role} classes\nmean {mean:.3f}", fontsize=9.5, loc="left")
 
 
 def _lines_of_equal_h(axes: Any) -> None:

@@ -28,7 +28,7 @@ PLOTS = (
     ("common_space", "Where pictures meet words", "Pictures and classes in the space in which they are compared, "
      "flattened by t-SNE: near here is near there, far apart says little. A line leads to the true class."),
     ("seen_unseen_curve", "Seen against unseen", "Every trade between the two that an offset γ can make."),
-    ("per_class_accuracy", "Class by class", "Bars with 95 % intervals; dashed is the mean, dotted is chance."),
+    ("per_class_accuracy", "Class by class", "Right among all classes, 95 % intervals; dashed mean, dotted chance."),
     ("confusion_unseen", "Who is taken for whom", "Unseen pictures, among unseen classes only."),
     ("hubness", "Hubs", "A class far above the grey band attracts pictures that are not its own."),
     ("class_space", "The class space", "What the words or attributes say, on two principal components."),
@@ -274,7 +274,7 @@ def percent(value: float | None) -> str:
     """A share as a person reads it: no decimals, but never a 0 or 100 that is not one."""
     if value is None:
         return "–"
-    share = 100 * value
+    share = round(100 * value, 9)  # a mean of ones may be a little less than one
     if 0 < share < 0.1 or 99.9 < share < 100:
         text = "< 0.1" if share < 50 else "> 99.9"
     else:
