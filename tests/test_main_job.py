@@ -114,7 +114,9 @@ class TestARetrainedWorkspace:
         assert json.loads(dataset.source)["digest"] == self.data_digest(trained)
         artifacts = {each.path for each in client.list_artifacts(run.info.run_id)}
         assert artifacts >= {"index.html", "metrics.json", "plots", "predictions.parquet", "model"}
-        assert [each.path for each in client.list_artifacts(run.info.run_id, "plots")]
+        drawn = {Path(each.path).name for each in client.list_artifacts(run.info.run_id, "plots")}
+        assert drawn == {path.name for path in (trained.root / "reports" / "plots").iterdir()}
+        assert drawn >= {"common_space.png", "seen_unseen_curve.png", "hubness.png", "reliability.png"}
         bundle = {Path(each.path).name for each in client.list_artifacts(run.info.run_id, "model/bundle")}
         assert bundle == {path.name for path in (trained.root / "models" / "classifier").iterdir()}
 

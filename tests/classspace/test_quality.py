@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ayeaye.classspace.quality import leave_one_out_rank, neighbour_overlap, spearman
+from ayeaye.classspace.quality import judge, leave_one_out_rank, neighbour_overlap, spearman
 from ayeaye.errors import ClassSpaceError
 
 
@@ -80,3 +80,24 @@ def test_spaces_that_cannot_be_compared_are_refused(spaces, rows: tuple[int, int
     vectors, visual, _ = spaces
     with pytest.raises(ClassSpaceError):
         spearman(vectors[: rows[0]], visual[: rows[1]])
+
+
+@pytest.mark.parametrize(("classes", "k"), [(4, 2), (6, 4), (30, 5)])
+def test_every_figure_is_judged_beside_what_chance_would_give(classes, k):
+    vectors = np.random.default_rng(0).normal(size=(classes, 6))
+    found = judge(vectors, vectors)
+    assert (found["neighbours"], found["neighbour_overlap_chance"]) == (k, k / (classes - 1))
+    assert found["neighbour_overlap"] == 1 and found["rho"] == pytest.approx(1)
+    rank = found["leave_one_out_rank"]
+    assert rank["relative"] == rank["mean"] / rank["chance"] == rank["mean"] / ((classes + 1) / 2)
+
+
+def test_noise_is_ranked_and_overlaps_as_chance_says():
+    chance = np.random.default_rng(0)
+    found = [judge(chance.normal(size=(20, 5)), chance.normal(size=(20, 9)), seed=i) for i in range(40)]
+    assert np.mean([each["neighbour_overlap"] for each in found]) == pytest.approx(5 / 19, abs=0.02)
+    assert np.mean([each["leave_one_out_rank"]["relative"] for each in found]) == pytest.approx(1, abs=0.1)
+
+
+def test_so_few_classes_have_no_figures():
+    assert judge(np.eye(3), np.eye(3)) == {"classes": 3, "rho": None, "p": None}

@@ -9,9 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ayeaye.classspace import quality
 from ayeaye.evaluation import plots
 from ayeaye.evaluation.metrics import confusion, measure, measure_folds, reliability
-from ayeaye.evaluation.report import Example, Page, percent, render, sentence, shown, thumbnail
+from ayeaye.evaluation.report import (
+    Example,
+    Near,
+    Page,
+    described,
+    percent,
+    render,
+    sentence,
+    shown,
+    strength,
+    thumbnail,
+)
 
 EVIL = '<script>alert("x")</script>&$_{'
 
@@ -38,6 +50,11 @@ def plain(text):
     return text.replace("\N{NO-BREAK SPACE}", " ")
 
 
+def closed(text):
+    """Without any space, as a page has more of it than is seen."""
+    return "".join(text.split())
+
+
 def measured_case(classes=8, pictures=120, seed=0):
     rng = np.random.default_rng(seed)
     seen = np.arange(classes) < classes - 3
@@ -45,6 +62,24 @@ def measured_case(classes=8, pictures=120, seed=0):
     scores = rng.normal(size=(pictures, classes))
     scores[np.arange(pictures), y] += 2
     return scores, y, seen, 0.3
+
+
+def both_sides(confidence, right):
+    """Reliability of all, and as if one half of them were of seen classes."""
+    half = len(right) // 2
+    sides = {"seen": slice(half), "unseen": slice(half, None)}
+    parts = {side: reliability(confidence[rows], right[rows]) for side, rows in sides.items()}
+    return {**reliability(confidence, right), **parts}
+
+
+def mapped_case(names, seen, pictures=60, photographed=None):
+    """A common space in which pictures lie about their classes; `photographed` (C,) have any (none given: all)."""
+    rng = np.random.default_rng(0)
+    classes = rng.normal(size=(len(names), 6))
+    y = rng.choice(
+        np.flatnonzero(np.ones(len(names), bool) if photographed is None else photographed), pictures
+    )
+    return plots.Mapped(classes[y] + 0.1 * rng.normal(size=(pictures, 6)), y, classes, names, seen)
 
 
 def full_page(names):
@@ -57,7 +92,8 @@ def full_page(names):
         fold[2],
         vectors=np.random.default_rng(0).normal(size=(len(names), 5)),
         confused=(unseen, confusion([fold], unseen)),
-        reliable=reliability(np.linspace(0, 1, 50), np.linspace(0, 1, 50) > 0.4),
+        reliable=both_sides(np.linspace(0, 1, 50), np.linspace(0, 1, 50) > 0.4),
+        mapped=mapped_case(names, fold[2]),
     )
     picture = thumbnail(Image.new("RGB", (300, 200), "orange"))
     return Page(
@@ -66,15 +102,23 @@ def full_page(names):
         title=EVIL,
         about={"mapper": EVIL, "settings": {"lambda": 0.1}},
         warnings=[EVIL],
-        quality=[{"figure": "Spearman", "value": 0.41}],
-        selection=[{"setting": EVIL, "H": 0.5, "chosen": True}, {"setting": "b", "H": None, "chosen": False}],
+        quality=quality.judge(np.eye(8), np.eye(8) + 0.1),
+        pretrained=EVIL,
+        selection=[candidate(EVIL, 0.5, chosen=True), candidate("b", None)],
+        hubs=[{"hub correction": EVIL, "gain": "+0.01", "chosen": True}],
+        folds=3,
         data=[{"split": "train", "pictures": 12345}],
         examples=[
-            Example(EVIL, EVIL, True, True, picture, 0.9, EVIL),
-            Example("a", "b", False, False),
+            Example(EVIL, EVIL, True, True, picture, 0.9, [Near(1, EVIL, 0.7, False)], EVIL),
+            Example("a", "b", False, False, nearest=[Near(1, "b", 0.61, False), Near(7, "a", 0.21, True)]),
         ],
         plots=drawn,
     )
+
+
+def candidate(settings, figure, *, chosen=False):
+    spreads = dict.fromkeys(("T1_spread", "H_spread", "AUSUC_spread"), None if figure is None else 0.04)
+    return {"settings": settings, "T1": figure, "H": figure, "AUSUC": figure, **spreads, "chosen": chosen}
 
 
 def test_the_page_asks_for_nothing_outside_and_escapes_every_name():
@@ -84,8 +128,8 @@ def test_the_page_asks_for_nothing_outside_and_escapes_every_name():
     assert all(target.startswith(("data:image/", "#")) for target in links.targets)
     assert "script" not in links.tags
     assert "url(" not in page and "@import" not in page
-    assert links.tags.count("img") == 6 + 1
-    assert links.text.count(EVIL) >= 6
+    assert links.tags.count("img") == 7 + 1
+    assert links.text.count(EVIL) >= 10
     anchors = [target for target in links.targets if target.startswith("#")]
     assert all(f'id="{anchor[1:]}"' in page for anchor in anchors)
 
@@ -130,10 +174,11 @@ def test_plots_are_modest_pngs_for_few_and_for_many_classes(classes):
     kwargs = {
         "vectors": rng.normal(size=(classes, 6)),
         "confused": (unseen, confusion([fold], unseen)),
-        "reliable": reliability(rng.random(40), rng.random(40) > 0.5),
+        "reliable": both_sides(rng.random(40), rng.random(40) > 0.5),
+        "mapped": mapped_case(names, seen),
     }
     drawn = plots.draw(*args, **kwargs)
-    assert len(drawn) == 6
+    assert len(drawn) == 7
     for name, content in drawn.items():
         with Image.open(io.BytesIO(content)) as image:
             assert image.format == "PNG" and min(image.size) > 300, name
@@ -146,6 +191,109 @@ def test_a_class_space_of_one_dimension_can_be_drawn():
     assert plots.class_space(np.arange(4.0)[:, None], [*"abcd"], np.array([True, True, False, False]))
 
 
+def test_in_the_plane_pictures_lie_nearest_to_their_own_class():
+    mapped = mapped_case([*"abcdefgh"], np.arange(8) < 5, pictures=120)
+    flat = plots.plane(np.vstack([mapped.pictures, mapped.classes]))
+    distances = np.linalg.norm(flat[:120, None] - flat[None, 120:], axis=2)
+    assert np.mean(distances.argmin(axis=1) == mapped.y) > 0.95
+
+
+@pytest.mark.parametrize(("names", "pictures"), [([*"abcdefgh"], 30), ([*"abc"], 1)])
+def test_unseen_classes_have_their_place_in_the_plane_without_a_picture(names, pictures):
+    seen = np.arange(len(names)) < len(names) - 1
+    mapped = mapped_case(names, seen, pictures, photographed=seen)
+    drawn = plots.draw(
+        measure(*measured_case(), resamples=20), [*"abcdefgh"], np.arange(8) < 5, mapped=mapped
+    )
+    with Image.open(io.BytesIO(drawn["common_space"])) as image:
+        assert min(image.size) > 300
+    assert plots.common_space(mapped) == drawn["common_space"]
+
+
+def test_no_name_is_written_over_another():
+    figure, axes = plots._figure(5.4, 4.8)
+    chance = np.random.default_rng(0)
+    places = chance.normal(size=(40, 2))
+    axes.scatter(*places.T)
+    plots._annotate(axes, [f"a longish name {c}" for c in range(40)], places, range(40))
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) > 15
+    # What is compared is where the letters would be, not where they are, so a little is let through.
+    touching = sum(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert touching <= 3
+
+
+def test_a_side_without_pictures_leaves_the_reliability_of_the_other():
+    both = both_sides(np.linspace(0, 1, 50), np.linspace(0, 1, 50) > 0.4)
+    assert plots.reliability({**both, "seen": reliability(np.zeros(0), np.zeros(0))}) != plots.reliability(
+        both
+    )
+
+
+def test_each_answer_stands_beside_its_nearest_classes_and_the_true_one_is_marked():
+    text = closed(Links(render(full_page([*"abcdefgh"]))).text)
+    assert "1◆unseenb0.61" in text
+    assert "7●seen✓thetrueclassa0.21" in text
+
+
+def test_candidates_show_mean_and_spread_and_the_chosen_one():
+    text = closed(Links(render(full_page([*"abcdefgh"]))).text)
+    assert "chosen0.500±0.0400.500±0.0400.500±0.040" in text
+    assert "On3foldsofseenclasses" in text
+    assert "b–––" in text
+
+
+def test_settings_read_as_words_whatever_the_mapper():
+    assert described("ridge", {"penalty": 0.3, "kernel": "linear", "shrinkage": None}) == (
+        "ridge (penalty 0.3, kernel linear)"
+    )
+    assert described("none", {}) == "none"
+    members = [{"mapper": "eszsl", "settings": {"alpha": 5.0}}, {"mapper": "prototype"}]
+    assert described("blend", {"members": members}) == "eszsl (alpha 5) + prototype"
+
+
+@pytest.mark.parametrize(
+    ("noise", "word"), [(0.1, "strong"), (1.0, "fair"), (2.5, "weak"), (1e6, "no better")]
+)
+def test_the_class_space_is_called_what_it_is(noise, word):
+    chance = np.random.default_rng(0)
+    vectors = chance.normal(size=(60, 8))
+    found = quality.judge(vectors, vectors + noise * chance.normal(size=vectors.shape))
+    said, why = strength(found)
+    assert said.startswith(word)
+    assert "chance" in why or "at random" in why
+    page = Links(render(Page(measure(*measured_case(), resamples=20), [*"abcdefgh"], quality=found)))
+    assert f"The class space is {said}" in page.text
+
+
+def test_a_class_space_of_too_few_classes_is_not_judged():
+    page = Page(
+        measure(*measured_case(), resamples=20), [*"abcdefgh"], quality=quality.judge(np.eye(3), np.eye(3))
+    )
+    assert "cannot be judged" in render(page)
+
+
+def test_what_the_backbone_was_pretrained_on_is_said_also_where_nothing_leaks():
+    page = Links(render(full_page([*"abcdefgh"])))
+    assert "No unseen class is known to be among what it was pretrained on" in page.text
+
+
+def test_tables_can_be_reached_and_scrolled_by_the_keyboard():
+    page = render(full_page([*"abcdefgh"]))
+    assert page.count('class="scroll"') == page.count(
+        'class="scroll" role="region" tabindex="0" aria-label="'
+    )
+    for wish in (
+        "prefers-color-scheme: dark",
+        "@media print",
+        "max-width:34rem",
+        ":focus-visible",
+        'class="skip"',
+    ):
+        assert wish in page
+
+
 def test_the_result_reads_as_a_sentence():
     y = np.repeat([1, 2], 5)
     measured = measure(np.eye(3)[y], y, np.array([True, False, False]), 0.0, resamples=20)
@@ -156,11 +304,13 @@ def test_the_result_reads_as_a_sentence():
 
 
 def test_shares_are_never_rounded_to_all_or_nothing():
-    assert [plain(percent(v)) for v in (0.0, 0.004, 0.5, 0.996, 1.0, None)] == [
+    assert [plain(percent(v)) for v in (0.0, 1e-6, 0.004, 0.5, 0.996, 1 - 1e-6, 1 - 1e-14, None)] == [
         "0 %",
+        "< 0.1 %",
         "0.4 %",
         "50 %",
         "99.6 %",
+        "> 99.9 %",
         "100 %",
         "–",
     ]

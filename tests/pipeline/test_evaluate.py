@@ -13,6 +13,15 @@ from workspaces import Place
 from ayeaye.evaluation.metrics import FIGURES
 from ayeaye.workspace import Workspace
 
+PICTURES = {
+    "class_space",
+    "common_space",
+    "confusion_unseen",
+    "hubness",
+    "per_class_accuracy",
+    "reliability",
+    "seen_unseen_curve",
+}
 FLAGGED = [f"kind {number}" for number in range(24, 31)]  # of the unseen ones, 24 to 35
 
 
@@ -60,6 +69,33 @@ def test_clean_and_flagged_classes_are_told_apart_and_the_headline_stays(
     assert 'id="leakage"' in page and "most likely seen pictures of 7 of the 12 unseen classes" in page
 
 
+def test_every_plot_and_table_is_on_the_page(stages: Place) -> None:
+    figures = evaluated(stages)
+    page = (stages.root / "reports/index.html").read_text(encoding="utf-8")
+    drawn = {path.stem for path in (stages.root / "reports/plots").iterdir()}
+    assert drawn == PICTURES
+    for part in (*PICTURES, "answers", "classes", "space", "leakage", "selection", "data"):
+        assert f'id="{part}"' in page, part
+    assert page.count('class="nearest"') == page.count('class="right"') + page.count('class="wrong"') > 10
+    assert page.count('<li value="1"') == page.count('class="nearest"')
+    both, seen, unseen = (
+        figures["reliability"],
+        *(figures["reliability"][side] for side in ("seen", "unseen")),
+    )
+    assert sum(both["pictures"]) == sum(seen["pictures"]) + sum(unseen["pictures"])
+
+
+def test_a_class_space_beside_the_wrong_classes_is_warned_of(tmp_path: Path) -> None:
+    source = workspaces.write_features(tmp_path / "features.npz", shuffled=True)
+    settings = ("prepare.source=features", "classes.source=attributes", "evaluate.bootstrap=100")
+    place = workspaces.make(tmp_path / "workspace", source, {}, *settings)
+    for stage in ("prepare", "embed", "classes", "train", "evaluate"):
+        assert place(stage).code == 0
+    assert place.read("reports/metrics.json")["class_space"]["p"] > 0.05
+    page = (place.root / "reports/index.html").read_text(encoding="utf-8")
+    assert page.count("has nothing to do with how they look") == 2
+
+
 def test_a_list_that_is_not_there_is_named_before_anything_is_measured(stages: Place) -> None:
     stages.set("embed.pretrained_on=nowhere.txt")
     done = stages("evaluate")
@@ -84,6 +120,9 @@ def test_where_unseen_classes_have_no_pictures_leaks_are_listed_and_no_figures_s
     leaks = place.read("reports/metrics.json")["leakage"]
     assert leaks["flags"] == {"kind 30": {"kind": "exact", "match": "Kind-30"}}
     assert (leaks["clean"], leaks["flagged"]) == (None, None)
+    assert {path.stem for path in (place.root / "reports/plots").iterdir()} == PICTURES
+    page = (place.root / "reports/index.html").read_text(encoding="utf-8")
+    assert "stand in for them" in page and 'class="nearest"' in page
 
 
 def test_dvc_sees_a_change_of_the_lists_behind_the_flags(stages: Place, tmp_path: Path) -> None:

@@ -154,6 +154,34 @@ def test_a_threshold_that_is_not_finite_raises_meaningful_error(threshold: float
         gate.decide(GOOD, Release(minimum={"H": threshold}))
 
 
+AGREEING: dict[str, Any] = {
+    "rho": 0.2,
+    "p": 0.001,
+    "neighbour_overlap": 0.3,
+    "leave_one_out_rank": {"mean": 4.0, "median": 3.0, "chance": 10.5, "relative": 0.38},
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "passing", "refusing"),
+    [
+        ("minimum", "class_space_rho", 0.2, 0.21),
+        ("minimum", "class_space_overlap", 0.3, 0.31),
+        ("maximum", "class_space_rank", 0.38, 0.37),
+        ("maximum", "class_space_p", 0.05, 0.0005),
+    ],
+)
+def test_the_class_space_itself_can_be_held_to_thresholds(
+    section: str, name: str, passing: float, refusing: float
+) -> None:
+    metrics = {**GOOD, "class_space": AGREEING}
+    for threshold, verdict in ((passing, "promoted"), (refusing, "refused")):
+        decision = gate.decide(metrics, Release.model_validate({section: {name: threshold}}))
+        assert decision.verdict == verdict
+    unknown = {**GOOD, "class_space": {"classes": 3, "rho": None, "p": None}}
+    assert gate.decide(unknown, Release.model_validate({section: {name: passing}})).verdict == "refused"
+
+
 def test_the_default_thresholds_are_all_known() -> None:
     from pathlib import Path
 

@@ -5,9 +5,29 @@ Everywhere `vectors` (C, k) are class vectors and `visual` (C, d) the mean embed
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ayeaye.errors import ClassSpaceError
+
+NEIGHBOURS = 5
+
+
+def judge(vectors: np.ndarray, visual: np.ndarray, seed: int = 0) -> dict[str, Any]:
+    """Every figure of this module, with what chance would give; of fewer than 4 classes they are None."""
+    classes = len(vectors)
+    if classes < 4:
+        return {"classes": classes, "rho": None, "p": None}
+    k = _usable(NEIGHBOURS, classes)
+    return {
+        "classes": classes,
+        **spearman(vectors, visual, seed=seed),
+        "neighbours": k,
+        "neighbour_overlap": neighbour_overlap(vectors, visual, k),
+        "neighbour_overlap_chance": k / (classes - 1),
+        "leave_one_out_rank": leave_one_out_rank(vectors, visual),
+    }
 
 
 def spearman(
@@ -34,10 +54,10 @@ def spearman(
     return {"rho": rho, "p": (1 + beyond) / (1 + permutations)}
 
 
-def neighbour_overlap(vectors: np.ndarray, visual: np.ndarray, k: int = 5) -> float:
+def neighbour_overlap(vectors: np.ndarray, visual: np.ndarray, k: int = NEIGHBOURS) -> float:
     """Mean share of a class's k nearest classes that are the same in both spaces; chance is k / (C - 1)."""
     _check(vectors, visual, least=3)
-    k = min(k, len(vectors) - 2)
+    k = _usable(k, len(vectors))
     near = [_neighbours(space, k) for space in (vectors, visual)]
     return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(*near, strict=True)]))
 
@@ -45,7 +65,8 @@ def neighbour_overlap(vectors: np.ndarray, visual: np.ndarray, k: int = 5) -> fl
 def leave_one_out_rank(vectors: np.ndarray, visual: np.ndarray, penalty: float = 0.3) -> dict[str, float]:
     """Rank (1 is best) of a class's own mean near what a ridge of all other classes predicts for it.
 
-    The left-out predictions of kernel ridge regression in closed form (Allen 1974); chance is (C + 1) / 2.
+    The left-out predictions of kernel ridge regression in closed form (Allen 1974); chance is (C + 1) / 2, and
+    `relative` the mean over chance: 1 knows nothing.
     """
     _check(vectors, visual, least=4)
     targets = _unit(visual)
@@ -54,7 +75,13 @@ def leave_one_out_rank(vectors: np.ndarray, visual: np.ndarray, penalty: float =
     predicted = targets - (inverse @ targets) / np.diag(inverse)[:, None]
     cosines = _unit(predicted) @ _unit(targets).T
     ranks = 1 + (cosines > np.diag(cosines)[:, None]).sum(axis=1)
-    return {"mean": float(ranks.mean()), "median": float(np.median(ranks)), "chance": (len(vectors) + 1) / 2}
+    mean, chance = float(ranks.mean()), (len(vectors) + 1) / 2
+    return {"mean": mean, "median": float(np.median(ranks)), "chance": chance, "relative": mean / chance}
+
+
+def _usable(k: int, classes: int) -> int:
+    """k cut to fewer than all other classes, of which every overlap would be whole."""
+    return min(k, classes - 2)
 
 
 def _check(vectors: np.ndarray, visual: np.ndarray, least: int) -> None:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -25,13 +25,16 @@ HEADLINES = (
     ("unseen_bias", "seen pictures given an unseen class", True),
 )
 PLOTS = (
-    ("seen_unseen_curve", "Seen against unseen", "Every trade between the two that an offset can make."),
-    ("per_class_accuracy", "Class by class", "Bars with 95 % intervals; the dotted line is chance."),
+    ("common_space", "Where pictures meet words", "Pictures and classes in the space in which they are compared, "
+     "flattened by t-SNE: near here is near there, far apart says little. A line leads to the true class."),
+    ("seen_unseen_curve", "Seen against unseen", "Every trade between the two that an offset γ can make."),
+    ("per_class_accuracy", "Class by class", "Right among all classes, 95 % intervals; dashed mean, dotted chance."),
     ("confusion_unseen", "Who is taken for whom", "Unseen pictures, among unseen classes only."),
     ("hubness", "Hubs", "A class far above the grey band attracts pictures that are not its own."),
-    ("class_space", "The class space", "What the words or attributes say, flattened to two dimensions."),
-    ("reliability", "Can its confidence be trusted?", "On the dashed line it is right as often as it says."),
-)
+    ("class_space", "The class space", "What the words or attributes say, on two principal components."),
+    ("reliability", "Can its confidence be trusted?", "On the dashed line it is right as often as it says; "
+     "larger dots stand for more pictures. ECE is the mean distance from the line."),
+)  # fmt: skip
 # kind of a leakage flag, in words
 LEAKS = {
     "exact": "is one of its classes",
@@ -39,12 +42,27 @@ LEAKS = {
     "descendant": "kinds of it are among its classes",
     "ancestor": "is a kind of one of its classes",
 }
+CHOSEN_BY = ("T1", "H", "AUSUC")
 MOST_CLASSES = 400
+# Neighbour overlap beyond chance, as a share of what is possible, from which the class space is called so.
+STRENGTHS = ((0.5, "strong"), (0.25, "fair"), (-1.0, "weak"))
+
+
+class Near(NamedTuple):
+    """A class near a picture: its rank, from 1, by its score."""
+
+    rank: int
+    label: str
+    score: float
+    seen: bool
 
 
 @dataclass(frozen=True)
 class Example:
-    """One answered picture; `picture` is a data URI (see `thumbnail`), None where there is none to show."""
+    """One answered picture; `picture` is a data URI (see `thumbnail`), None where there is none to show.
+
+    `nearest` are the best classes, and the true one where it is not among them.
+    """
 
     truth: str
     answer: str
@@ -52,21 +70,25 @@ class Example:
     unseen: bool
     picture: str | None = None
     confidence: float | None = None
+    nearest: Sequence[Near] = ()
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Page:
-    """What the report shows; every table is a list of rows with the same keys, which become its headings.
+    """What the report shows; a table is a list of rows with the same keys, which become its headings.
 
     measured   result of metrics.measure or metrics.measure_folds
     names      (C,) class names
     about      what it was measured on and with: label and value
     warnings   sentences that a reader must not miss
-    quality    class-space quality figures
+    quality    class-space quality figures, as classspace.quality.judge gives them
+    pretrained what is known of the backbone's pretraining, in words
     leakage    unseen classes that the backbone was pretrained on, one a row
     apart      figures of the clean and of the flagged unseen classes
-    selection  candidate settings with their fold scores; a row whose "chosen" is true is marked
+    selection  candidates {mapper, settings, chosen}, with the mean of each of CHOSEN_BY and its `_spread`
+    hubs       hub corrections tried, as rows; in every table a row whose "chosen" is true is marked
+    folds      how many folds the candidates were tried on
     data       summary of the dataset
     examples   right and wrong answers
     plots      PNG bytes by name, as plots.draw gives them
@@ -77,10 +99,13 @@ class Page:
     title: str = "ayeaye"
     about: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
-    quality: Sequence[Row] = ()
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    pretrained: str = ""
     leakage: Sequence[Row] = ()
     apart: Sequence[Row] = ()
     selection: Sequence[Row] = ()
+    hubs: Sequence[Row] = ()
+    folds: int = 0
     data: Sequence[Row] = ()
     examples: Sequence[Example] = ()
     plots: Mapping[str, bytes] = field(default_factory=dict)
@@ -105,6 +130,10 @@ def render(page: Page) -> str:
         m=page.measured,
         headlines=headlines(page.measured),
         sentence=sentence(page.measured),
+        strength=strength(page.quality),
+        quality=quality_rows(page.quality),
+        chosen_by=CHOSEN_BY,
+        spread=spread,
         right=[e for e in page.examples if e.right],
         wrong=[e for e in page.examples if not e.right],
         plots=[
@@ -150,6 +179,80 @@ def sentence(measured: Mapping[str, Any]) -> str:
     return text
 
 
+def strength(quality: Mapping[str, Any]) -> tuple[str, str]:
+    """How well the class space agrees with the pictures, in a word and in sentences."""
+    if quality.get("p") is None:
+        return "not known", "Fewer than four seen classes have pictures: the class space cannot be judged."
+    if quality["p"] > 0.05:
+        return "no better than chance", (
+            f"What the vectors say of the classes has nothing to do with how they look (p = {shown(quality['p'])}). "
+            "Unseen classes will be named at random: look at their descriptions and at the source."
+        )
+    chance = quality["neighbour_overlap_chance"]
+    beyond = (quality["neighbour_overlap"] - chance) / (1 - chance)
+    word = next(word for least, word in STRENGTHS if beyond >= least)
+    k, rank = quality["neighbours"], quality["leave_one_out_rank"]
+    found = (
+        f"Of the {k} classes nearest to one by their vectors, {percent(quality['neighbour_overlap'])} are among "
+        f"the {k} that look most like it; chance would give {percent(chance)}."
+    )
+    left_out = (
+        f"The looks of a class left out are place {shown(rank['mean'])} of {quality['classes']} for what its vector "
+        f"predicts, on average; chance would give {shown(rank['chance'])}."
+    )
+    meaning = {
+        "strong": "Alike in words is mostly alike in looks.",
+        "fair": "Groups of classes are told apart well, near relatives less so.",
+        "weak": "Groups of classes are told apart, but near relatives are easily taken for one another, as is usual "
+        "of word vectors on fine-grained classes (14 to 22 % among birds). Attributes or more telling descriptions "
+        "help most.",
+    }[word]
+    return word, f"{found} {meaning} {left_out}"
+
+
+def quality_rows(quality: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The figures of the class space as a table, each beside what chance would give."""
+    if quality.get("p") is None:
+        return []
+    rank, classes = quality["leave_one_out_rank"], quality["classes"]
+    return [
+        {
+            "figure": "rank correlation of distances",
+            "value": quality["rho"],
+            "chance": 0,
+            "what it is": "Spearman's ρ of how far classes are from one another by vectors and by looks; "
+            f"permutation p = {shown(quality['p'])}",
+        },
+        {
+            "figure": "neighbour overlap",
+            "value": quality["neighbour_overlap"],
+            "chance": quality["neighbour_overlap_chance"],
+            "what it is": f"share of a class's {quality['neighbours']} nearest that are the same in both",
+        },
+        {
+            "figure": "rank of a class left out",
+            "value": rank["mean"],
+            "chance": rank["chance"],
+            "what it is": "place of a class's own looks among those nearest to what its vector predicts when all "
+            f"others were learned from, mean over {classes} classes; median {shown(rank['median'])}",
+        },
+    ]
+
+
+def spread(row: Row) -> tuple[float, float]:
+    """A candidate's AUSUC less and plus its spread over folds, within 0 and 1."""
+    mean, deviation = row["AUSUC"], row.get("AUSUC_spread") or 0.0
+    return max(0.0, mean - deviation), min(1.0, mean + deviation)
+
+
+def described(name: str, settings: Mapping[str, Any]) -> str:
+    """A mapper or a correction with its settings, on one line."""
+    if members := settings.get("members"):
+        return " + ".join(described(each["mapper"], each.get("settings", {})) for each in members)
+    said = ", ".join(f"{key} {shown(value)}" for key, value in settings.items() if value is not None)
+    return f"{name} ({said})" if said else name
+
+
 def thumbnail(image: Image.Image, side: int = 168) -> str:
     """A small square JPEG of the middle of a picture, as a data URI."""
     width, height = image.size
@@ -171,9 +274,12 @@ def percent(value: float | None) -> str:
     """A share as a person reads it: no decimals, but never a 0 or 100 that is not one."""
     if value is None:
         return "–"
-    share = 100 * value
-    close = 0 < share < 1 or 99 < share < 100
-    return f"{share:.1f}\N{NO-BREAK SPACE}%" if close else f"{share:.0f}\N{NO-BREAK SPACE}%"
+    share = round(100 * value, 9)  # a mean of ones may be a little less than one
+    if 0 < share < 0.1 or 99.9 < share < 100:
+        text = "< 0.1" if share < 50 else "> 99.9"
+    else:
+        text = f"{share:.1f}" if 0 < share < 1 or 99 < share < 100 else f"{share:.0f}"
+    return f"{text} %".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def shown(value: Any) -> str:

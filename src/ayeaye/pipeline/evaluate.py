@@ -34,7 +34,9 @@ from ayeaye.pipeline.progress import Progress
 from ayeaye.workspace import Workspace
 
 HEADLINE = ("T1", "U", "S", "H", "AUSUC", "seen_bias")
-GALLERY = 12  # pictures of right and of wrong answers each
+GALLERY = {"unseen": 10, "seen": 5}  # pictures of right and of wrong answers each, by the side of their class
+NEAREST = 4  # classes shown beside each
+PLANE = 500  # pictures drawn in the common space, and classes
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,7 @@ def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
     figures["leakage"] = leaks | split_figures(measured, data, figures, leaks["flags"], chosen)
     names = [data.names[c] for c in measured.columns]
     answers = predictions(data, measured, names)
-    figures["reliability"] = metrics.reliability(
-        answers["confidence"].to_numpy(), answers["right"].to_numpy()
-    )
+    figures["reliability"] = reliability(answers)
 
     _write(workspace, data, dataset, classifier, measured, figures, answers, names)
     return {**{name: figures[name] for name in HEADLINE}, "estimated_on": figures["estimated_on"]}
@@ -203,18 +203,36 @@ def class_space_quality(data: Examples, seed: int) -> dict[str, Any]:
     """How well the class space agrees with the mean training pictures of the seen classes."""
     train = data.rows("train")
     present = [c for c in np.flatnonzero(data.seen) if (train & (data.y == c)).any()]
-    if len(present) < 4:
-        return {"classes": len(present), "rho": None, "p": None}
-    visual = np.stack([data.X[train & (data.y == c)].mean(axis=0) for c in present])
+    visual = np.array([data.X[train & (data.y == c)].mean(axis=0) for c in present])
     # Centred, as an embedding's common part says nothing of its class.
-    visual = visual - visual.mean(axis=0)
-    vectors = data.A[present]
-    return {
-        "classes": len(present),
-        **quality.spearman(vectors, visual, seed=seed),
-        "neighbour_overlap": quality.neighbour_overlap(vectors, visual),
-        "leave_one_out_rank": quality.leave_one_out_rank(vectors, visual),
-    }
+    return quality.judge(data.A[present], visual - visual.mean(axis=0), seed=seed)
+
+
+def reliability(answers: pd.DataFrame) -> dict[str, Any]:
+    """Of all pictures, and under `seen` and `unseen` of those of each side."""
+    sides = {"seen": answers[~answers["unseen"]], "unseen": answers[answers["unseen"]]}
+    whole, *parts = (
+        metrics.reliability(part["confidence"].to_numpy(), part["right"].to_numpy())
+        for part in (answers, *sides.values())
+    )
+    return {**whole, **dict(zip(sides, parts, strict=True))}
+
+
+def common_space(data: Examples, classifier: Classifier, seed: int) -> plots.Mapped:
+    """The bundle's common space: its classes, unseen ones first where they are too many, and of the pictures that
+    it has not learned a sample in which every class has its turn."""
+    classes = np.sort(np.argsort(data.seen, kind="stable")[:PLANE])
+    held = np.flatnonzero(data.rows("test_seen", "test_unseen") & np.isin(data.y, classes))
+    held = np.random.default_rng(seed).permutation(held)
+    turn = pd.Series(data.y[held]).groupby(data.y[held]).cumcount().to_numpy()
+    rows = held[np.argsort(turn, kind="stable")[:PLANE]]
+    return plots.Mapped(
+        pictures=classifier.mapper.map_images(data.X[rows]),
+        y=np.searchsorted(classes, data.y[rows]),
+        classes=classifier.mapped_classes[classes],
+        names=[data.names[c] for c in classes],
+        seen=data.seen[classes],
+    )
 
 
 def predictions(data: Examples, measured: Measured, names: list[str]) -> pd.DataFrame:
@@ -268,6 +286,7 @@ def _write(
         vectors=data.A[measured.columns],
         confused=confused,
         reliable=figures["reliability"],
+        mapped=common_space(data, classifier, workspace.params.evaluate.seed),
     )
     shutil.rmtree(reports / "plots", ignore_errors=True)
     for name, picture in drawn.items():
@@ -277,14 +296,17 @@ def _write(
     page = report.Page(
         measured=figures,
         names=names,
-        about=_about(workspace, dataset, classifier, measured, figures["leakage"]),
+        about=_about(workspace, dataset, classifier),
         warnings=_warnings(figures, data),
-        quality=[_flat(figures["class_space"])],
+        quality=figures["class_space"],
+        pretrained=figures["leakage"]["pretrained_on"],
         leakage=_leaks(figures, names),
         apart=_apart(figures["leakage"]),
         selection=_selection(classifier),
+        hubs=_hubs(classifier),
+        folds=len((classifier.about or {}).get("folds", ())),
         data=_data(dataset),
-        examples=_gallery(workspace, dataset, answers),
+        examples=_gallery(workspace, dataset, measured, answers, names),
         plots=drawn,
     )
     write_atomic(reports / "index.html", report.render(page).encode())
@@ -297,50 +319,30 @@ def _confusion(measured: Measured, seen: np.ndarray) -> tuple[list[int], np.ndar
     return (classes, metrics.confusion(measured.folds, classes)) if classes else None
 
 
-def _about(
-    workspace: Workspace,
-    dataset: Dataset,
-    classifier: Classifier,
-    measured: Measured,
-    leaks: dict[str, Any],
-) -> dict[str, Any]:
+def _about(workspace: Workspace, dataset: Dataset, classifier: Classifier) -> dict[str, Any]:
     backbone = classifier.backbone
     return {
-        "measured on": (
-            "held-out pictures of seen classes and all pictures of unseen classes"
-            if measured.on == "unseen classes"
-            else f"{len(measured.folds)} class folds: seen classes stand in for unseen ones, which have no pictures"
-        ),
         "backbone": f"{backbone.name}, {backbone.origin}" if backbone else "features as given",
-        "pretrained on": leaks["pretrained_on"],
         "class space": ", ".join(workspace.params.classes.sources),
-        "mapper": f"{classifier.mapper.name} {classifier.mapper.settings}",
-        "seen offset γ": round(classifier.gamma, 4),
-        "hub correction": f"{classifier.correction.kind} {classifier.correction.settings or ''}".strip(),
-        "temperature": round(classifier.temperature, 4),
-        "confidence below which it is none of the classes": round(classifier.threshold, 4),
+        "mapper": report.described(classifier.mapper.name, classifier.mapper.settings),
+        "seen offset γ": classifier.gamma,
+        "hub correction": report.described(classifier.correction.kind, classifier.correction.settings),
+        "temperature": classifier.temperature,
+        "none of the classes": f"below a confidence of {report.shown(classifier.threshold)}",
         "dataset": dataset.digest()[:12],
     }
 
 
 def _warnings(figures: dict[str, Any], data: Examples) -> list[str]:
     found = []
-    if figures["estimated_on"] == "class folds":
-        found.append(
-            "No unseen class has photographs. T1, U, S, H and seen bias are estimated on class folds: seen classes "
-            "that were used neither to fit nor to choose settings stand in for unseen ones."
-        )
     leaked = len(figures["leakage"]["flags"])
     if leaked:
         found.append(
             f"The backbone has most likely seen pictures of {leaked} of the {(~data.seen).sum()} unseen classes "
             "before: see the table of leakage, and the figures without them."
         )
-    p = figures["class_space"]["p"]
-    if p is not None and p > 0.05:
-        found.append(
-            f"Class vectors and pictures do not agree (permutation p = {p:.3f}): are the descriptions right?"
-        )
+    if (figures["class_space"]["p"] or 0) > 0.05:
+        found.append(report.strength(figures["class_space"])[1])
     return found
 
 
@@ -382,12 +384,24 @@ def _selection(classifier: Classifier) -> list[dict[str, Any]]:
     ranking = (classifier.about or {}).get("selection", [])
     return [
         {
-            "mapper": row["mapper"],
-            **row["settings"],
-            **{name: row[name] for name in ("T1", "H", "AUSUC", "AUSUC_spread")},
+            **row,
+            "settings": report.described(row["mapper"], row["settings"]),
             "chosen": place == 0,
         }
         for place, row in enumerate(ranking[:20])
+    ]
+
+
+def _hubs(classifier: Classifier) -> list[dict[str, Any]]:
+    taken = (classifier.correction.kind, classifier.correction.settings)
+    return [
+        {
+            "hub correction": report.described(row["hubs"], row["settings"]),
+            "gain": f"{row['gain']:+.4f}",
+            "standard error": f"{row['gain_error']:.4f}",
+            "chosen": (row["hubs"], row["settings"]) == taken,
+        }
+        for row in (classifier.about or {}).get("corrections", [])
     ]
 
 
@@ -401,20 +415,41 @@ def _data(dataset: Dataset) -> list[dict[str, Any]]:
     return rows
 
 
-def _gallery(workspace: Workspace, dataset: Dataset, answers: pd.DataFrame) -> list[report.Example]:
-    """Pictures of unseen classes: the surest right answers and the surest wrong ones, one a class first."""
-    unseen = answers[answers["unseen"]].sort_values("confidence", ascending=False)
+def _gallery(
+    workspace: Workspace, dataset: Dataset, measured: Measured, answers: pd.DataFrame, names: list[str]
+) -> list[report.Example]:
+    """The surest right and the surest wrong answers, of unseen classes first, one a class before a second."""
+    sure = answers.sort_values("confidence", ascending=False)
     return [
         report.Example(
             truth=str(row.label),
             answer=str(row.answer),
             right=right,
-            unseen=True,
+            unseen=bool(row.unseen),
             picture=_thumbnail(workspace, dataset, str(row.id)),
             confidence=float(row.confidence),  # type: ignore[arg-type]
+            nearest=_nearest(measured, names, int(row.Index)),  # type: ignore[arg-type]
         )
         for right in (True, False)
-        for row in _one_a_class(unseen[unseen["right"] == right]).head(GALLERY).itertuples()
+        for side, most in GALLERY.items()
+        for row in _one_a_class(sure[(sure["right"] == right) & (sure["unseen"] == (side == "unseen"))])
+        .head(most)
+        .itertuples()
+    ]
+
+
+def _nearest(measured: Measured, names: list[str], row: int) -> list[report.Near]:
+    """The best classes of a row of the predictions, which lie fold after fold, and the true one."""
+    starts = np.cumsum([0, *(len(rows) for rows in measured.rows)])
+    number = int(np.searchsorted(starts, row, side="right")) - 1
+    fold = measured.folds[number]
+    place = row - starts[number]
+    scores = calibration.stack(fold.scores[place], fold.seen, fold.gamma)
+    order = np.argsort(-scores, kind="stable")
+    return [
+        report.Near(rank, names[c], float(scores[c]), bool(fold.seen[c]))
+        for rank, c in enumerate(order, 1)
+        if rank <= NEAREST or c == fold.y[place]
     ]
 
 
@@ -433,13 +468,3 @@ def _thumbnail(workspace: Workspace, dataset: Dataset, id: str) -> str | None:
         )
     except (PictureError, DataError):
         return None
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key} ")
-        else:
-            flat[f"{prefix}{key}".replace("_", " ")] = value
-    return flat

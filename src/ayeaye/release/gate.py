@@ -45,6 +45,8 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "hubness_hub_occurrence": ("hubness", "hub_occurrence"),
     "class_space_rho": ("class_space", "rho"),
     "class_space_p": ("class_space", "p"),
+    "class_space_overlap": ("class_space", "neighbour_overlap"),
+    "class_space_rank": ("class_space", "leave_one_out_rank", "relative"),
 }  # fmt: skip
 THRESHOLDS = (*FIGURES, LATENCY)
 ALL = "all classes"
