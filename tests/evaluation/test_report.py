@@ -250,7 +250,9 @@ def test_settings_read_as_words_whatever_the_mapper():
     )
     assert described("none", {}) == "none"
     members = [{"mapper": "eszsl", "settings": {"alpha": 5.0}}, {"mapper": "prototype"}]
-    assert described("blend", {"members": members}) == "eszsl (alpha 5) + prototype"
+    assert described("blend", {"members": members}) == "50 % eszsl (alpha 5) + 50 % prototype"
+    one = [{"mapper": "sae", "weight": 1.0, "columns": [4, 9]}]
+    assert described("blend", {"members": one}, {"tfidf": (4, 9)}) == "sae on tfidf"
 
 
 @pytest.mark.parametrize(

@@ -245,10 +245,21 @@ def spread(row: Row) -> tuple[float, float]:
     return max(0.0, mean - deviation), min(1.0, mean + deviation)
 
 
-def described(name: str, settings: Mapping[str, Any]) -> str:
-    """A mapper or a correction with its settings, on one line."""
+def described(
+    name: str, settings: Mapping[str, Any], sources: Mapping[str, tuple[int, int]] | None = None
+) -> str:
+    """A mapper or a correction with its settings, on one line; a blend by its members, each with its weight and
+    the one of `sources`, by first and last column, that it sees."""
     if members := settings.get("members"):
-        return " + ".join(described(each["mapper"], each.get("settings", {})) for each in members)
+        named = {columns: source for source, columns in (sources or {}).items()}
+        total = sum(each.get("weight", 1) for each in members)
+        parts = []
+        for each in members:
+            share = f"{percent(each.get('weight', 1) / total)} " if len(members) > 1 else ""
+            columns = tuple(each.get("columns", ()))
+            seen = f" on {named.get(columns, columns)}" if columns else ""
+            parts.append(f"{share}{described(each['mapper'], each.get('settings', {}))}{seen}")
+        return " + ".join(parts)
     said = ", ".join(f"{key} {shown(value)}" for key, value in settings.items() if value is not None)
     return f"{name} ({said})" if said else name
 

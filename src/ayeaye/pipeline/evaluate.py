@@ -324,7 +324,9 @@ def _about(workspace: Workspace, dataset: Dataset, classifier: Classifier) -> di
     return {
         "backbone": f"{backbone.name}, {backbone.origin}" if backbone else "features as given",
         "class space": ", ".join(workspace.params.classes.sources),
-        "mapper": report.described(classifier.mapper.name, classifier.mapper.settings),
+        "mapper": report.described(
+            classifier.mapper.name, classifier.mapper.settings, classifier.space.sources
+        ),
         "seen offset γ": classifier.gamma,
         "hub correction": report.described(classifier.correction.kind, classifier.correction.settings),
         "temperature": classifier.temperature,
@@ -385,7 +387,7 @@ def _selection(classifier: Classifier) -> list[dict[str, Any]]:
     return [
         {
             **row,
-            "settings": report.described(row["mapper"], row["settings"]),
+            "settings": report.described(row["mapper"], row["settings"], classifier.space.sources),
             "chosen": place == 0,
         }
         for place, row in enumerate(ranking[:20])
