@@ -18,11 +18,10 @@ from pathlib import Path
 from ayeaye import errors
 from ayeaye.errors import AyeayeError, RemoteError, StageFailed, WorkspaceError
 from ayeaye.files import write_atomic
+from ayeaye.processes import TERMINAL
 from ayeaye.workspace import TEMPLATES, Workspace, template
 
-# What a stage finds in its environment: where to leave its error, and where the person looks on.
-ERROR_FILE = "AYEAYE_ERROR_FILE"
-TERMINAL = "AYEAYE_TERMINAL"
+ERROR_FILE = "AYEAYE_ERROR_FILE"  # names, in a stage's environment, where to leave its error
 DATASET = "data/dataset.dvc"
 IGNORED = "/.ayeaye/\n/checks/\n/release/\n"
 
