@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ayeaye.files import digest_file
@@ -19,8 +19,13 @@ def digest_code(*modules: str) -> str:
     the mapper anew, although training reads figures from the package that draws it. Nothing has to be listed,
     so nothing can be forgotten.
     """
+    return digest_files(sources(*modules))
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """SHA-256 over the names and contents of files of the package."""
     whole = hashlib.sha256()
-    for path in sorted(sources(*modules)):
+    for path in sorted(paths):
         whole.update(f"{path.relative_to(PACKAGE).as_posix()}\0{digest_file(path)}\n".encode())
     return whole.hexdigest()
 
