@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,7 +64,9 @@ def init(
     from ayeaye import versioning
 
     workspace = Workspace(folder.expanduser().resolve())
-    written = versioning.init(workspace, [_absolute(setting) for setting in set_ or []])
+    there = (workspace.root / "params.yaml").is_file()
+    with workspace.lock(_say) if there else nullcontext():
+        written = versioning.init(workspace, [_absolute(setting) for setting in set_ or []])
     typer.echo(f"{workspace.root} is a workspace" + (f" ({', '.join(written)} written)." if written else "."))
     typer.echo(f"Next: ayeaye retrain --workspace {folder}")
 
@@ -75,7 +79,9 @@ def set_params(
     from ayeaye import params
 
     found = Workspace.find(workspace)
-    params.assign(found.root / "params.yaml", [_absolute(setting) for setting in settings])
+    with found.lock(_say):
+        params.assign(found.root / "params.yaml", [_absolute(setting) for setting in settings])
+        found.write_fingerprints()
 
 
 @app.command()
@@ -91,6 +97,8 @@ def prepare(
     found = _found(workspace)
     with found.lock(_say):
         _print(stage(found, Progress(), dry_run=dry_run), as_json)
+        if not dry_run:
+            found.write_fingerprints()
 
 
 @app.command()
@@ -99,8 +107,7 @@ def embed(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     from ayeaye.pipeline.embed import embed as stage
     from ayeaye.pipeline.progress import Progress
 
-    found = _found(workspace)
-    with found.stage():
+    with _stage_of(workspace) as found:
         _print(stage(found, Progress()), as_json)
 
 
@@ -109,8 +116,7 @@ def classes(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     """Stage: the class space, from words or attributes."""
     from ayeaye.pipeline.classes import classes as stage
 
-    found = _found(workspace)
-    with found.stage():
+    with _stage_of(workspace) as found:
         _print(stage(found), as_json)
 
 
@@ -120,8 +126,7 @@ def train(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     from ayeaye.pipeline.progress import Progress
     from ayeaye.pipeline.train import train as stage
 
-    found = _found(workspace)
-    with found.stage():
+    with _stage_of(workspace) as found:
         _print(stage(found, Progress()), as_json)
 
 
@@ -131,8 +136,7 @@ def evaluate(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     from ayeaye.pipeline.evaluate import evaluate as stage
     from ayeaye.pipeline.progress import Progress
 
-    found = _found(workspace)
-    with found.stage():
+    with _stage_of(workspace) as found:
         _print(stage(found, Progress()), as_json)
 
 
@@ -331,6 +335,18 @@ def _found(folder: Path) -> Workspace:
     if home := os.environ.get("PREFECT_HOME"):
         Path(home).mkdir(parents=True, exist_ok=True)  # Prefect warns where it is missing
     return workspace
+
+
+@contextmanager
+def _stage_of(folder: Path) -> Iterator[Workspace]:
+    """The workspace, held by one stage.
+
+    A person may have started it, by `dvc repro` too: what DVC compares is brought up to date for the next.
+    """
+    workspace = _found(folder)
+    with workspace.stage(_say):
+        workspace.write_fingerprints()
+        yield workspace
 
 
 def _retrained(workspace: Workspace) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def init(workspace: Workspace, settings: Sequence[str] = ()) -> list[str]:
     if not (root / ".dvc" / "config").exists():
         dvc(workspace, "init", "--quiet", "--force")
     _configure(workspace, {"core": {"analytics": "false", "check_update": "false"}})
+    workspace.write_fingerprints()
     commit(workspace, "Lay down the workspace", [".gitignore", ".dvc", ".dvcignore", *TEMPLATES])
     return written
 

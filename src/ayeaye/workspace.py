@@ -114,9 +114,9 @@ class Workspace:
             yield descriptor
 
     @contextmanager
-    def stage(self) -> Iterator[None]:
+    def stage(self, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
         """Held by the process of a stage, which outlives a conductor that is killed."""
-        with _locked(self.state / "stage.lock", lambda text: None, 3600):
+        with _locked(self.state / "stage.lock", say, 3600):
             yield
 
     def write_fingerprints(self) -> None:
