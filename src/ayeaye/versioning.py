@@ -11,11 +11,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ayeaye import errors
+from ayeaye import errors, params
 from ayeaye.errors import AyeayeError, RemoteError, StageFailed, WorkspaceError
 from ayeaye.files import write_atomic
 from ayeaye.processes import TERMINAL
@@ -26,10 +26,15 @@ DATASET = "data/dataset.dvc"
 IGNORED = "/.ayeaye/\n/checks/\n/release/\n"
 
 
-def init(workspace: Workspace, settings: Sequence[str] = ()) -> list[str]:
-    """Lay down a workspace: templates, git, DVC. Files that are there stay. Returns the files written."""
-    from ayeaye import params
+def init(
+    workspace: Workspace,
+    settings: Sequence[str] = (),
+    check: Callable[[params.Params, params.Params], None] = lambda before, chosen: None,
+) -> list[str]:
+    """Lay down a workspace: templates, git, DVC. Files that are there stay. Returns the files written.
 
+    Settings are set, and checked, as by `params.assign`.
+    """
     root = workspace.root
     root.mkdir(parents=True, exist_ok=True)
     written = []
@@ -38,8 +43,8 @@ def init(workspace: Workspace, settings: Sequence[str] = ()) -> list[str]:
             write_atomic(root / name, template(name).read_bytes())
             written.append(name)
     try:
-        params.assign(root / "params.yaml", list(settings))
-    except errors.ParamsError:
+        params.assign(root / "params.yaml", list(settings), check)
+    except AyeayeError:
         # A refused setting leaves nothing behind that a second try would trip over.
         for name in written:
             (root / name).unlink()

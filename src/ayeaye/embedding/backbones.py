@@ -152,7 +152,7 @@ def pretrained(
     A checkpoint of as many classes as ImageNet-1k has is taken to be of these. Raises BackboneError for an
     unknown network, weights that do not fit or that cannot be had here.
     """
-    _known(name)
+    check_name(name)
     default = default_transform(name)
     path = resolve(weights)
     categories: tuple[str, ...] = ()
@@ -202,11 +202,23 @@ def assemble(
 
 def build(name: str, classes: int) -> torch.nn.Module:
     """An untrained torchvision classification network; raises BackboneError with the nearest known name."""
-    _known(name)
+    check_name(name)
     options: dict[str, Any] = {"num_classes": classes}
     if name in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": False}
     return torchvision().models.get_model(name, weights=None, **options)
+
+
+def check_name(name: str) -> None:
+    """Raises BackboneError, with the nearest known name, for a network that torchvision does not have."""
+    import difflib
+
+    models = torchvision().models
+    known = models.list_models(module=models)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "see torchvision's list of classification models"
+        raise BackboneError(f"embed.backbone is {name}: torchvision has no such classification model; {hint}")
 
 
 def headless(network: torch.nn.Module) -> torch.nn.Module:
@@ -273,17 +285,6 @@ def _digest(name: str, transform: Transform, network: torch.nn.Module) -> str:
         whole.update(f"{key} {array.dtype} {array.shape}".encode())
         whole.update(array.tobytes())
     return whole.hexdigest()
-
-
-def _known(name: str) -> None:
-    import difflib
-
-    models = torchvision().models
-    known = models.list_models(module=models)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else "see torchvision's list of classification models"
-        raise BackboneError(f"embed.backbone is {name}: torchvision has no such classification model; {hint}")
 
 
 def _tupled(value: Any) -> Any:
