@@ -23,7 +23,16 @@ from ayeaye.workspace import TEMPLATES, Workspace, template
 
 ERROR_FILE = "AYEAYE_ERROR_FILE"  # names, in a stage's environment, where to leave its error
 DATASET = "data/dataset.dvc"
-IGNORED = "/.ayeaye/\n/checks/\n/release/\n"
+IGNORED = """/.ayeaye/
+/checks/
+/release/
+# Committed or kept by DVC, whatever a person's own git ignores everywhere:
+!/data/
+!/models/
+!/reports/
+!dvc.lock
+!*.dvc
+"""
 
 
 def init(
@@ -84,7 +93,7 @@ def git(workspace: Workspace, *arguments: str) -> str:
             "git is not installed: a workspace is a git repository, install git first"
         ) from None
     except subprocess.CalledProcessError as error:
-        raise WorkspaceError(f"git {arguments[0]} failed: {_last_line(error.stderr)}") from None
+        raise WorkspaceError(f"git {arguments[0]} failed: {_without_hints(error.stderr)}") from None
     return done.stdout.strip()
 
 
@@ -295,6 +304,15 @@ def _configure(workspace: Workspace, sections: Mapping[str, Mapping[str, str]]) 
 
 def _config_url(workspace: Workspace, url: str) -> str:
     return url if "://" in url else os.path.relpath(url, workspace.root / ".dvc")
+
+
+def _without_hints(text: str) -> str:
+    """What git says, but for its hints, which are of options that nobody gave."""
+    lines = [line.strip() for line in text.splitlines() if not line.startswith("hint:")]
+    return (
+        " ".join(filter(None, lines)).removeprefix("fatal: ").removeprefix("error: ")[:300]
+        or "no reason given"
+    )
 
 
 def _last_line(text: str) -> str:
