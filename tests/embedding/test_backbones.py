@@ -13,6 +13,7 @@ from PIL import Image
 from ayeaye.embedding import backbones
 from ayeaye.embedding.vision import torchvision
 from ayeaye.errors import BackboneError, BundleError
+from ayeaye.files import digest_folder
 
 
 @pytest.fixture
@@ -76,6 +77,13 @@ def test_it_is_saved_and_loaded_with_the_same_digest(
     again = backbones.load(tmp_path)
     assert again.digest == made.digest
     np.testing.assert_array_equal(again.embed([picture]), made.embed([picture]))
+
+
+def test_the_name_of_the_weights_file_is_no_part_of_what_is_saved(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "renamed.pth").write_bytes(checkpoint.read_bytes())
+    for path in (checkpoint, tmp_path / "renamed.pth"):
+        backbones.pretrained("shufflenet_v2_x0_5", str(path), size=64).save(tmp_path / path.stem)
+    assert digest_folder(tmp_path / "renamed") == digest_folder(tmp_path / checkpoint.stem)
 
 
 def test_half_precision_weights_stay_small_and_exact(tmp_path: Path, checkpoint: Path) -> None:

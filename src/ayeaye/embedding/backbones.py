@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_OUTPUTS = (1000, 1001)  # with 1001 the first one is the background
+TRAINED_HERE, CHECKPOINT = "trained here", "checkpoint"  # how an origin begins
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ class Transform:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A headless network with its transform. `origin` says where the weights come from."""
+    """A headless network with its transform.
+
+    `origin` says where the weights come from. It is part of a bundle's identity, so it names no file.
+    """
 
     name: str
     origin: str
@@ -59,6 +63,11 @@ class Backbone:
     width: int
     digest: str
     classes: tuple[str, ...] = ()  # pretraining classes, where they are known or assumed
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether the weights were trained on seen classes of the dataset, and on nothing else."""
+        return self.origin.startswith(TRAINED_HERE)
 
     def to(self, device: str) -> Backbone:
         return replace(self, network=self.network.to(device))
@@ -158,7 +167,7 @@ def pretrained(
     categories: tuple[str, ...] = ()
     if path.is_file():
         state = _read_checkpoint(path)
-        origin = f"checkpoint {path.name}"
+        origin = CHECKPOINT
     else:
         enum = _weights_enum(name, weights)
         state = _fetch(enum)

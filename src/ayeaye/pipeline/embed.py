@@ -131,7 +131,7 @@ def _trained(workspace: Workspace, dataset: Dataset, device: str, progress: Prog
             std=transform.std,
             progress=lambda done, total: advance(1),
         )
-    origin = f"trained here on {len(rows)} pictures of {len(labels)} seen classes"
+    origin = f"{backbones.TRAINED_HERE} on {len(rows)} pictures of {len(labels)} seen classes"
     backbone = backbones.assemble(chosen.backbone, origin, network, transform, device, tuple(labels))
     backbone.save(cached)
     return backbone
