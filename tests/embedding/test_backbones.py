@@ -121,6 +121,16 @@ def test_a_checkpoint_of_another_network_does_not_fit(checkpoint: Path) -> None:
         backbones.pretrained("shufflenet_v2_x1_0", str(checkpoint))
 
 
+def test_a_network_whose_weights_have_versions_is_kept_too(tmp_path: Path, picture: Image.Image) -> None:
+    path = tmp_path / "mnasnet.pth"
+    torch.save(backbones.build("mnasnet0_5", 5).state_dict(), path)
+    made = backbones.pretrained("mnasnet0_5", str(path), size=64)
+    made.save(tmp_path)
+    np.testing.assert_array_equal(backbones.load(tmp_path).embed([picture]), made.embed([picture]))
+    with pytest.raises(BackboneError, match="does not fit mnasnet1_0"):
+        backbones.pretrained("mnasnet1_0", str(path))
+
+
 def test_pickled_objects_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "pickled.pth"
     torch.save({"fc.weight": Path("/")}, path)

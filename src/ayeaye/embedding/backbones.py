@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +124,7 @@ def load(folder: Path, device: str = "cpu") -> Backbone:
         state = load_file(folder / "backbone.safetensors")
         network = build(described["name"], classes=1000)
         headless(network)
-        network.load_state_dict(state)
+        _fill(network, state)
         transform = {key: _tupled(value) for key, value in described["transform"].items()}
         found = Backbone(
             described["name"],
@@ -280,6 +281,14 @@ def _head(network: torch.nn.Module) -> tuple[str, torch.nn.Module]:
     return [(path, layer) for path, layer in network.named_modules() if isinstance(layer, kinds)][-1]
 
 
+def _fill(network: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Load a state dict; raises RuntimeError where it does not fit."""
+    versioned = OrderedDict(state)
+    # MNASNet takes no state that does not say its version, which neither safetensors nor a plain dict does.
+    versioned._metadata = {"": network.state_dict()._metadata[""]}  # type: ignore[attr-defined]
+    network.load_state_dict(versioned)
+
+
 def _ready(network: torch.nn.Module, device: str) -> torch.nn.Module:
     import torch
 
@@ -388,7 +397,7 @@ def _with_state(name: str, state: dict[str, torch.Tensor], weights: str) -> torc
     wanted = network.state_dict().keys()
     auxiliary = {key for key in state if key.lower().startswith("aux")} - wanted
     try:
-        network.load_state_dict({key: value.float() for key, value in state.items() if key not in auxiliary})
+        _fill(network, {key: value.float() for key, value in state.items() if key not in auxiliary})
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise BackboneError(f"embed.weights {weights} does not fit {name}: {reason[:160]}") from None
