@@ -263,6 +263,8 @@ SETTINGS = {
     "embed.backbone.name=x": "backbone is a value, not a section",
     "embed.epochs=-1": "embed.epochs is -1: input should be greater than or equal to 0",
     "embed.epochs=many": 'embed.epochs is "many": input should be a valid integer',
+    "release.minimum.T1x=0.1": "unknown figure release.minimum.T1x; did you mean T1?",
+    "embed.backbone=resnt18": "torchvision has no such classification model; did you mean resnet18?",
     "train.mapper=[": "the value is not valid YAML; put it into quotes",
 }
 
@@ -314,7 +316,6 @@ def test_a_class_without_any_known_word_is_named_with_the_nearest_spellings(
 NETWORKS = {
     "resnet18": "does not fit resnet18",
     "mobilenet_v3_large": "does not fit mobilenet_v3_large",
-    "mobilnet_v3_small": "did you mean mobilenet_v3_small?",
 }
 
 

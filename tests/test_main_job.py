@@ -7,7 +7,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,19 @@ def registry(place: Place) -> Any:
     from ayeaye.release.promotion import registry_of
 
     return registry_of(Workspace(place.root))
+
+
+def stopping_after(calls: int, function: Callable[..., None]) -> Callable[..., None]:
+    """The function, interrupted when it has done its work so many times."""
+    done: list[int] = []
+
+    def stopping(*arguments: Any) -> None:
+        function(*arguments)
+        done.append(1)
+        if len(done) == calls:
+            raise KeyboardInterrupt
+
+    return stopping
 
 
 def one_line(done: workspaces.Done) -> str:
@@ -198,32 +211,59 @@ class TestTheCommands:
         good = trained.source / "images" / "paint 000" / "000.png"
         done = trained("classify", "--json", tmp_path / "broken.png", good)
         assert done.code == 1
-        assert "error" in done.json[0]
+        assert done.json[0].keys() == {"image", "error"}
         assert_answer(done.json[1], version=1)
 
-    def test_label_goes_on_where_an_interrupted_call_stopped(self, trained: Place, tmp_path: Path) -> None:
-        folder, out = tmp_path / "unlabelled", tmp_path / "labels.csv"
+    def test_label_goes_on_where_an_interrupted_call_stopped(
+        self, trained: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from ayeaye.release import champion
+
+        monkeypatch.setattr(champion, "BATCH", 3)
+        folder, other, out = tmp_path / "unlabelled", tmp_path / "other", tmp_path / "labels.csv"
         for name in ("paint 210", "paint 000"):
             workspaces.add_pictures(folder, name, range(50, 53))
         (folder / "broken.jpg").write_bytes(b"")
-        first = trained("label", folder, "--out", out, "--json")
+        command = ("label", folder, "--out", out, "--json")
+        first = trained(*command)
         assert first.code == 0, first.err
-        assert first.json["labelled_now"] == 7
-        whole = out.read_text(encoding="utf-8")
+        assert (first.json["labelled_now"], first.json["failed"]) == (7, 1)
         labels = pd.read_csv(out).set_index("image")
         assert labels.loc["broken.jpg", "error"]
         assert labels.loc[labels["error"].isna(), "label"].notna().all()
 
-        # What a kill leaves: some whole rows, and one that is torn.
-        rows = whole.splitlines(keepends=True)
         out.unlink()
-        out.with_name("labels.csv.part").write_text("".join(rows[:4]) + rows[4][:10], encoding="utf-8")
-        second = trained("label", folder, "--out", out, "--json")
+        with monkeypatch.context() as patched:
+            patched.setattr(champion, "_keep", stopping_after(2, champion._keep))
+            assert trained(*command).code == 130
+        assert not out.exists()
+        # A file that was replaced since is looked at again, and one that came first keeps nothing from counting.
+        workspaces.add_pictures(folder, "paint 000", range(49, 51))
+        second = trained(*command)
         assert second.code == 0, second.err
-        assert second.json["labelled_now"] == 4
-        again = pd.read_csv(out).set_index("image")
+        assert second.json["labelled_now"] == 7 - 6 + 2
+        again = pd.read_csv(out).set_index("image").drop("images/paint 000/049.png")
         # Pictures in a batch of another size differ in the last digits.
         pd.testing.assert_frame_equal(again, labels, atol=1e-5)
+
+        # Another folder's pictures of the same names, labelled to the same file, get nothing of the first's.
+        out.unlink()
+        for name, content in (("paint 210", "paint 000"), ("paint 000", "paint 210")):
+            for number in range(50, 53):
+                (other / "images" / name).mkdir(parents=True, exist_ok=True)
+                (other / "images" / name / f"{number:03d}.png").write_bytes(workspaces.paint(content, number))
+        with monkeypatch.context() as patched:
+            patched.setattr(champion, "_keep", stopping_after(2, champion._keep))
+            assert trained(*command).code == 130
+        third = trained("label", other, "--out", out, "--json")
+        assert (third.json["pictures"], third.json["labelled_now"]) == (6, 6)
+        swapped = pd.read_csv(out).set_index("image")
+        assert len(swapped) == 6
+        assert (
+            swapped.loc["images/paint 210/050.png", "label"]
+            == labels.loc["images/paint 000/050.png", "label"]
+        )
+        assert {path.name for path in tmp_path.iterdir()} == {"unlabelled", "other", "labels.csv"}
 
     def test_label_lets_pictures_help_each_other_and_goes_on_after_a_kill(
         self, trained: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -247,16 +287,8 @@ class TestTheCommands:
 
         # Stopped after the second chunk: two chunks of embeddings are there, and no CSV.
         out.unlink()
-        keep, kept = champion._keep_embeddings, []
-
-        def killed(*arguments: Any) -> None:
-            keep(*arguments)
-            kept.append(1)
-            if len(kept) == 2:
-                raise KeyboardInterrupt
-
         with monkeypatch.context() as patched:
-            patched.setattr(champion, "_keep_embeddings", killed)
+            patched.setattr(champion, "_keep", stopping_after(2, champion._keep))
             assert trained(*command).code == 130
         assert not out.exists()
         second = trained(*command)

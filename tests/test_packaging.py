@@ -122,6 +122,14 @@ def test_the_constraints_pin_every_requirement_within_its_range() -> None:
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
+def test_every_module_has_its_floor_in_the_layers() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    package = ROOT / "src" / "ayeaye"
+    modules = {path.stem for path in package.glob("[a-z]*.py")}
+    modules |= {path.parent.name for path in package.glob("*/__init__.py")}
+    assert {f"ayeaye.{name}" for name in modules} == set(contracts[0]["layers"]) - {"flows"}
+
+
 def test_the_constraints_hold_for_every_machine() -> None:
     text = (ROOT / "constraints.txt").read_text()
     assert not re.search(r"\+|@|^-e", text, re.MULTILINE), "local versions, paths or addresses"

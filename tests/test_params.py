@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import workspaces
 
 from ayeaye import params
 from ayeaye.errors import ParamsError
-from ayeaye.workspace import template
+from ayeaye.workspace import Workspace, template
 
 
 def test_the_template_says_what_the_defaults_are() -> None:
@@ -60,3 +61,61 @@ def test_a_refused_setting_changes_nothing(tmp_path: Path, setting: str) -> None
     with pytest.raises(ParamsError):
         params.assign(path, [setting])
     assert path.read_bytes() == before
+
+
+def test_an_empty_value_takes_an_item_out_of_a_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(template("params.yaml").read_bytes())
+    before = params.load(path)
+    chosen = params.assign(path, ["release.minimum.H=", "classes.vectors.glove=g.txt", "embed.mean="])
+    assert chosen.release.minimum == {k: v for k, v in before.release.minimum.items() if k != "H"}
+    assert chosen.classes.vectors == {"glove": "g.txt"} and chosen.embed.mean is None
+    floors = [f"release.minimum.{name}=" for name in chosen.release.minimum]
+    emptied = params.assign(path, ["classes.vectors.glove=", *floors, "release.maximum.nothing="])
+    assert (emptied.classes.vectors, emptied.release.minimum) == ({}, {})
+    assert emptied.release.maximum == before.release.maximum
+    assert params.assign(path, ["release.minimum.H=0.2"]).release.minimum == {"H": 0.2}
+
+
+def test_a_check_sees_both_and_can_refuse(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(template("params.yaml").read_bytes())
+    content = path.read_bytes()
+
+    def check(before: params.Params, chosen: params.Params) -> None:
+        assert (before.train.folds, chosen.train.folds) == (3, 5)
+        raise ParamsError("not today")
+
+    with pytest.raises(ParamsError, match="not today"):
+        params.assign(path, ["train.folds=5"], check)
+    assert path.read_bytes() == content
+
+
+def test_every_setting_that_names_a_file_may_be_relative_to_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "workspace"
+    (here / "a").mkdir(parents=True)
+    (here / "a" / "file").write_text("x")
+    (here / "train").mkdir()
+    monkeypatch.chdir(here)
+    assert workspaces.ayeaye("init", there).code == 0
+    files = ("prepare.path", "embed.pretrained_on", "embed.hierarchy", "classes.corpus", "classes.vectors")
+    settings = [f"{name}=a/file" for name in files]
+    others = ["embed.weights=train", "prepare.remote=a/file", "release.tracking=a/file"]
+    done = workspaces.ayeaye("set", "--workspace", there, *settings, *others)
+    assert done.code == 0, done.err
+    chosen, found = Workspace(there).params, str(here / "a" / "file")
+    assert [_named(chosen, name) for name in files] == [found] * len(files)
+    assert [_named(chosen, item.partition("=")[0]) for item in others] == ["train", "a/file", "a/file"]
+
+    both = "classes.vectors={word2vec: a/file, glove: elsewhere}"
+    assert workspaces.ayeaye("set", "--workspace", there, both).code == 0
+    assert Workspace(there).params.classes.vectors == {"word2vec": found, "glove": "elsewhere"}
+    assert workspaces.ayeaye("set", "--workspace", there, "classes.vectors.glove=a/file").code == 0
+    assert Workspace(there).params.classes.vectors == {"word2vec": found, "glove": found}
+
+
+def _named(chosen: params.Params, dotted: str) -> object:
+    section, _, key = dotted.partition(".")
+    return getattr(getattr(chosen, section), key)

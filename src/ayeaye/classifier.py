@@ -86,7 +86,7 @@ class Classifier:
     def answers(self, scores: np.ndarray, top: int = 5) -> list[dict[str, Any]]:
         """For each row of scores (n, C): label, seen, known, confidence, and the `top` best as alternatives."""
         confidences = calibration.probabilities(scores, self.temperature)
-        known = self.known(scores)
+        known = confidences.max(axis=1) >= self.threshold
         # A stable sort of the negated scores: among equals the first class wins, as argmax has it.
         ranked = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         return [

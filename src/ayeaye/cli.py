@@ -6,19 +6,29 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ayeaye import __version__
+from ayeaye import __version__, params
 from ayeaye.errors import AyeayeError
 from ayeaye.workspace import Workspace
 
 REFUSED = 3
-# Settings that name files: from the command line they may be relative to the current folder.
-PATHS = ("prepare.path", "embed.weights", "classes.vectors", "classes.corpus")
+# Settings that name a file or folder that is there: on the command line it may be relative to the current folder.
+PATHS = (
+    "prepare.path",
+    "embed.weights",
+    "embed.pretrained_on",
+    "embed.hierarchy",
+    "classes.vectors",
+    "classes.corpus",
+)
+WORDS = ("train", "imagenet-1k")  # which two of them take in place of a file
 
 app = typer.Typer(
     name="ayeaye",
@@ -55,14 +65,16 @@ def init(
 ) -> None:
     """Make a workspace: a git and DVC repository with its own params.yaml.
 
-    Paths given with --set may be relative to the current folder.
+    Files and folders given with --set may be relative to the current folder.
 
         ayeaye init shop --set prepare.source=folder --set prepare.path=photos --set classes.source=tfidf
     """
     from ayeaye import versioning
 
     workspace = Workspace(folder.expanduser().resolve())
-    written = versioning.init(workspace, [_absolute(setting) for setting in set_ or []])
+    there = (workspace.root / "params.yaml").is_file()
+    with workspace.lock(_say) if there else nullcontext():
+        written = versioning.init(workspace, [_absolute(setting) for setting in set_ or []], _check)
     typer.echo(f"{workspace.root} is a workspace" + (f" ({', '.join(written)} written)." if written else "."))
     typer.echo(f"Next: ayeaye retrain --workspace {folder}")
 
@@ -71,11 +83,16 @@ def init(
 def set_params(
     settings: Annotated[list[str], typer.Argument(metavar="SECTION.KEY=VALUE")], workspace: Folder = HERE
 ) -> None:
-    """Change parameters in params.yaml, keeping its comments; checked before anything is written."""
-    from ayeaye import params
+    """Change parameters in params.yaml, keeping its comments; checked before anything is written.
 
+    Files and folders may be relative to the current folder. An empty value takes a threshold or a file out:
+
+        ayeaye set release.minimum.H=
+    """
     found = Workspace.find(workspace)
-    params.assign(found.root / "params.yaml", [_absolute(setting) for setting in settings])
+    with found.lock(_say):
+        params.assign(found.root / "params.yaml", [_absolute(setting) for setting in settings], _check)
+        found.write_fingerprints()
 
 
 @app.command()
@@ -91,6 +108,8 @@ def prepare(
     found = _found(workspace)
     with found.lock(_say):
         _print(stage(found, Progress(), dry_run=dry_run), as_json)
+        if not dry_run:
+            found.write_fingerprints()
 
 
 @app.command()
@@ -99,8 +118,7 @@ def embed(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     from ayeaye.pipeline.embed import embed as stage
     from ayeaye.pipeline.progress import Progress
 
-    found = _found(workspace)
-    with found.stage():
+    with _stage_of(workspace) as found:
         _print(stage(found, Progress()), as_json)
 
 
@@ -109,8 +127,7 @@ def classes(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     """Stage: the class space, from words or attributes."""
     from ayeaye.pipeline.classes import classes as stage
 
-    found = _found(workspace)
-    with found.stage():
+    with _stage_of(workspace) as found:
         _print(stage(found), as_json)
 
 
@@ -120,8 +137,7 @@ def train(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     from ayeaye.pipeline.progress import Progress
     from ayeaye.pipeline.train import train as stage
 
-    found = _found(workspace)
-    with found.stage():
+    with _stage_of(workspace) as found:
         _print(stage(found, Progress()), as_json)
 
 
@@ -131,8 +147,7 @@ def evaluate(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     from ayeaye.pipeline.evaluate import evaluate as stage
     from ayeaye.pipeline.progress import Progress
 
-    found = _found(workspace)
-    with found.stage():
+    with _stage_of(workspace) as found:
         _print(stage(found, Progress()), as_json)
 
 
@@ -333,6 +348,18 @@ def _found(folder: Path) -> Workspace:
     return workspace
 
 
+@contextmanager
+def _stage_of(folder: Path) -> Iterator[Workspace]:
+    """The workspace, held by one stage.
+
+    A person may have started it, by `dvc repro` too: what DVC compares is brought up to date for the next.
+    """
+    workspace = _found(folder)
+    with workspace.stage(_say):
+        workspace.write_fingerprints()
+        yield workspace
+
+
 def _retrained(workspace: Workspace) -> dict[str, Any]:
     # A fault shows as one line here, not as Prefect's traceback; the run's own log keeps everything.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -349,13 +376,30 @@ def _retrained(workspace: Workspace) -> dict[str, Any]:
 
 
 def _absolute(setting: str) -> str:
-    """A setting whose value is a path from the current folder, with that path made absolute."""
+    """A setting with the files and folders that it names made absolute, where they are in the current folder."""
     key, equals, value = setting.partition("=")
-    path = Path(value).expanduser()
-    named = key.strip() in PATHS and value not in ("", "train")
-    if equals and (named or "/" in value) and "://" not in value and path.exists():
-        return f"{key}={path.resolve()}"
+    name = key.strip()
+    if name.startswith("classes.vectors.") or (name in PATHS and not value.lstrip().startswith("{")):
+        return f"{key}{equals}{_found_here(value)}"
+    if name in PATHS:  # {source: file}
+        files = {source: _found_here(str(file or "")) for source, file in params.value_of(setting).items()}
+        return f"{key}={json.dumps(files, ensure_ascii=False)}"
     return setting
+
+
+def _check(before: params.Params, chosen: params.Params) -> None:
+    """Names that are known only to the parts that use them."""
+    from ayeaye.embedding import backbones
+    from ayeaye.release import gate
+
+    gate.check_thresholds(chosen.release)
+    if chosen.embed.backbone != before.embed.backbone:  # the list of them takes seconds to import
+        backbones.check_name(chosen.embed.backbone)
+
+
+def _found_here(value: str) -> str:
+    path = Path(value).expanduser()
+    return str(path.resolve()) if value and value not in WORDS and path.exists() else value
 
 
 def _say(text: str) -> None:

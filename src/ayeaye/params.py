@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -162,41 +163,60 @@ def parse(raw: Any, origin: str) -> Params:
         raise ParamsError(f"{origin}: " + "; ".join(faults)) from None
 
 
-def assign(path: Path, settings: list[str]) -> Params:
-    """Set `section.key=value` items in a params.yaml, keeping its comments; checked before it is written."""
+def assign(
+    path: Path, settings: list[str], check: Callable[[Params, Params], None] = lambda before, chosen: None
+) -> Params:
+    """Set `section.key=value` items in a params.yaml, keeping its comments; checked before it is written.
+
+    An empty value is none, and takes an item out of a mapping: `release.minimum.H=`. `check`, given the
+    parameters as they are and as they would be, raises for what must not be written either.
+    """
     from io import StringIO
 
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
 
     from ayeaye.files import write_atomic
 
-    load(path)
+    before = load(path)
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
     document = yaml.load(path)
     for setting in settings:
-        dotted, equals, value = setting.partition("=")
-        keys = dotted.strip().split(".")
-        if not equals or len(keys) < 2:
-            raise ParamsError(f"--set {setting}: expected section.key=value, such as prepare.source=folder")
-        node = document
+        keys = setting.partition("=")[0].strip().split(".")
+        value = value_of(setting)
+        node = above = document
         for key in keys[:-1]:
             if node.get(key) is None:
                 node[key] = {}
-            node = node[key]
+            above, node = node, node[key]
             if not isinstance(node, dict):
-                raise ParamsError(f"--set {setting}: {key} is a value, not a section")
-        try:
-            node[keys[-1]] = YAML(typ="safe").load(value) if value else None
-        except YAMLError:
-            raise ParamsError(f"--set {setting}: the value is not valid YAML; put it into quotes") from None
+                raise ParamsError(f"{setting}: {key} is a value, not a section")
+        if value is None and len(keys) > 2:
+            node.pop(keys[-1], None)
+            above[keys[-2]] = node or {}  # what is emptied in place would be written in disorder
+        else:
+            node[keys[-1]] = value
     text = StringIO()
     yaml.dump(document, text)
-    params = parse(YAML(typ="safe").load(text.getvalue()), "--set")
+    params = parse(YAML(typ="safe").load(text.getvalue()), "nothing is set")
+    check(before, params)
     write_atomic(path, text.getvalue().encode())
     return params
+
+
+def value_of(setting: str) -> Any:
+    """The value of a `section.key=value`, as YAML reads it; None where it is empty."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    dotted, equals, value = setting.partition("=")
+    if not equals or "." not in dotted:
+        raise ParamsError(f"{setting}: expected section.key=value, such as prepare.source=folder")
+    try:
+        return YAML(typ="safe").load(value) if value else None
+    except YAMLError:
+        raise ParamsError(f"{setting}: the value is not valid YAML; put it into quotes") from None
 
 
 def _fault(item: Any) -> str:

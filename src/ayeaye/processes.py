@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 GUARD = Path(__file__).parent / "guard"
+TERMINAL = "AYEAYE_TERMINAL"  # names, in a stage's environment, the terminal where the person looks on
 
 
 def guarded(env: Mapping[str, str], hidden: Sequence[Path] = ()) -> dict[str, str]:

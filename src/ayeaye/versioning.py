@@ -11,26 +11,39 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ayeaye import errors
+from ayeaye import errors, params
 from ayeaye.errors import AyeayeError, RemoteError, StageFailed, WorkspaceError
 from ayeaye.files import write_atomic
+from ayeaye.processes import TERMINAL
 from ayeaye.workspace import TEMPLATES, Workspace, template
 
-# What a stage finds in its environment: where to leave its error, and where the person looks on.
-ERROR_FILE = "AYEAYE_ERROR_FILE"
-TERMINAL = "AYEAYE_TERMINAL"
+ERROR_FILE = "AYEAYE_ERROR_FILE"  # names, in a stage's environment, where to leave its error
 DATASET = "data/dataset.dvc"
-IGNORED = "/.ayeaye/\n/checks/\n/release/\n"
+IGNORED = """/.ayeaye/
+/checks/
+/release/
+# Committed or kept by DVC, whatever a person's own git ignores everywhere:
+!/data/
+!/models/
+!/reports/
+!dvc.lock
+!*.dvc
+"""
 
 
-def init(workspace: Workspace, settings: Sequence[str] = ()) -> list[str]:
-    """Lay down a workspace: templates, git, DVC. Files that are there stay. Returns the files written."""
-    from ayeaye import params
+def init(
+    workspace: Workspace,
+    settings: Sequence[str] = (),
+    check: Callable[[params.Params, params.Params], None] = lambda before, chosen: None,
+) -> list[str]:
+    """Lay down a workspace: templates, git, DVC. Files that are there stay. Returns the files written.
 
+    Settings are set, and checked, as by `params.assign`.
+    """
     root = workspace.root
     root.mkdir(parents=True, exist_ok=True)
     written = []
@@ -39,8 +52,8 @@ def init(workspace: Workspace, settings: Sequence[str] = ()) -> list[str]:
             write_atomic(root / name, template(name).read_bytes())
             written.append(name)
     try:
-        params.assign(root / "params.yaml", list(settings))
-    except errors.ParamsError:
+        params.assign(root / "params.yaml", list(settings), check)
+    except AyeayeError:
         # A refused setting leaves nothing behind that a second try would trip over.
         for name in written:
             (root / name).unlink()
@@ -55,6 +68,7 @@ def init(workspace: Workspace, settings: Sequence[str] = ()) -> list[str]:
     if not (root / ".dvc" / "config").exists():
         dvc(workspace, "init", "--quiet", "--force")
     _configure(workspace, {"core": {"analytics": "false", "check_update": "false"}})
+    workspace.write_fingerprints()
     commit(workspace, "Lay down the workspace", [".gitignore", ".dvc", ".dvcignore", *TEMPLATES])
     return written
 
@@ -79,7 +93,7 @@ def git(workspace: Workspace, *arguments: str) -> str:
             "git is not installed: a workspace is a git repository, install git first"
         ) from None
     except subprocess.CalledProcessError as error:
-        raise WorkspaceError(f"git {arguments[0]} failed: {_last_line(error.stderr)}") from None
+        raise WorkspaceError(f"git {arguments[0]} failed: {_without_hints(error.stderr)}") from None
     return done.stdout.strip()
 
 
@@ -290,6 +304,15 @@ def _configure(workspace: Workspace, sections: Mapping[str, Mapping[str, str]]) 
 
 def _config_url(workspace: Workspace, url: str) -> str:
     return url if "://" in url else os.path.relpath(url, workspace.root / ".dvc")
+
+
+def _without_hints(text: str) -> str:
+    """What git says, but for its hints, which are of options that nobody gave."""
+    lines = [line.strip() for line in text.splitlines() if not line.startswith("hint:")]
+    return (
+        " ".join(filter(None, lines)).removeprefix("fatal: ").removeprefix("error: ")[:300]
+        or "no reason given"
+    )
 
 
 def _last_line(text: str) -> str:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from ayeaye import params
 from ayeaye.errors import WorkspaceBusy, WorkspaceError
-from ayeaye.files import digest_file, digest_folder, write_atomic
+from ayeaye.files import digest_file, write_atomic
+from ayeaye.fingerprints import digest_code
 
 TEMPLATES = ("params.yaml", "dvc.yaml", "bentofile.yaml", "prefect.yaml")
-# What each part of the code can change in a stage's outputs, under the names that dvc.yaml lists.
-PACKAGES = ("data", "embedding", "classspace", "mapping", "labelling", "evaluation", "pipeline")
+STAGES = ("embed", "classes", "train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -114,19 +114,17 @@ class Workspace:
             yield descriptor
 
     @contextmanager
-    def stage(self) -> Iterator[None]:
+    def stage(self, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
         """Held by the process of a stage, which outlives a conductor that is killed."""
-        with _locked(self.state / "stage.lock", lambda text: None, 3600):
+        with _locked(self.state / "stage.lock", say, 3600):
             yield
 
     def write_fingerprints(self) -> None:
-        """Write what DVC cannot see by itself as params: digests of the code and of files outside.
+        """Write what DVC cannot see by itself as params: digests of each stage's code and of files outside.
 
         Unchanged files are left alone.
         """
-        package = Path(__file__).parent
-        code = {name: digest_folder(package / name, "**/*.[pj]*") for name in PACKAGES}
-        code["classifier"] = digest_file(package / "classifier.py")
+        code = {stage: digest_code(f"ayeaye.pipeline.{stage}") for stage in STAGES}
         _write_yaml(self.state / "code.yaml", code)
         _write_yaml(self.state / "inputs.yaml", self._inputs())
 

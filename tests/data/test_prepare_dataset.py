@@ -203,7 +203,13 @@ def test_bad_pictures_go_to_the_quarantine_with_reasons(place: Place) -> None:
 
 def test_a_single_bad_picture_never_stops_a_small_set(place: Place) -> None:
     (place.source / "images/okapi/text.jpg").write_bytes(b"text")
-    assert place.prepare(max_rejected=0.0).rejected == 1
+    assert place.prepare(max_rejected=0.001).rejected == 1
+
+
+def test_where_none_may_be_rejected_a_single_bad_picture_stops(place: Place) -> None:
+    (place.source / "images/okapi/text.jpg").write_bytes(b"text")
+    with pytest.raises(SourceError, match=r"more than 0 of 29 pictures cannot be used \(okapi/text.jpg"):
+        place.prepare(max_rejected=0.0)
 
 
 def test_too_many_bad_pictures_stop_with_the_first_of_them(place: Place) -> None:

@@ -65,12 +65,13 @@ def test_pictures_in_subfolders_belong_to_the_class_folder(tmp_path: Path) -> No
 
 def test_optional_columns_are_read(tmp_path: Path) -> None:
     rows = [
-        row | {"synonyms": "a; b|c", "group": "g", "synset": "n0", "neck": number, "2d/x": 1 - number}
+        row
+        | {"synonyms": "a; b|apple, green", "group": "g", "synset": "n0", "neck": number, "2d/x": 1 - number}
         for number, row in enumerate(CLASSES)
     ]
     write_csv(tmp_path / "classes.csv", rows)
     classes = read_classes(tmp_path / "classes.csv")
-    assert classes.frame["synonyms"].tolist() == [["a", "b", "c"]] * 3
+    assert classes.frame["synonyms"].tolist() == [["a", "b", "apple, green"]] * 3
     assert classes.matrices["attributes"]["neck"].tolist() == [0, 1, 2]
     assert classes.matrices["2d"]["x"].tolist() == [1, 0, -1]
 

@@ -13,6 +13,7 @@ from PIL import Image
 from ayeaye.embedding import backbones
 from ayeaye.embedding.vision import torchvision
 from ayeaye.errors import BackboneError, BundleError
+from ayeaye.files import digest_folder
 
 
 @pytest.fixture
@@ -78,6 +79,13 @@ def test_it_is_saved_and_loaded_with_the_same_digest(
     np.testing.assert_array_equal(again.embed([picture]), made.embed([picture]))
 
 
+def test_the_name_of_the_weights_file_is_no_part_of_what_is_saved(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "renamed.pth").write_bytes(checkpoint.read_bytes())
+    for path in (checkpoint, tmp_path / "renamed.pth"):
+        backbones.pretrained("shufflenet_v2_x0_5", str(path), size=64).save(tmp_path / path.stem)
+    assert digest_folder(tmp_path / "renamed") == digest_folder(tmp_path / checkpoint.stem)
+
+
 def test_half_precision_weights_stay_small_and_exact(tmp_path: Path, checkpoint: Path) -> None:
     state = torch.load(checkpoint, weights_only=True)
     half = tmp_path / "half.pth"
@@ -111,6 +119,16 @@ def test_a_checkpoint_of_another_network_does_not_fit(checkpoint: Path) -> None:
         backbones.pretrained("resnet18", str(checkpoint))
     with pytest.raises(BackboneError, match="does not fit"):
         backbones.pretrained("shufflenet_v2_x1_0", str(checkpoint))
+
+
+def test_a_network_whose_weights_have_versions_is_kept_too(tmp_path: Path, picture: Image.Image) -> None:
+    path = tmp_path / "mnasnet.pth"
+    torch.save(backbones.build("mnasnet0_5", 5).state_dict(), path)
+    made = backbones.pretrained("mnasnet0_5", str(path), size=64)
+    made.save(tmp_path)
+    np.testing.assert_array_equal(backbones.load(tmp_path).embed([picture]), made.embed([picture]))
+    with pytest.raises(BackboneError, match="does not fit mnasnet1_0"):
+        backbones.pretrained("mnasnet1_0", str(path))
 
 
 def test_pickled_objects_are_refused(tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ def _collect(
             found.ids[entry.source] = id
         else:
             waiting.append(entry)
-    allowed = max(1.0, params.max_rejected * len(source.entries))
+    # One bad picture of a few is soon a large share; 0 is meant as it stands.
+    allowed = max(1.0, params.max_rejected * len(source.entries)) if params.max_rejected else 0.0
     _check_rejected(source, found, allowed)
     reader = _reader(source, decode.Limits(params.max_bytes, params.max_pixels), set(found.places))
     for done, (entry, result) in enumerate(_in_threads(reader, waiting), start=1):

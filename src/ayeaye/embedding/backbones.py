@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_OUTPUTS = (1000, 1001)  # with 1001 the first one is the background
+TRAINED_HERE, CHECKPOINT = "trained here", "checkpoint"  # how an origin begins
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,10 @@ class Transform:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A headless network with its transform. `origin` says where the weights come from."""
+    """A headless network with its transform.
+
+    `origin` says where the weights come from. It is part of a bundle's identity, so it names no file.
+    """
 
     name: str
     origin: str
@@ -59,6 +64,11 @@ class Backbone:
     width: int
     digest: str
     classes: tuple[str, ...] = ()  # pretraining classes, where they are known or assumed
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether the weights were trained on seen classes of the dataset, and on nothing else."""
+        return self.origin.startswith(TRAINED_HERE)
 
     def to(self, device: str) -> Backbone:
         return replace(self, network=self.network.to(device))
@@ -114,7 +124,7 @@ def load(folder: Path, device: str = "cpu") -> Backbone:
         state = load_file(folder / "backbone.safetensors")
         network = build(described["name"], classes=1000)
         headless(network)
-        network.load_state_dict(state)
+        _fill(network, state)
         transform = {key: _tupled(value) for key, value in described["transform"].items()}
         found = Backbone(
             described["name"],
@@ -152,13 +162,13 @@ def pretrained(
     A checkpoint of as many classes as ImageNet-1k has is taken to be of these. Raises BackboneError for an
     unknown network, weights that do not fit or that cannot be had here.
     """
-    _known(name)
+    check_name(name)
     default = default_transform(name)
     path = resolve(weights)
     categories: tuple[str, ...] = ()
     if path.is_file():
         state = _read_checkpoint(path)
-        origin = f"checkpoint {path.name}"
+        origin = CHECKPOINT
     else:
         enum = _weights_enum(name, weights)
         state = _fetch(enum)
@@ -202,11 +212,23 @@ def assemble(
 
 def build(name: str, classes: int) -> torch.nn.Module:
     """An untrained torchvision classification network; raises BackboneError with the nearest known name."""
-    _known(name)
+    check_name(name)
     options: dict[str, Any] = {"num_classes": classes}
     if name in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": False}
     return torchvision().models.get_model(name, weights=None, **options)
+
+
+def check_name(name: str) -> None:
+    """Raises BackboneError, with the nearest known name, for a network that torchvision does not have."""
+    import difflib
+
+    models = torchvision().models
+    known = models.list_models(module=models)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "see torchvision's list of classification models"
+        raise BackboneError(f"embed.backbone is {name}: torchvision has no such classification model; {hint}")
 
 
 def headless(network: torch.nn.Module) -> torch.nn.Module:
@@ -259,6 +281,14 @@ def _head(network: torch.nn.Module) -> tuple[str, torch.nn.Module]:
     return [(path, layer) for path, layer in network.named_modules() if isinstance(layer, kinds)][-1]
 
 
+def _fill(network: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Load a state dict; raises RuntimeError where it does not fit."""
+    versioned = OrderedDict(state)
+    # MNASNet takes no state that does not say its version, which neither safetensors nor a plain dict does.
+    versioned._metadata = {"": network.state_dict()._metadata[""]}  # type: ignore[attr-defined]
+    network.load_state_dict(versioned)
+
+
 def _ready(network: torch.nn.Module, device: str) -> torch.nn.Module:
     import torch
 
@@ -273,17 +303,6 @@ def _digest(name: str, transform: Transform, network: torch.nn.Module) -> str:
         whole.update(f"{key} {array.dtype} {array.shape}".encode())
         whole.update(array.tobytes())
     return whole.hexdigest()
-
-
-def _known(name: str) -> None:
-    import difflib
-
-    models = torchvision().models
-    known = models.list_models(module=models)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else "see torchvision's list of classification models"
-        raise BackboneError(f"embed.backbone is {name}: torchvision has no such classification model; {hint}")
 
 
 def _tupled(value: Any) -> Any:
@@ -378,7 +397,7 @@ def _with_state(name: str, state: dict[str, torch.Tensor], weights: str) -> torc
     wanted = network.state_dict().keys()
     auxiliary = {key for key in state if key.lower().startswith("aux")} - wanted
     try:
-        network.load_state_dict({key: value.float() for key, value in state.items() if key not in auxiliary})
+        _fill(network, {key: value.float() for key, value in state.items() if key not in auxiliary})
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise BackboneError(f"embed.weights {weights} does not fit {name}: {reason[:160]}") from None

@@ -255,7 +255,7 @@ def described(
         total = sum(each.get("weight", 1) for each in members)
         parts = []
         for each in members:
-            share = f"{percent(each.get('weight', 1) / total)} " if len(members) > 1 else ""
+            share = f"{100 * each.get('weight', 1) / total:.0f} % " if len(members) > 1 else ""
             columns = tuple(each.get("columns", ()))
             seen = f" on {named.get(columns, columns)}" if columns else ""
             parts.append(f"{share}{described(each['mapper'], each.get('settings', {}))}{seen}")

@@ -14,7 +14,7 @@ from ayeaye.data.table import Dataset
 from ayeaye.embedding import backbones, training
 from ayeaye.embedding.backbones import Backbone
 from ayeaye.embedding.shards import embed_dataset, gather
-from ayeaye.files import digest_folder
+from ayeaye.fingerprints import PACKAGE, digest_files
 from ayeaye.pipeline.progress import Progress
 from ayeaye.workspace import Workspace
 
@@ -53,6 +53,7 @@ def embed_under(
     """Embeddings of the dataset under any backbone, also an earlier champion's, through the same cache."""
     chosen = workspace.params
     key = backbone.digest[:16] if backbone else f"features-{dataset.about.get('dtype')}"
+    key += f"-{_code()[:8]}"
     with progress.task("embedding", len(dataset.manifest)) as advance:
         return embed_dataset(
             dataset,
@@ -63,6 +64,14 @@ def embed_under(
             limits=Limits(chosen.prepare.max_bytes, chosen.prepare.max_pixels),
             progress=advance,
         )
+
+
+def _code() -> str:
+    """Of what lies between a picture's bytes and its embedding, for what is kept from run to run.
+
+    Not of all that this imports: nobody wants a million pictures embedded anew for an error's wording.
+    """
+    return digest_files([*(PACKAGE / "embedding").glob("*.py"), PACKAGE / "data" / "decode.py"])
 
 
 def backbone_of(workspace: Workspace, dataset: Dataset, progress: Progress) -> Backbone:
@@ -95,7 +104,7 @@ def _trained(workspace: Workspace, dataset: Dataset, device: str, progress: Prog
     ]
     recipe = [
         chosen.model_dump(exclude={"batch", "device", "pretrained_on", "hierarchy"}),
-        digest_folder(Path(training.__file__).parent, "*.py"),
+        _code(),
         sorted(zip(rows["id"], rows["label"], strict=True)),
     ]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
@@ -122,7 +131,7 @@ def _trained(workspace: Workspace, dataset: Dataset, device: str, progress: Prog
             std=transform.std,
             progress=lambda done, total: advance(1),
         )
-    origin = f"trained here on {len(rows)} pictures of {len(labels)} seen classes"
+    origin = f"{backbones.TRAINED_HERE} on {len(rows)} pictures of {len(labels)} seen classes"
     backbone = backbones.assemble(chosen.backbone, origin, network, transform, device, tuple(labels))
     backbone.save(cached)
     return backbone

@@ -9,6 +9,7 @@ import numpy as np
 
 from ayeaye.classspace.space import ClassSpace
 from ayeaye.data.table import ClassTable, Dataset
+from ayeaye.embedding.backbones import TRAINED_HERE
 from ayeaye.embedding.shards import gather
 from ayeaye.errors import DataError
 from ayeaye.workspace import Workspace
@@ -71,4 +72,4 @@ def pretend_pool(classes: ClassTable, backbone_trained_here: bool) -> np.ndarray
 def trained_here(workspace: Workspace) -> bool:
     """Whether the backbone of the current embeddings was trained on this dataset's seen classes."""
     path = workspace.embeddings / "backbone.json"
-    return path.is_file() and bool(json.loads(path.read_bytes())["origin"].startswith("trained"))
+    return path.is_file() and bool(json.loads(path.read_bytes())["origin"].startswith(TRAINED_HERE))

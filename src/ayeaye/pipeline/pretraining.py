@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ayeaye.data.table import ClassTable
-from ayeaye.embedding.backbones import Backbone, imagenet_categories
+from ayeaye.embedding.backbones import CHECKPOINT, Backbone, imagenet_categories
 from ayeaye.errors import DataError
 from ayeaye.evaluation import leakage, metrics
 from ayeaye.evaluation.leakage import Flag, Named, Pair
@@ -36,7 +36,7 @@ def known_of(chosen: Embed, backbone: Backbone | None, resolve: Callable[[str], 
 
     Raises DataError where the file cannot be read.
     """
-    if backbone and backbone.origin.startswith("trained"):
+    if backbone and backbone.trained_here:
         return Pretraining([], "nothing: trained here, on seen classes alone")
     if chosen.pretrained_on and chosen.pretrained_on != IMAGENET:
         path = resolve(chosen.pretrained_on)
@@ -45,7 +45,7 @@ def known_of(chosen: Embed, backbone: Backbone | None, resolve: Callable[[str], 
     known = imagenet_categories() if chosen.pretrained_on else backbone.classes if backbone else ()
     if not known:
         return Pretraining([], "not known: embed.pretrained_on may list the classes")
-    assumed = not chosen.pretrained_on and backbone and backbone.origin.startswith("checkpoint")
+    assumed = not chosen.pretrained_on and backbone and backbone.origin.startswith(CHECKPOINT)
     said = f"ImageNet-1k, {len(known):,} classes by the first name of each"
     said += ", assumed from the checkpoint's number of classes" if assumed else ""
     return Pretraining([Named(name) for name in known], said)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
-import os
+import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ import numpy as np
 from ayeaye.classifier import Classifier
 from ayeaye.data.decode import Limits
 from ayeaye.errors import PictureError, ReleaseError, SourceError
-from ayeaye.files import replacing, sync_folder
+from ayeaye.files import replacing
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import bento
 from ayeaye.release.promotion import record_of
@@ -45,10 +44,9 @@ def classify(workspace: Workspace, images: Sequence[Path], top: int = 5) -> list
     classifier, model = load(workspace)
     answers = []
     for chunk in _chunks(images):
-        found = iter(_answers(classifier, workspace, chunk, top))
-        answers += [
-            {"image": str(path), **answer, "model": model} for path, answer in zip(chunk, found, strict=True)
-        ]
+        for path, answer in zip(chunk, _answers(classifier, workspace, chunk, top), strict=True):
+            made = {} if "error" in answer else {"model": model}
+            answers.append({"image": str(path), **answer, **made})
     return answers
 
 
@@ -58,15 +56,34 @@ def label_folder(
     """Write a row per picture below `folder` to a CSV file, which appears when it is complete.
 
     `labelling` is `nearest`, picture by picture, or `propagation`, where the pictures of the folder help to
-    label each other. What an interrupted call of the same champion left beside the file is kept.
+    label each other. Embeddings are kept in a folder beside the CSV until it is there, so that an interrupted call
+    goes on with those of the same files and the same champion.
     """
     pictures = _pictures(folder)
     classifier, model = load(workspace)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    label = _label_together if labelling == "propagation" else _label_one_by_one
-    with progress.task("labelling", len(pictures)) as advance:
-        done = label(workspace, classifier, pictures, out, model["bento"], advance)
-    return {"pictures": len(pictures), **done, "out": str(out), "labelling": labelling, **model}
+    stamps = {_stamp(path, model["bento"]): name for name, path in pictures.items()}
+    kept = out.with_name(f"{out.name}.parts")
+    there = {stamp for part in kept.glob("*.npz") for stamp in _read(part)}
+    waiting = [stamp for stamp in stamps if stamp not in there]
+    with progress.task("labelling", len(stamps)) as advance:
+        advance(len(stamps) - len(waiting))
+        for chunk in _chunks(waiting):
+            paths = [pictures[stamps[stamp]] for stamp in chunk]
+            _keep(kept, dict(zip(chunk, _of_contents(workspace, paths, classifier.read), strict=True)))
+            advance(len(chunk))
+    answers = _labelled(classifier, kept, list(stamps), labelling)
+    with replacing(out) as part, part.open("w", newline="", encoding="utf-8") as file:
+        rows = (_row(name, answers[stamp], model["bento"]) for stamp, name in stamps.items())
+        csv.writer(file).writerows([COLUMNS, *rows])
+    shutil.rmtree(kept)
+    return {
+        "pictures": len(pictures),
+        "labelled_now": len(waiting),
+        "failed": sum("error" in answers[stamp] for stamp in stamps),
+        "out": str(out),
+        "labelling": labelling,
+        **model,
+    }
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
@@ -80,82 +97,43 @@ def _pictures(folder: Path) -> dict[str, Path]:
     return {str(path.relative_to(folder)): path for path in paths}
 
 
-Advance = Callable[[int], None]
+def _stamp(path: Path, model: str) -> str:
+    """Of a file as it is now and of the model that looks at it."""
+    status = path.stat()
+    text = json.dumps([str(path.absolute()), status.st_size, status.st_mtime_ns, model])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _label_one_by_one(
-    workspace: Workspace,
-    classifier: Classifier,
-    pictures: dict[str, Path],
-    out: Path,
-    model: str,
-    advance: Advance,
-) -> dict[str, int]:
-    """Rows are added to a part file, which takes the place of the CSV when all are there."""
-    part = out.with_name(f"{out.name}.part")
-    done = _kept(part, model)
-    waiting = [(name, path) for name, path in pictures.items() if name not in done]
-    failed = 0
-    advance(len(pictures) - len(waiting))
-    with part.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if part.stat().st_size == 0:
-            writer.writerow(COLUMNS)
-        for chunk in _chunks(waiting):
-            found = _answers(classifier, workspace, [path for _, path in chunk], 1)
-            for (name, _), answer in zip(chunk, found, strict=True):
-                failed += "error" in answer
-                writer.writerow(_row(name, answer, model))
-            file.flush()
-            os.fsync(file.fileno())
-            advance(len(chunk))
-    part.replace(out)
-    sync_folder(out.parent)
-    return {"labelled_now": len(waiting), "failed": failed}
+Embedded = dict[str, np.ndarray | str]  # by stamp: an embedding, or why there is none
 
 
-def _label_together(
-    workspace: Workspace,
-    classifier: Classifier,
-    pictures: dict[str, Path],
-    out: Path,
-    model: str,
-    advance: Advance,
-) -> dict[str, int]:
-    """Embeddings are kept, chunk by chunk, in a folder beside the CSV, until every picture has its own."""
-    parts = out.with_name(f"{out.name}.embeddings")
-    kept = _kept_embeddings(parts, model)
-    waiting = [(name, path) for name, path in pictures.items() if name not in kept]
-    advance(len(pictures) - len(waiting))
-    for chunk in _chunks(waiting):
-        found = _of_contents(workspace, [path for _, path in chunk], classifier.read)
-        embedded = {name: result for (name, _), result in zip(chunk, found, strict=True)}
-        _keep_embeddings(parts, model, embedded)
-        kept |= embedded
-        advance(len(chunk))
-    answers = _answers_together(classifier, {name: kept[name] for name in pictures})
-    with replacing(out) as part, part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([COLUMNS, *(_row(name, answers[name], model) for name in pictures)])
-    shutil.rmtree(parts)
-    failed = sum(isinstance(kept[name], str) for name, _ in waiting)
-    return {"labelled_now": len(waiting), "failed": failed}
-
-
-def _answers_together(
-    classifier: Classifier, embedded: dict[str, np.ndarray | str]
+def _labelled(
+    classifier: Classifier, kept: Path, stamps: Sequence[str], labelling: str
 ) -> dict[str, dict[str, Any]]:
-    """The answer for each picture of a batch, or `{error}`."""
-    answers = {name: {"error": error} for name, error in embedded.items() if isinstance(error, str)}
-    rows = {name: row for name, row in embedded.items() if not isinstance(row, str)}
-    if not rows:
-        return answers
-    X = np.stack(list(rows.values()))
+    """The answer for each picture, or `{error}`, by stamp."""
+    batches: Iterable[Embedded] = map(_read, sorted(kept.glob("*.npz")))
+    label = _one_by_one
+    if labelling == "propagation":
+        found = {stamp: row for batch in batches for stamp, row in batch.items()}
+        batches, label = [{stamp: found[stamp] for stamp in stamps}], _together
+    answers: dict[str, dict[str, Any]] = {}
+    for batch in batches:
+        rows = {stamp: row for stamp, row in batch.items() if not isinstance(row, str)}
+        answers |= {stamp: {"error": row} for stamp, row in batch.items() if isinstance(row, str)}
+        if rows:
+            answers |= zip(rows, label(classifier, np.stack(list(rows.values()))), strict=True)
+    return answers
+
+
+def _one_by_one(classifier: Classifier, X: np.ndarray) -> list[dict[str, Any]]:
+    return classifier.answers(classifier.scores(X), top=1)
+
+
+def _together(classifier: Classifier, X: np.ndarray) -> list[dict[str, Any]]:
     # Whether a picture is of any class at all is asked of it alone: the threshold was fitted so.
     known = classifier.known(classifier.scores(X))
-    found = classifier.answers(classifier.propagated(X), top=1)
-    return answers | {
-        name: {**answer, "known": bool(each)} for name, answer, each in zip(rows, found, known, strict=True)
-    }
+    answers = classifier.answers(classifier.propagated(X), top=1)
+    return [{**answer, "known": bool(each)} for answer, each in zip(answers, known, strict=True)]
 
 
 def _row(name: str, answer: dict[str, Any], model: str) -> list[Any]:
@@ -197,46 +175,23 @@ def _of_contents(workspace: Workspace, paths: Sequence[Path], work: Work[Result]
     return results
 
 
-def _kept_embeddings(parts: Path, model: str) -> dict[str, np.ndarray | str]:
-    """The embeddings, or reasons why there are none, that are there already; those of another model go."""
-    kept: dict[str, np.ndarray | str] = {}
-    for path in sorted(parts.glob("*.npz")):
-        with np.load(path, allow_pickle=False) as part:
-            if part["model"].item() != model:
-                path.unlink()
-                continue
-            rows = iter(part["embeddings"])
-            for name, error in zip(part["names"].tolist(), part["errors"].tolist(), strict=True):
-                kept[name] = error or next(rows)
-    return kept
-
-
-def _keep_embeddings(parts: Path, model: str, embedded: dict[str, np.ndarray | str]) -> None:
+def _keep(kept: Path, embedded: Embedded) -> None:
     rows = [row for row in embedded.values() if not isinstance(row, str)]
-    errors = [error if isinstance(error, str) else "" for error in embedded.values()]
     # Named by its first picture: the same pictures never lie in two parts.
-    name = hashlib.sha256(next(iter(embedded)).encode()).hexdigest()[:16]
-    with replacing(parts / f"{name}.npz") as part, part.open("wb") as file:
+    with replacing(kept / f"{next(iter(embedded))}.npz") as part, part.open("wb") as file:
         np.savez(
             file,
-            model=np.array(model),
-            names=np.array(list(embedded)),
-            errors=np.array(errors),
+            stamps=np.array(list(embedded)),
+            errors=np.array([row if isinstance(row, str) else "" for row in embedded.values()]),
             embeddings=np.stack(rows) if rows else np.zeros((0, 0), np.float32),
         )
 
 
-def _kept(part: Path, model: str) -> set[str]:
-    """Names of the rows already there; a torn last line and rows of another model are dropped."""
-    if not part.is_file():
-        return set()
-    text = part.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    rows = list(csv.reader(io.StringIO(whole)))
-    kept = [row for row in rows[1:] if len(row) == len(COLUMNS) and row[4] == model]
-    with part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([COLUMNS, *kept])
-    return {row[0] for row in kept}
+def _read(part: Path) -> Embedded:
+    with np.load(part, allow_pickle=False) as found:
+        rows = iter(found["embeddings"])
+        pairs = zip(found["stamps"].tolist(), found["errors"].tolist(), strict=True)
+        return {stamp: error or next(rows) for stamp, error in pairs}
 
 
 def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

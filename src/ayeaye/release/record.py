@@ -161,7 +161,7 @@ class Record:
         return entries, whole
 
     def _damaged(self, number: int, what: str) -> ReleaseError:
-        return ReleaseError(f"{self.path} line {number} {what}: restore the record from git or a backup")
+        return ReleaseError(f"{self.path} line {number} {what}: restore it from a backup of the workspace")
 
 
 def derive(entries: Sequence[Entry]) -> State:

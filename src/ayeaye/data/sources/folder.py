@@ -144,7 +144,7 @@ def _check_whole_rows(
 
 
 def _synonyms(cell: str) -> list[str]:
-    return [word for word in (part.strip() for part in re.split(r"[;|,]", cell)) if word]
+    return [word for word in (part.strip() for part in re.split("[;|]", cell)) if word]
 
 
 def _parts(path: Path) -> dict[str, bool]:

@@ -1,0 +1,52 @@
+"""Git and DVC of a workspace: what is committed, what is ignored, and what they say when they cannot."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import workspaces
+
+from ayeaye import versioning
+from ayeaye.errors import WorkspaceError
+from ayeaye.workspace import Workspace
+
+COMMITTED = ("dvc.lock", "data/dataset.dvc", "data/.gitignore", "models/.gitignore", "reports/.gitignore")
+LOCAL = (".ayeaye/code.yaml", "checks/index.html", "release/record.jsonl")
+
+
+def ignored(root: Path) -> set[str]:
+    done = subprocess.run(
+        ["git", "check-ignore", *COMMITTED, *LOCAL], cwd=root, capture_output=True, text=True
+    )
+    return set(done.stdout.split())
+
+
+def test_a_workspace_does_not_mind_what_a_person_ignores_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ignore").write_text("*.lock\n*.dvc\ndata/\nmodels\n")
+    (tmp_path / "gitconfig").write_text(f"[core]\n\texcludesFile = {tmp_path / 'ignore'}\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    root = tmp_path / "workspace"
+    assert workspaces.ayeaye("init", root).code == 0
+    assert ignored(root) == set(LOCAL)
+    (root / "dvc.lock").write_text("schema: '2.0'\n")
+    versioning.commit(Workspace(root), "Retrain", ["dvc.lock"])
+    assert versioning.git(Workspace(root), "ls-files", "dvc.lock") == "dvc.lock"
+
+
+def test_the_repository_can_be_a_workspace(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    shutil.copy(Path(__file__).parents[1] / ".gitignore", tmp_path)
+    assert ignored(tmp_path) == set(LOCAL)
+
+
+def test_git_is_quoted_with_its_reason_and_without_its_hints(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_text("dvc.lock\n")
+    (tmp_path / "dvc.lock").write_text("")
+    with pytest.raises(WorkspaceError, match=r"git add failed: .*ignored by one of your .*: dvc\.lock$"):
+        versioning.commit(Workspace(tmp_path), "Retrain", ["dvc.lock"])
