@@ -395,6 +395,18 @@ def test_a_taken_port_raises_meaningful_error(service: httpx.Client, tag: str, h
         bento.serve(tag, home, Serve(port=port))
 
 
+def test_a_free_port_is_chosen_before_it_is_announced(
+    tag: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands, said = list[list[str]](), list[str]()
+    monkeypatch.setattr(os, "execve", lambda program, command, environment: commands.append(command))
+    monkeypatch.chdir(home)
+    bento.serve(tag, home, Serve(port=0), said.append)
+    port = commands[0][commands[0].index("--port") + 1]
+    assert int(port) > 0
+    assert said == [f"Serving {tag} on http://127.0.0.1:{port} (POST /classify, field image)."]
+
+
 def test_a_bundle_trained_on_features_takes_rows(tmp_path: Path) -> None:
     import io
 

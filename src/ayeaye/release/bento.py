@@ -390,8 +390,10 @@ def _remove_dead_trials() -> None:
 # Serving
 
 
-def serve(tag: str, home: Path, settings: Serve) -> None:
-    """Become the server of a Bento: this process is replaced and does not return."""
+def serve(
+    tag: str, home: Path, settings: Serve, say: Callable[[str], None] = lambda text: None
+) -> None:
+    """Become the server of a Bento: this process is replaced and does not return. Port 0 is any free one."""
     folder = folder_of(tag, home)
     if not exists(tag, home):
         raise ReleaseError(f"{tag} is not in {home}: build it with `ayeaye promote`")
@@ -400,6 +402,7 @@ def serve(tag: str, home: Path, settings: Serve) -> None:
     run = home.resolve() / ".run" / str(port)
     run.mkdir(parents=True, exist_ok=True)
     environment = _environment(run) | {"AYEAYE_WORKERS": str(settings.workers)}
+    say(f"Serving {tag} on http://{settings.host}:{port} (POST /classify, field image).")
     os.chdir(run)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -353,8 +353,7 @@ def serve(
     if not bento.exists(state.bento, workspace.bentos):
         say(f"{state.bento} is gone from the workspace; packing it again.")
         pack(workspace, registry_of(workspace).version(state.champion))
-    say(f"Serving {state.bento} on http://{settings.host}:{settings.port} (POST /classify, field image).")
-    bento.serve(state.bento, workspace.bentos, settings)
+    bento.serve(state.bento, workspace.bentos, settings, say)
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
