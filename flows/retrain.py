@@ -156,7 +156,7 @@ def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
     versioning.require(workspace)
     versioning.clear_remains(workspace)
     gate.check_thresholds(workspace.params.release)
-    actor = f"retrain flow ({promotion.actor()})"
+    actor = f"{promotion.FLOW} ({promotion.actor()})"
 
     prepare(workspace)
     workspace.write_fingerprints()

@@ -390,9 +390,7 @@ def _remove_dead_trials() -> None:
 # Serving
 
 
-def serve(
-    tag: str, home: Path, settings: Serve, say: Callable[[str], None] = lambda text: None
-) -> None:
+def serve(tag: str, home: Path, settings: Serve, say: Callable[[str], None] = lambda text: None) -> None:
     """Become the server of a Bento: this process is replaced and does not return. Port 0 is any free one."""
     folder = folder_of(tag, home)
     if not exists(tag, home):

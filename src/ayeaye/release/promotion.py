@@ -34,6 +34,7 @@ from ayeaye.release.registry import Registry, Training, Version
 from ayeaye.workspace import Workspace
 
 Say = Callable[[str], None]
+FLOW = "retrain flow"  # with which its entries in the record begin: any other was made by hand
 GOLDEN_EACH = 3  # requests with pictures of seen, and of unseen classes
 
 
@@ -269,12 +270,14 @@ def project(workspace: Workspace) -> None:
 
 
 def rolled_back(workspace: Workspace, version: int) -> bool:
-    """Whether the newest word about a version is that it was rolled back from."""
+    """Whether the newest word about a version is that a person moved away from it, by whatever command."""
     for entry in reversed(record_of(workspace).entries()):
-        if entry.action == "rollback" and entry.from_ == version:
-            return True
-        if entry.to == version and entry.action in ("promote", "rollback"):
+        if entry.action == "refuse":
+            continue
+        if entry.to == version:
             return False
+        if entry.from_ == version and not entry.actor.startswith(FLOW):
+            return True
     return False
 
 
