@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from ayeaye import versioning
-from ayeaye.errors import RegistryError, RemoteError, TrialFailed
+from ayeaye.errors import RegistryError, ReleaseError, RemoteError, TrialFailed
 from ayeaye.pipeline.prepare import prepare as prepare_dataset
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import bento, gate, promotion
@@ -107,21 +107,15 @@ def try_out(workspace: Workspace, version: Version, tag: str, judgement: Judgeme
         trial = promotion.try_out(workspace, version, tag)
     except TrialFailed as error:
         return promotion.fail_trial(judgement, error)
-    champion = promotion.record_of(workspace).state()
-    against = None
-    if (
-        judgement.decision.champion is not None
-        and champion.bento
-        and bento.exists(champion.bento, workspace.bentos)
-    ):
-        number = judgement.decision.champion
-        registered = promotion.registry_of(workspace).version(number)
+    against, without = None, gate.ALONE
+    if judgement.decision.champion is not None:
         try:
-            against = promotion.try_out(workspace, registered, champion.bento).latency_ms
-        except TrialFailed as error:
+            against = promotion.try_champion(workspace).latency_ms
+        except ReleaseError as error:
             # A champion that no longer answers is no reason to keep it.
-            say(f"The champion's Bento fails its trial ({error}); latency is not compared.")
-    decided = gate.with_latency(judgement.decision, trial.latency_ms, against)
+            without = f"not compared, since the champion's Bento does not answer as it should: {error}"
+            say(f"Latency is {without}")
+    decided = gate.with_latency(judgement.decision, trial.latency_ms, against, without)
     return Judgement(decided, judgement.key, known=False)
 
 

@@ -19,6 +19,7 @@ import pytest
 from small_bundle import COLOURS, UNSEEN, picture, write_bundle
 
 from ayeaye.classifier import Classifier, digest
+from ayeaye.data.decode import Limits
 from ayeaye.errors import PictureError, ReleaseError, TrialFailed
 from ayeaye.params import Serve
 from ayeaye.processes import free_port
@@ -393,6 +394,12 @@ def test_a_taken_port_raises_meaningful_error(service: httpx.Client, tag: str, h
     assert port is not None
     with pytest.raises(ReleaseError, match=f"127.0.0.1:{port} cannot be listened on"):
         bento.serve(tag, home, Serve(port=port))
+
+
+def test_the_limits_of_a_bento_are_those_it_was_packed_with(tag: str, home: Path, tmp_path: Path) -> None:
+    assert bento.limits_of(tag, home) == Limits(MEGABYTE, MEGABYTE)
+    with pytest.raises(ReleaseError, match="make it again with `ayeaye promote"):
+        bento.limits_of(tag, tmp_path)
 
 
 def test_a_free_port_is_chosen_before_it_is_announced(

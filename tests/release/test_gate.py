@@ -129,6 +129,13 @@ def test_the_first_model_has_no_latency_to_compare_with() -> None:
     assert gate.with_latency(decision, 12.0, None).verdict == "promoted"
 
 
+def test_a_champion_that_cannot_be_measured_is_said_to_be_the_reason() -> None:
+    decision = gate.decide(GOOD, LATENCY, champion=4, losses=[loss(0.0)])
+    decision = gate.with_latency(decision, 12.0, None, "not compared: the champion's Bento is gone")
+    assert decision.verdict == "promoted"
+    assert check(decision, "latency_ratio").why == "12.0 ms; not compared: the champion's Bento is gone"
+
+
 def test_a_refused_candidate_stays_refused_however_fast_it_is() -> None:
     decision = gate.decide({**GOOD, "H": 0.0}, LATENCY, champion=4, losses=[loss(0.0)])
     assert decision.verdict == "refused"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from workspaces import Place
 
 from ayeaye.release import promotion
 from ayeaye.workspace import Workspace
@@ -41,3 +42,10 @@ def test_a_version_that_a_person_left_is_rolled_back_until_a_person_returns_to_i
     for action, to, actor in moves:
         promotion.record_of(bare).append(action, to, actor=actor)  # type: ignore[arg-type]
     assert promotion.rolled_back(bare, 2) is left
+
+
+@pytest.mark.slow
+def test_a_champion_is_tried_within_the_limits_it_was_packed_with(copied: Place) -> None:
+    copied.set("serve.max_bytes=100")
+    trial = promotion.try_champion(Workspace(copied.root))
+    assert trial.refused == 1  # the broken file alone

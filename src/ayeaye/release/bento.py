@@ -31,6 +31,7 @@ from typing import Any
 from filelock import FileLock
 
 import ayeaye
+from ayeaye.data.decode import Limits
 from ayeaye.errors import ReleaseError, TrialFailed
 from ayeaye.files import digest_file, sync_folder, write_atomic
 from ayeaye.params import Serve
@@ -39,6 +40,7 @@ from ayeaye.processes import alive, free_port, guarded, start, stop
 TOLERANCE = 1e-4
 _BUILD_SECONDS, _READY_SECONDS, _ANSWER_SECONDS = 300, 120, 60
 _TRIAL = "ayeaye-trial-"
+_AGAIN = "make it again with `ayeaye promote VERSION`"
 # Where this ayeaye is imported from; a Bento must not find it there.
 PROGRAM = Path(ayeaye.__file__).resolve().parents[1]
 _BROKEN = b"\xff\xd8\xff\xe0 this is not a picture"
@@ -107,6 +109,22 @@ def folder_of(tag: str, home: Path) -> Path:
 
 def exists(tag: str, home: Path) -> bool:
     return (folder_of(tag, home) / "bento.yaml").is_file()
+
+
+def limits_of(tag: str, home: Path) -> Limits:
+    """Of what the service in a Bento accepts, as it was packed; raises ReleaseError where it is not there."""
+    path = _found(tag, home) / "src" / "serve.json"
+    try:
+        settings = json.loads(path.read_bytes())
+        return Limits(settings["max_bytes"], settings["max_pixels"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{path} is damaged ({error}): {_AGAIN}") from None
+
+
+def _found(tag: str, home: Path) -> Path:
+    if not exists(tag, home):
+        raise ReleaseError(f"{tag} is not in {home}: {_AGAIN}")
+    return folder_of(tag, home)
 
 
 # Building
@@ -356,8 +374,7 @@ class _Server:
 
 @contextmanager
 def _running(tag: str, home: Path) -> Iterator[_Server]:
-    if not exists(tag, home):
-        raise ReleaseError(f"{tag} is not in {home}: build it with `ayeaye promote`")
+    folder = _found(tag, home)
     _remove_dead_trials()
     with tempfile.TemporaryDirectory(prefix=f"{_TRIAL}{os.getpid()}-", ignore_cleanup_errors=True) as name:
         empty = Path(name)
@@ -367,7 +384,7 @@ def _running(tag: str, home: Path) -> Iterator[_Server]:
         log = empty / "log"
         with log.open("wb") as output:
             process = start(
-                _serve_command(folder_of(tag, home), "127.0.0.1", port),
+                _serve_command(folder, "127.0.0.1", port),
                 cwd=empty / "work",
                 env=_environment(empty / "home") | {"TMPDIR": str(empty / "tmp")},
                 log=output,
@@ -392,9 +409,7 @@ def _remove_dead_trials() -> None:
 
 def serve(tag: str, home: Path, settings: Serve, say: Callable[[str], None] = lambda text: None) -> None:
     """Become the server of a Bento: this process is replaced and does not return. Port 0 is any free one."""
-    folder = folder_of(tag, home)
-    if not exists(tag, home):
-        raise ReleaseError(f"{tag} is not in {home}: build it with `ayeaye promote`")
+    folder = _found(tag, home)
     host, port = _address(settings.host), settings.port or free_port()
     _check_free(settings.host, host, port)
     run = home.resolve() / ".run" / str(port)

@@ -29,6 +29,7 @@ Kind = Literal["minimum", "maximum", "relative"]
 Verdict = Literal["promoted", "refused", "pending"]
 
 LATENCY = "latency_ratio"
+ALONE = "no champion to compare with"
 
 # Name of a threshold -> where its figure lies in metrics.json.
 FIGURES: dict[str, tuple[str, ...]] = {
@@ -192,12 +193,17 @@ def without_leaks(metrics: Mapping[str, Any], enough: int) -> tuple[Mapping[str,
     return {**metrics, **own, "intervals": clean.get("intervals")}, f"{classes} clean unseen classes; {leak}"
 
 
-def with_latency(decision: Decision, candidate_ms: float, champion_ms: float | None) -> Decision:
-    """The decision with its latency check settled; champion_ms is from a trial in the same run."""
+def with_latency(
+    decision: Decision, candidate_ms: float, champion_ms: float | None, without: str = ALONE
+) -> Decision:
+    """The decision with its latency check settled; champion_ms is from a trial in the same run.
+
+    None: there is nothing to compare with, `without` says why, and the check passes.
+    """
     return replace(
         decision,
         checks=tuple(
-            _latency(check, candidate_ms, champion_ms) if check.name == LATENCY else check
+            _latency(check, candidate_ms, champion_ms, without) if check.name == LATENCY else check
             for check in decision.checks
         ),
     )
@@ -250,14 +256,13 @@ def _bound(loss: Loss, release: Release, champion: int) -> Check:
 
 def _open_latency(threshold: float, champion: int | None) -> Check:
     if champion is None:
-        return Check(LATENCY, "maximum", None, None, threshold, True, "no champion to compare with yet")
+        return Check(LATENCY, "maximum", None, None, threshold, True, ALONE)
     return Check(LATENCY, "maximum", None, None, threshold, None, "measured in the trial")
 
 
-def _latency(check: Check, candidate_ms: float, champion_ms: float | None) -> Check:
+def _latency(check: Check, candidate_ms: float, champion_ms: float | None, without: str) -> Check:
     if champion_ms is None:
-        why = f"{candidate_ms:.1f} ms; no champion to compare with yet"
-        return replace(check, passed=True, why=why)
+        return replace(check, passed=True, why=f"{candidate_ms:.1f} ms; {without}")
     ratio = candidate_ms / champion_ms if champion_ms > 0 else math.nan
     if not math.isfinite(ratio):
         return replace(check, passed=False, why="a latency is not a number")
@@ -317,7 +322,7 @@ def table(decision: Decision) -> list[dict[str, str]]:
 
 def markdown(decision: Decision) -> str:
     """The decision as a markdown table with its verdict above."""
-    against = "no champion yet" if decision.champion is None else f"champion: version {decision.champion}"
+    against = ALONE if decision.champion is None else f"champion: version {decision.champion}"
     lines = [
         f"**{decision.verdict}** · estimated on {decision.estimated_on} · {against}",
         *([] if decision.figures_of == ALL else ["", f"Figures of {decision.figures_of}."]),

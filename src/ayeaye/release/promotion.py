@@ -197,16 +197,23 @@ def pack(workspace: Workspace, version: Version) -> str:
 
 def try_out(workspace: Workspace, version: Version, tag: str, say: Say = _silent) -> Trial:
     """Real requests to the Bento; raises TrialFailed."""
-    golden = golden_requests(workspace, registry_of(workspace).bundle(version))
+    limits = bento.limits_of(tag, workspace.bentos)
+    golden = golden_requests(workspace, registry_of(workspace).bundle(version), limits)
     return bento.trial(tag, golden, workspace.bentos, bundle_digest=version.bundle_digest, say=say)
 
 
-def golden_requests(workspace: Workspace, bundle: Path) -> list[Golden]:
+def try_champion(workspace: Workspace) -> Trial:
+    """Real requests to the champion's Bento; raises ReleaseError where it is gone, TrialFailed where it fails."""
+    state = record_of(workspace).state()
+    if state.champion is None or state.bento is None:
+        raise ReleaseError("there is no champion yet: run `ayeaye retrain`")
+    return try_out(workspace, registry_of(workspace).version(state.champion), state.bento)
+
+
+def golden_requests(workspace: Workspace, bundle: Path, limits: Limits) -> list[Golden]:
     """Test pictures of seen and unseen classes with the answers that the bundle gives here."""
     dataset = Dataset.load(workspace.dataset)
     classifier = Classifier.load(bundle)
-    serve = workspace.params.serve
-    limits = Limits(serve.max_bytes, serve.max_pixels)
     requests = []
     for split in ("test_seen", "test_unseen"):
         rows = dataset.manifest[dataset.manifest["split"] == split].sort_values("id")
