@@ -102,6 +102,27 @@ def test_a_new_evaluation_of_a_known_bundle_brings_its_figures_not_a_version(
     assert registry.metrics(1)["H"] == 0.3
 
 
+def test_a_new_evaluation_of_a_known_bundle_leaves_nothing_of_the_one_before(
+    registry: Registry, training: Training
+) -> None:
+    """As when photographs of an unseen class arrive: nothing is trained anew, but all is measured anew."""
+    registry.record(replace(training, tags={**training.tags, "estimated_on": "class folds"}))
+    again = registry.record(
+        replace(
+            training,
+            evaluation_digest="e2",
+            metrics={"H": 0.3},
+            dataset={**training.dataset, "digest": "f" * 64},
+            tags={"data_digest": "f" * 64, "git_commit": "b" * 40, "estimated_on": "unseen classes"},
+        )
+    )
+    assert registry.metrics(1) == {"H": 0.3}
+    assert (again.tags["data_digest"], again.tags["git_commit"]) == ("f" * 64, "b" * 40)
+    assert again.tags["estimated_on"] == "unseen classes"
+    inputs = registry._open().get_run(again.run_id).inputs.dataset_inputs
+    assert any("f" * 64 in each.dataset.source for each in inputs)
+
+
 def test_versions_come_newest_first_with_their_aliases(registry: Registry, tmp_path: Path) -> None:
     assert registry.versions() == []
     for letter in "ab":

@@ -132,8 +132,10 @@ def judge(workspace: Workspace, version: Version, progress: Progress) -> Judgeme
 def _losses(workspace: Workspace, champion: int, progress: Progress) -> list[gate.Loss]:
     registry = registry_of(workspace)
     if _metrics(workspace)["estimated_on"] == "class folds":
-        before = registry.artifact(champion, "predictions.parquet")
-        if before is None or registry.version(champion).tags.get("estimated_on") != "class folds":
+        before, figures = (
+            registry.artifact(champion, name) for name in ("predictions.parquet", "metrics.json")
+        )
+        if not before or not figures or json.loads(figures.read_bytes())["estimated_on"] != "class folds":
             return []
         new = pd.read_parquet(workspace.reports / "predictions.parquet")
         return compare.on_folds(new, pd.read_parquet(before), workspace.params)

@@ -151,7 +151,6 @@ class Registry:
         for start in range(0, len(params), _PARAMS_AT_ONCE):
             client.log_batch(run_id, params=params[start : start + _PARAMS_AT_ONCE])
         self._log_evaluation(run_id, training)
-        client.log_inputs(run_id, [_dataset(training.dataset)])
         with tempfile.TemporaryDirectory(dir=self.home) as folder:
             _write_mlmodel(Path(folder), run_id)
             client.log_artifacts(run_id, folder, "model")
@@ -161,13 +160,18 @@ class Registry:
         from mlflow.entities import Metric, RunTag
 
         client, now = self._open(), int(time.time() * 1000)
+        client.log_inputs(run_id, [_dataset(training.dataset)])
         for path in training.pictures:
             # An .html, .png or .parquet shows under its own name; folders keep theirs.
             if path.is_dir():
                 client.log_artifacts(run_id, str(path), path.name)
             else:
                 client.log_artifact(run_id, str(path))
-        metrics = [Metric(key, value, now, 0) for key, value in flat(training.metrics).items()]
+        figures = flat(training.metrics)
+        # MLflow forgets no figure: one that an earlier evaluation had and this one lacks is no number now.
+        gone = client.get_run(run_id).data.metrics.keys() - figures.keys()
+        figures |= dict.fromkeys(gone, math.nan)
+        metrics = [Metric(key, value, now, 0) for key, value in figures.items()]
         client.log_batch(
             run_id, metrics=metrics, tags=[RunTag("evaluation_digest", training.evaluation_digest)]
         )
@@ -177,7 +181,8 @@ class Registry:
         if run.data.tags.get("evaluation_digest") != training.evaluation_digest:
             self._log_evaluation(known.run_id, training)
         if known.tags.get("evaluation_digest") != training.evaluation_digest:
-            self.tag(known.number, evaluation_digest=training.evaluation_digest)
+            # The digest last: a call that is killed before it is made again.
+            self.tag(known.number, **training.tags, evaluation_digest=training.evaluation_digest)
 
     def _register(self, run: Run, training: Training) -> Version:
         from mlflow.exceptions import MlflowException
@@ -240,7 +245,8 @@ class Registry:
     def metrics(self, version: Version | int) -> dict[str, float]:
         """The newest figures of a version's run, flat: `hubness.excess` and the like."""
         with self._asking("read the metrics"):
-            return dict(self._open().get_run(self._number(version).run_id).data.metrics)
+            figures = self._open().get_run(self._number(version).run_id).data.metrics
+            return {name: value for name, value in figures.items() if math.isfinite(value)}
 
     def params(self, version: Version | int) -> dict[str, str]:
         """The params a version was trained with, as MLflow keeps them: text."""
