@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from workspaces import Place
 
+from ayeaye.errors import TrialFailed
+from ayeaye.pipeline.progress import Progress
 from ayeaye.release import promotion
+from ayeaye.release.registry import CHALLENGER, CHAMPION, Version
 from ayeaye.workspace import Workspace
 
 FLOW = f"{promotion.FLOW} (ann)"
@@ -42,6 +46,39 @@ def test_a_version_that_a_person_left_is_rolled_back_until_a_person_returns_to_i
     for action, to, actor in moves:
         promotion.record_of(bare).append(action, to, actor=actor)  # type: ignore[arg-type]
     assert promotion.rolled_back(bare, 2) is left
+
+
+@pytest.fixture
+def candidate(copied: Place) -> tuple[Workspace, Version]:
+    """A workspace with a champion, and a version 2 of another bundle that nobody has judged yet."""
+    path = copied.root / "models" / "classifier" / "bundle.json"
+    content = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**content, "temperature": content["temperature"] * 1.01}))
+    workspace = Workspace(copied.root)
+    version = promotion.register(workspace, "c" * 40)
+    assert version.number == 2
+    return workspace, version
+
+
+def aliased(workspace: Workspace, alias: str) -> int | None:
+    version = promotion.registry_of(workspace).alias(alias)
+    return version.number if version else None
+
+
+@pytest.mark.slow
+def test_a_candidate_is_challenger_until_it_is_refused_or_champion(
+    candidate: tuple[Workspace, Version],
+) -> None:
+    workspace, version = candidate
+    judgement = promotion.judge(workspace, version, Progress())
+    assert judgement.decision.verdict == "promoted"
+    assert aliased(workspace, CHALLENGER) == 2
+    failed = promotion.fail_trial(judgement, TrialFailed("no answer"))
+    promotion.settle(workspace, version, failed, FLOW)
+    assert aliased(workspace, CHALLENGER) is None
+    promotion.settle(workspace, version, promotion.judge(workspace, version, Progress()), FLOW)
+    promotion.crown(workspace, version, "ayeaye:v2-0", actor=FLOW, why=[])
+    assert (aliased(workspace, CHALLENGER), aliased(workspace, CHAMPION)) == (None, 2)
 
 
 @pytest.mark.slow

@@ -154,7 +154,6 @@ def decide(
     release: Release,
     champion: int | None = None,
     losses: Iterable[Loss] = (),
-    estimated_on: str | None = None,
 ) -> Decision:
     """Judge a candidate by its metrics.json and, where there is a champion, by its losses against it.
 
@@ -170,7 +169,7 @@ def decide(
     ]
     if champion is not None:
         checks += _relative(list(losses), release, champion)
-    where = estimated_on or str(metrics.get("estimated_on") or "unseen classes")
+    where = str(metrics.get("estimated_on") or "unseen classes")
     return Decision(tuple(checks), where, champion, figures_of)
 
 

@@ -30,7 +30,7 @@ from ayeaye.release import bento, compare, gate
 from ayeaye.release.bento import Golden, Recipe, Trial
 from ayeaye.release.gate import Decision
 from ayeaye.release.record import Record
-from ayeaye.release.registry import Registry, Training, Version
+from ayeaye.release.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, Training, Version
 from ayeaye.workspace import Workspace
 
 Say = Callable[[str], None]
@@ -115,6 +115,8 @@ def judge(workspace: Workspace, version: Version, progress: Progress) -> Judgeme
     release = workspace.params.release
     gate.check_thresholds(release)
     champion = record_of(workspace).state().champion
+    if version.number != champion:
+        registry_of(workspace).set_alias(CHALLENGER, version)
     key = hashlib.sha256(
         json.dumps([evaluation_digest(workspace), champion, release.model_dump(mode="json")]).encode()
     ).hexdigest()
@@ -163,6 +165,7 @@ def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: 
                 "refuse", version.number, actor=actor, why=decision.reasons, digests=digests
             )
         registry.tag(version, gate=verdict, reasons=reasons[:4000])
+        registry.set_alias(CHALLENGER, None)
     else:
         registry.tag(version, gate=verdict)
         registry.untag(version, "reasons")
@@ -266,13 +269,14 @@ def crown(
 
 
 def project(workspace: Workspace) -> None:
-    """Bring the registry's aliases to what the record says."""
+    """Bring the registry's aliases to what the record says; a challenger is one only while it is judged."""
     state = record_of(workspace).state()
+    registry = registry_of(workspace)
+    registry.set_alias(CHALLENGER, None)
     if state.champion is None:
         return
-    registry = registry_of(workspace)
-    registry.set_alias("champion", state.champion)
-    registry.set_alias("previous", state.previous)
+    registry.set_alias(CHAMPION, state.champion)
+    registry.set_alias(PREVIOUS, state.previous)
     for version in registry.versions():
         if version.number == state.champion and version.tags.get("bento") != state.bento:
             registry.tag(version, bento=state.bento or "")
@@ -381,7 +385,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "candidates": [each for number, each in listed.items() if number != state.champion],
         "agrees": all(
             number == (found.number if (found := registry.alias(name)) else None)
-            for name, number in (("champion", state.champion), ("previous", state.previous))
+            for name, number in ((CHAMPION, state.champion), (PREVIOUS, state.previous))
         ),
     }
 

@@ -3,7 +3,7 @@
     home        the workspace's folder for state (.ayeaye): mlflow.db, artifacts, fetched bundles
     run         params, metrics, the dataset, pictures and report, `model/` with MLmodel and the bundle
     version     source: the run's `model/`; tags: bundle_digest (its identity), data_digest, git_commit, …
-    alias       champion, previous, challenger: names that point to a version
+    alias       champion, previous; challenger while a candidate is judged and tried
 
 `model/` is a genuine MLflow model (`mlflow.pyfunc.load_model("models:/ayeaye@champion")` works, see
 `ayeaye.release.pyfunc`) written as plain artifacts of the run: `log_model` would make an entity of its own
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-CHAMPION, PREVIOUS, CHALLENGER = ALIASES = ("champion", "previous", "challenger")
+CHAMPION, PREVIOUS, CHALLENGER = ("champion", "previous", "challenger")
 
 # Fail in seconds where MLflow's own defaults would retry for minutes. A person's settings win.
 _PATIENCE = {
@@ -230,12 +230,6 @@ class Registry:
                 ) from None
             return _version(found, self._aliases())
 
-    def find(self, bundle_digest: str) -> Version | None:
-        """The version of a bundle, if it was registered."""
-        with self._asking("find the bundle's version"):
-            known = self._find(bundle_digest)
-            return self.version(known.number) if known else None
-
     def alias(self, name: str) -> Version | None:
         """The version an alias points to, if any."""
         with self._asking(f"read the alias {name}"):
@@ -247,11 +241,6 @@ class Registry:
         with self._asking("read the metrics"):
             figures = self._open().get_run(self._number(version).run_id).data.metrics
             return {name: value for name, value in figures.items() if math.isfinite(value)}
-
-    def params(self, version: Version | int) -> dict[str, str]:
-        """The params a version was trained with, as MLflow keeps them: text."""
-        with self._asking("read the params"):
-            return dict(self._open().get_run(self._number(version).run_id).data.params)
 
     def bundle(self, version: Version | int) -> Path:
         """A folder with a version's bundle: where it lies, or fetched whole to `home/bundles`."""
