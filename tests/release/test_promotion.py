@@ -23,6 +23,11 @@ def bare(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path)
 
 
+def test_a_workspace_keeps_its_identity_beside_its_record(bare: Workspace) -> None:
+    (bare.root / "params.yaml").write_text("release: {}\n")
+    assert promotion.registry_of(bare).owner == promotion.registry_of(Workspace(bare.root)).owner != ""
+
+
 @pytest.mark.parametrize(
     ("moves", "left"),
     [

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ayeaye.errors import RegistryError
+from ayeaye.errors import RegistryError, ReleaseError
 from ayeaye.processes import free_port
 from ayeaye.release.registry import CHAMPION, PREVIOUS, Registry, Training, flat, shown
 
@@ -119,6 +119,17 @@ def test_a_new_evaluation_of_a_known_bundle_leaves_nothing_of_the_one_before(
     assert again.tags["estimated_on"] == "unseen classes"
     inputs = registry._open().get_run(again.run_id).inputs.dataset_inputs
     assert any("f" * 64 in each.dataset.source for each in inputs)
+
+
+def test_the_model_of_another_workspace_is_not_touched(registry: Registry, training: Training) -> None:
+    registry.owner = "mine"
+    registry.record(training)
+    other = Registry(None, "ayeaye", registry.home, "other")
+    for act in (lambda: other.record(training), other.versions, lambda: other.set_alias(CHAMPION, 1)):
+        with pytest.raises(ReleaseError, match=r"another workspace: set release\.model"):
+            act()
+    assert Registry(None, "ayeaye", registry.home, "mine").record(training).number == 1
+    assert Registry(None, "another", registry.home, "other").record(training).number == 1
 
 
 def test_versions_come_newest_first_with_their_aliases(registry: Registry, tmp_path: Path) -> None:

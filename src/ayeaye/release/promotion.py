@@ -10,6 +10,7 @@ import getpass
 import hashlib
 import io
 import json
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,15 @@ def _silent(text: str) -> None:
 
 def registry_of(workspace: Workspace) -> Registry:
     release = workspace.params.release
-    return Registry(release.tracking, release.model, workspace.state / "mlflow")
+    return Registry(release.tracking, release.model, workspace.state / "mlflow", _identity(workspace))
+
+
+def _identity(workspace: Workspace) -> str:
+    """Beside the promotion record, whose identity it is: a clone has neither."""
+    path = workspace.release / "id"
+    if not path.is_file():
+        write_atomic(path, uuid.uuid4().hex.encode())
+    return path.read_text().strip()
 
 
 def record_of(workspace: Workspace) -> Record:

@@ -2,7 +2,8 @@
 
     home        the workspace's folder for state (.ayeaye): mlflow.db, artifacts, fetched bundles
     run         params, metrics, the dataset, pictures and report, `model/` with MLmodel and the bundle
-    version     source: the run's `model/`; tags: bundle_digest (its identity), data_digest, git_commit, …
+    version     source: the run's `model/`; tags: bundle_digest (its identity), data_digest, git_commit,
+                workspace (whose it is), …
     alias       champion, previous; challenger while a candidate is judged and tried
 
 `model/` is a genuine MLflow model (`mlflow.pyfunc.load_model("models:/ayeaye@champion")` works, see
@@ -29,7 +30,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from ayeaye.errors import RegistryError
+from ayeaye.errors import RegistryError, ReleaseError
 from ayeaye.files import replacing, sync_folder
 
 if TYPE_CHECKING:
@@ -87,15 +88,16 @@ class Version:
 
 
 class Registry:
-    """MLflow at `uri` (None: SQLite in `home`), for one registered model.
+    """MLflow at `uri` (None: SQLite in `home`), for one registered model of one workspace, the `owner`.
 
-    Raises RegistryError, within seconds, when MLflow cannot be reached or answers with an error.
+    Raises RegistryError, within seconds, when MLflow cannot be reached or answers with an error, and
+    ReleaseError when the model is another workspace's: its aliases can follow one promotion record only.
     """
 
-    def __init__(self, uri: str | None, model: str, home: Path) -> None:
+    def __init__(self, uri: str | None, model: str, home: Path, owner: str = "") -> None:
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
-        self.model = model
+        self.model, self.owner = model, owner
         self.home = home.resolve()
         self.home.mkdir(parents=True, exist_ok=True)
         self.uri = uri or f"sqlite:///{self.home / 'mlflow.db'}"
@@ -197,6 +199,7 @@ class Registry:
             **training.tags,
             "bundle_digest": training.bundle_digest,
             "evaluation_digest": training.evaluation_digest,
+            "workspace": self.owner,
         }
         source = f"{run.info.artifact_uri.rstrip('/')}/model"
         made = client.create_model_version(
@@ -358,9 +361,18 @@ class Registry:
             client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             found = client.get_experiment_by_name(self.model)
             self._experiment = found.experiment_id if found else self._create_experiment(client)
-            client.search_model_versions(f"name = '{self.model}'", max_results=1)
+            any_version = client.search_model_versions(f"name = '{self.model}'", max_results=1)
+        self._check_owner(any_version[0].tags if any_version else {})
         self._client = client
         return client
+
+    def _check_owner(self, tags: Mapping[str, str]) -> None:
+        owner = tags.get("workspace")
+        if owner and self.owner and owner != self.owner:
+            raise ReleaseError(
+                f"the model {self.model} at {shown(self.uri)} belongs to another workspace: "
+                "set release.model to a name of this one's own"
+            )
 
     def _create_experiment(self, client: MlflowClient) -> str:
         from mlflow.exceptions import MlflowException
