@@ -91,9 +91,9 @@ def test_a_bound_that_is_not_a_number_refuses(bad: float) -> None:
 
 
 def test_a_champion_that_cannot_be_compared_with_refuses() -> None:
-    decision = gate.decide(GOOD, RELEASE, champion=4, losses=[])
+    decision = gate.decide(GOOD, RELEASE, champion=4, incomparable="it takes features")
     assert decision.verdict == "refused"
-    assert "nothing to compare with champion 4" in decision.reasons[0]
+    assert decision.reasons == ["loss: nothing to compare with champion 4 on: it takes features"]
 
 
 def test_one_of_several_losses_is_enough_to_refuse() -> None:

@@ -154,10 +154,12 @@ def decide(
     release: Release,
     champion: int | None = None,
     losses: Iterable[Loss] = (),
+    incomparable: str = "",
 ) -> Decision:
     """Judge a candidate by its metrics.json and, where there is a champion, by its losses against it.
 
-    champion is the version number it is compared with; without one the absolute part decides. Raises
+    champion is the version number it is compared with; without one the absolute part decides. One without
+    losses, `incomparable` says why, refuses: nothing shows that production would not get worse. Raises
     ParamsError for an unknown threshold.
     """
     check_thresholds(release)
@@ -168,7 +170,7 @@ def decide(
         for name, threshold in thresholds.items()
     ]
     if champion is not None:
-        checks += _relative(list(losses), release, champion)
+        checks += _relative(list(losses), release, champion, incomparable)
     where = str(metrics.get("estimated_on") or "unseen classes")
     return Decision(tuple(checks), where, champion, figures_of)
 
@@ -229,9 +231,10 @@ def _absolute(
     return Check(name, kind, value, interval, threshold, passed, why)
 
 
-def _relative(losses: Sequence[Loss], release: Release, champion: int) -> list[Check]:
+def _relative(losses: Sequence[Loss], release: Release, champion: int, incomparable: str = "") -> list[Check]:
     if not losses:
-        why = f"nothing to compare with champion {champion} on: no pictures that neither model was trained on"
+        why = f"nothing to compare with champion {champion} on"
+        why += f": {incomparable}" if incomparable else ""
         return [Check("loss", "relative", None, None, release.epsilon, False, why)]
     return [_bound(loss, release, champion) for loss in losses]
 

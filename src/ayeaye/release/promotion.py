@@ -23,7 +23,7 @@ from ayeaye import versioning
 from ayeaye.classifier import Classifier, digest
 from ayeaye.data.decode import Limits
 from ayeaye.data.table import Dataset
-from ayeaye.errors import ReleaseError, TrialFailed
+from ayeaye.errors import Incomparable, ReleaseError, TrialFailed
 from ayeaye.files import digest_file, write_atomic
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.pipeline.progress import Progress
@@ -132,11 +132,14 @@ def judge(workspace: Workspace, version: Version, progress: Progress) -> Judgeme
     before = _read_decision(workspace)
     if before and before["key"] == key and before["version"] == version.number and version.tags.get("gate"):
         return Judgement(gate.from_dict(before), key, known=True)
-    losses = []
-    if champion is not None and champion != version.number:
-        losses = _losses(workspace, champion, progress)
     against = champion if champion != version.number else None
-    decision = gate.decide(_metrics(workspace), release, against, losses)
+    losses, incomparable = list[gate.Loss](), ""
+    if against is not None:
+        try:
+            losses = _losses(workspace, against, progress)
+        except Incomparable as error:
+            incomparable = str(error)
+    decision = gate.decide(_metrics(workspace), release, against, losses, incomparable)
     return Judgement(decision, key, known=False)
 
 
@@ -147,7 +150,7 @@ def _losses(workspace: Workspace, champion: int, progress: Progress) -> list[gat
             registry.artifact(champion, name) for name in ("predictions.parquet", "metrics.json")
         )
         if not before or not figures or json.loads(figures.read_bytes())["estimated_on"] != "class folds":
-            return []
+            raise Incomparable("it was not estimated on class folds")
         new = pd.read_parquet(workspace.reports / "predictions.parquet")
         return compare.on_folds(new, pd.read_parquet(before), workspace.params)
     manifest = registry.artifact(champion, "manifest.parquet")
