@@ -104,19 +104,19 @@ def try_out(workspace: Workspace, version: Version, tag: str, judgement: Judgeme
     """The decision after real requests to the candidate's Bento and, for its latency, to the champion's."""
     say(f"Trying {tag}.")
     try:
-        trial = promotion.try_out(workspace, version, tag)
+        trial = promotion.try_out(workspace, version, tag, say)
     except TrialFailed as error:
         return promotion.fail_trial(judgement, error)
     against, without = None, gate.ALONE
     if judgement.decision.champion is not None:
         try:
-            against = promotion.try_champion(workspace).latency_ms
+            against = promotion.try_champion(workspace, say).latency_ms
         except ReleaseError as error:
             # A champion that no longer answers is no reason to keep it.
             without = f"not compared, since the champion's Bento does not answer as it should: {error}"
             say(f"Latency is {without}")
     decided = gate.with_latency(judgement.decision, trial.latency_ms, against, without)
-    return Judgement(decided, judgement.key, known=False)
+    return Judgement(decided, judgement.key)
 
 
 @task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[2, 5, 15], retry_condition_fn=_can_wait)

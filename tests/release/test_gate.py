@@ -147,6 +147,13 @@ def test_a_failed_trial_refuses_with_its_reason() -> None:
     assert decision.reasons == ["trial: labels okapi zebra"]
 
 
+@pytest.mark.parametrize("champion", [None, 4])
+def test_what_a_trial_decided_is_open_again_before_the_next_one(champion: int | None) -> None:
+    before = gate.decide(GOOD, LATENCY, champion, [loss(0.0)])
+    assert gate.untried(gate.with_trial_failure(before, "not ready after 120 s")) == before
+    assert gate.untried(gate.with_latency(before, 90.0, champion and 10.0)) == before
+
+
 def test_unknown_figures_are_answered_at_once_with_the_nearest_known_ones() -> None:
     release = Release(minimum={"T1_above_chanse": 0.1}, maximum={"hubness_exces": 1.0, "latency": 2.0})
     with pytest.raises(ParamsError) as error:

@@ -10,7 +10,7 @@ from workspaces import Place
 
 from ayeaye.errors import TrialFailed
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import promotion
+from ayeaye.release import bento, promotion
 from ayeaye.release.registry import CHALLENGER, CHAMPION, Version
 from ayeaye.workspace import Workspace
 
@@ -81,9 +81,34 @@ def test_a_candidate_is_challenger_until_it_is_refused_or_champion(
     failed = promotion.fail_trial(judgement, TrialFailed("no answer"))
     promotion.settle(workspace, version, failed, FLOW)
     assert aliased(workspace, CHALLENGER) is None
-    promotion.settle(workspace, version, promotion.judge(workspace, version, Progress()), FLOW)
+    assert promotion.judge(workspace, promotion.registry_of(workspace).version(2), Progress()) == judgement
+    promotion.settle(workspace, version, judgement, FLOW)
     promotion.crown(workspace, version, "ayeaye:v2-0", actor=FLOW, why=[])
     assert (aliased(workspace, CHALLENGER), aliased(workspace, CHAMPION)) == (None, 2)
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_is_made_once_more(copied: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that was too busy to start the service in time."""
+    outcomes: list[object] = [
+        TrialFailed("not ready after 120 s"),
+        "tried",
+        TrialFailed("a"),
+        TrialFailed("b"),
+    ]
+
+    def trial(*arguments: object, **options: object) -> object:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(bento, "trial", trial)
+    said = list[str]()
+    assert promotion.try_champion(Workspace(copied.root), said.append) == "tried"
+    assert said == ["not ready after 120 s; trying once more."]
+    with pytest.raises(TrialFailed, match="b"):
+        promotion.try_champion(Workspace(copied.root))
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from ayeaye.params import Release
 Kind = Literal["minimum", "maximum", "relative"]
 Verdict = Literal["promoted", "refused", "pending"]
 
-LATENCY = "latency_ratio"
+LATENCY, TRIAL = "latency_ratio", "trial"
 ALONE = "no champion to compare with"
 
 # Name of a threshold -> where its figure lies in metrics.json.
@@ -210,9 +210,21 @@ def with_latency(
     )
 
 
+def untried(decision: Decision) -> Decision:
+    """The decision as it stood before its trial."""
+    return replace(
+        decision,
+        checks=tuple(
+            _open_latency(check.threshold, decision.champion) if check.name == LATENCY else check
+            for check in decision.checks
+            if check.name != TRIAL
+        ),
+    )
+
+
 def with_trial_failure(decision: Decision, why: str) -> Decision:
     """The decision after a trial that failed: refused, for the reason the trial gave."""
-    failed = Check("trial", "minimum", 0.0, None, 1.0, False, why)
+    failed = Check(TRIAL, "minimum", 0.0, None, 1.0, False, why)
     return replace(decision, checks=(*decision.checks, failed))
 
 

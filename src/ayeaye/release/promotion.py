@@ -13,6 +13,7 @@ import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,15 +113,17 @@ def evaluation_digest(workspace: Workspace) -> str:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A decision, and whether it was made before for the same figures, champion and thresholds."""
+    """A decision, and the digest of the figures, champion and thresholds that it was made from."""
 
     decision: Decision
     key: str
-    known: bool
 
 
 def judge(workspace: Workspace, version: Version, progress: Progress) -> Judgement:
-    """Decide on a version by the current evaluation, against the champion where there is one."""
+    """Decide on a version by the current evaluation, against the champion where there is one.
+
+    What was decided before is known; only a trial may end otherwise, and is made again.
+    """
     release = workspace.params.release
     gate.check_thresholds(release)
     champion = record_of(workspace).state().champion
@@ -131,7 +134,7 @@ def judge(workspace: Workspace, version: Version, progress: Progress) -> Judgeme
     ).hexdigest()
     before = _read_decision(workspace)
     if before and before["key"] == key and before["version"] == version.number and version.tags.get("gate"):
-        return Judgement(gate.from_dict(before), key, known=True)
+        return Judgement(gate.untried(gate.from_dict(before)), key)
     against = champion if champion != version.number else None
     losses, incomparable = list[gate.Loss](), ""
     if against is not None:
@@ -140,7 +143,7 @@ def judge(workspace: Workspace, version: Version, progress: Progress) -> Judgeme
         except Incomparable as error:
             incomparable = str(error)
     decision = gate.decide(_metrics(workspace), release, against, losses, incomparable)
-    return Judgement(decision, key, known=False)
+    return Judgement(decision, key)
 
 
 def _losses(workspace: Workspace, champion: int, progress: Progress) -> list[gate.Loss]:
@@ -213,18 +216,23 @@ def pack(workspace: Workspace, version: Version) -> str:
 
 
 def try_out(workspace: Workspace, version: Version, tag: str, say: Say = _silent) -> Trial:
-    """Real requests to the Bento; raises TrialFailed."""
+    """Real requests to the Bento; raises TrialFailed when it fails twice, since a machine may be busy once."""
     limits = bento.limits_of(tag, workspace.bentos)
     golden = golden_requests(workspace, registry_of(workspace).bundle(version), limits)
-    return bento.trial(tag, golden, workspace.bentos, bundle_digest=version.bundle_digest, say=say)
+    trial = partial(bento.trial, tag, golden, workspace.bentos, bundle_digest=version.bundle_digest, say=say)
+    try:
+        return trial()
+    except TrialFailed as error:
+        say(f"{error}; trying once more.")
+        return trial()
 
 
-def try_champion(workspace: Workspace) -> Trial:
+def try_champion(workspace: Workspace, say: Say = _silent) -> Trial:
     """Real requests to the champion's Bento; raises ReleaseError where it is gone, TrialFailed where it fails."""
     state = record_of(workspace).state()
     if state.champion is None or state.bento is None:
         raise ReleaseError("there is no champion yet: run `ayeaye retrain`")
-    return try_out(workspace, registry_of(workspace).version(state.champion), state.bento)
+    return try_out(workspace, registry_of(workspace).version(state.champion), state.bento, say)
 
 
 def golden_requests(workspace: Workspace, bundle: Path, limits: Limits) -> list[Golden]:
@@ -426,7 +434,7 @@ def actor() -> str:
 
 
 def fail_trial(judgement: Judgement, error: TrialFailed) -> Judgement:
-    return Judgement(gate.with_trial_failure(judgement.decision, str(error)), judgement.key, known=False)
+    return Judgement(gate.with_trial_failure(judgement.decision, str(error)), judgement.key)
 
 
 def _metrics(workspace: Workspace) -> dict[str, Any]:
