@@ -16,7 +16,7 @@ from ayeaye import versioning
 from ayeaye.errors import RegistryError, ReleaseError, RemoteError, TrialFailed
 from ayeaye.pipeline.prepare import prepare as prepare_dataset
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import bento, gate, promotion
+from ayeaye.release import gate, promotion
 from ayeaye.release.promotion import Judgement
 from ayeaye.release.registry import Version
 from ayeaye.workspace import Workspace
@@ -133,6 +133,11 @@ def crown(workspace: Workspace, version: Version, tag: str, actor: str) -> None:
     say(f"Version {version.number} is champion.")
 
 
+@task(cache_policy=NO_CACHE, timeout_seconds=1800)
+def renew(workspace: Workspace, actor: str) -> str:
+    return promotion.renew(workspace, actor=actor, say=say)
+
+
 @flow(name="retrain", validate_parameters=False, persist_result=False)
 def retrain(workspace: str = ".") -> dict[str, Any]:
     """Bring the workspace's classifier up to its data and parameters, and production up to what passes.
@@ -167,11 +172,8 @@ def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
     version = record(workspace, commit(workspace, data_digest))
     promotion.project(workspace)
 
-    state = promotion.record_of(workspace).state()
-    if version.number == state.champion and state.bento and bento.exists(state.bento, workspace.bentos):
-        return _outcome(
-            "unchanged", version, f"Nothing new: version {version.number} is champion.", workspace
-        )
+    if version.number == promotion.record_of(workspace).state().champion:
+        return _kept(workspace, version, actor)
     if promotion.rolled_back(workspace, version.number):
         return _outcome(
             "unchanged",
@@ -191,6 +193,15 @@ def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
         return _refused(workspace, version, judgement)
     crown(workspace, version, tag, actor)
     return _outcome("promoted", version, f"Version {version.number} is champion ({tag}).", workspace)
+
+
+def _kept(workspace: Workspace, version: Version, actor: str) -> dict[str, Any]:
+    """The champion, met again: what has changed may be its Bento."""
+    message = f"Nothing new: version {version.number} is champion."
+    if not promotion.current(workspace, version):
+        tag = renew(workspace, actor)
+        message = f"Version {version.number} is champion as before, in a new Bento ({tag})."
+    return _outcome("unchanged", version, message, workspace)
 
 
 def _refused(workspace: Workspace, version: Version, judgement: Judgement) -> dict[str, Any]:

@@ -158,6 +158,24 @@ def test_a_tried_bento_answers_as_the_classifier_does(
     assert 0 < trial.latency_ms <= trial.latency_p95_ms
 
 
+def test_a_bento_is_whole_until_something_in_it_changes(
+    tag: str, home: Path, golden: list[Golden], tmp_path: Path
+) -> None:
+    assert bento.whole(tag, home)
+    copy = bento.folder_of(tag, tmp_path)
+    shutil.copytree(bento.folder_of(tag, home), copy)
+    bento.trial(tag, golden, tmp_path)
+    assert bento.whole(tag, tmp_path)  # serving leaves it as it is
+    for name in ("bundle/bundle.json", "ayeaye/classifier.py", "serve.json"):
+        path = copy / "src" / name
+        before = path.read_bytes()
+        path.write_bytes(before + b" ")
+        assert not bento.whole(tag, tmp_path)
+        path.write_bytes(before)
+    (copy / "src" / "bundle" / "mapper.safetensors").unlink()
+    assert not bento.whole(tag, tmp_path)
+
+
 def test_another_label_fails_the_trial(tag: str, golden: list[Golden], home: Path) -> None:
     wrong = [Golden("red", golden[0].content, golden[1].expected)]
     with pytest.raises(TrialFailed, match=r"labels red red, offline it is green"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from workspaces import Place
 
-from ayeaye.errors import TrialFailed
+from ayeaye.errors import RegistryError, TrialFailed
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import bento, promotion
 from ayeaye.release.registry import CHALLENGER, CHAMPION, Version
@@ -116,3 +117,77 @@ def test_a_champion_is_tried_within_the_limits_it_was_packed_with(copied: Place)
     copied.set("serve.max_bytes=100")
     trial = promotion.try_champion(Workspace(copied.root))
     assert trial.refused == 1  # the broken file alone
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Tags of the Bentos that this process would have become the server of."""
+    tags = list[str]()
+    monkeypatch.setattr(bento, "serve", lambda tag, home, settings, say: tags.append(tag))
+    return tags
+
+
+def champions_bento(workspace: Workspace) -> Path:
+    tag = promotion.record_of(workspace).state().bento
+    assert tag
+    return bento.folder_of(tag, workspace.bentos)
+
+
+@pytest.mark.slow
+def test_a_damaged_bento_is_made_again_and_tried_before_it_is_served(
+    copied: Place, served: list[str]
+) -> None:
+    workspace = Workspace(copied.root)
+    (champions_bento(workspace) / "src" / "bundle" / "mapper.safetensors").write_bytes(b"rubbish")
+    done = copied("classify", copied.source / "images" / "paint 000" / "000.png")
+    assert done.code == 1
+    assert "is damaged: make it again with `ayeaye promote 1`" in done.err
+    copied.set("serve.max_bytes=12345678")
+    said = list[str]()
+    promotion.serve(Workspace(copied.root), say=said.append)
+    state = promotion.record_of(workspace).state()
+    assert served == [state.bento]
+    assert said[0].endswith("is lost, damaged or out of date: version 1 is packed again.")
+    assert said[2] == f"Trying {state.bento}."
+    assert bento.whole(served[0], workspace.bentos)
+    assert bento.limits_of(served[0], workspace.bentos).max_bytes == 12345678
+    assert (state.champion, state.previous, aliased(workspace, CHAMPION)) == (1, None, 1)
+    promotion.serve(Workspace(copied.root), say=said.append)
+    assert served == [state.bento] * 2
+    assert len(promotion.record_of(workspace).entries()) == 2
+
+
+@pytest.mark.slow
+def test_promoting_the_champion_makes_its_lost_bento_again(copied: Place) -> None:
+    workspace = Workspace(copied.root)
+    shutil.rmtree(champions_bento(workspace))
+    done = copied("promote", 1, "--json")
+    assert done.code == 0, done.err
+    assert champions_bento(workspace).name in done.json["bento"]
+    assert promotion.current(workspace, promotion.registry_of(workspace).version(1))
+    assert done.json["champion"] == 1
+
+
+@pytest.mark.slow
+def test_a_whole_bento_is_served_while_mlflow_is_away(copied: Place, served: list[str]) -> None:
+    copied.set("release.tracking=http://127.0.0.1:9")
+    said = list[str]()
+    promotion.serve(Workspace(copied.root), say=said.append)
+    assert served == [promotion.record_of(Workspace(copied.root)).state().bento]
+    assert "MLflow cannot be reached" in said[0]
+    shutil.rmtree(champions_bento(Workspace(copied.root)))
+    with pytest.raises(RegistryError, match="MLflow cannot be reached"):
+        promotion.serve(Workspace(copied.root))
+
+
+@pytest.mark.slow
+def test_other_limits_of_the_service_bring_the_champion_a_new_bento_at_the_next_retrain(
+    copied: Place,
+) -> None:
+    before = promotion.record_of(Workspace(copied.root)).state()
+    copied.set("serve.max_bytes=12345678")
+    outcome = copied.retrain()
+    assert (outcome["outcome"], outcome["champion"]) == ("unchanged", 1)
+    assert outcome["bento"] != before.bento
+    assert outcome["bento"] in outcome["message"]
+    assert copied.retrain()["message"] == "Nothing new: version 1 is champion."

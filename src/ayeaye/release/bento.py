@@ -40,6 +40,7 @@ from ayeaye.processes import alive, free_port, guarded, start, stop
 TOLERANCE = 1e-4
 _BUILD_SECONDS, _READY_SECONDS, _ANSWER_SECONDS = 300, 120, 60
 _TRIAL = "ayeaye-trial-"
+_DIGEST = "src.sha256"  # beside bento.yaml: of what lies in src
 _AGAIN = "make it again with `ayeaye promote VERSION`"
 # Where this ayeaye is imported from; a Bento must not find it there.
 PROGRAM = Path(ayeaye.__file__).resolve().parents[1]
@@ -72,7 +73,13 @@ class Recipe:
 
     def tag(self) -> str:
         """`name:v<version>-<digest8>`; the same whenever the same would be packed."""
-        parts = [self.settings, self.bundle_digest, _code_digest(), _bentofile(self), sys.version_info[:2]]
+        parts = [
+            self.settings,
+            self.bundle_digest,
+            _digest_program(Path(ayeaye.__file__).parent),
+            _bentofile(self),
+            sys.version_info[:2],
+        ]
         text = json.dumps(parts, sort_keys=True, default=str)
         return f"{self.name.lower()}:v{self.version}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
@@ -111,6 +118,15 @@ def exists(tag: str, home: Path) -> bool:
     return (folder_of(tag, home) / "bento.yaml").is_file()
 
 
+def whole(tag: str, home: Path) -> bool:
+    """Whether a Bento is there, and program, bundle and settings in it are as they were packed."""
+    folder = folder_of(tag, home)
+    try:
+        return exists(tag, home) and (folder / _DIGEST).read_text() == _digest_program(folder / "src")
+    except OSError:
+        return False
+
+
 def limits_of(tag: str, home: Path) -> Limits:
     """Of what the service in a Bento accepts, as it was packed; raises ReleaseError where it is not there."""
     path = _found(tag, home) / "src" / "serve.json"
@@ -131,7 +147,7 @@ def _found(tag: str, home: Path) -> Path:
 
 
 def build(recipe: Recipe, home: Path) -> str:
-    """Pack a Bento into the store of `home`, if it is not there, and return its tag.
+    """Pack a Bento into the store of `home`, if it is not there whole, and return its tag.
 
     Raises ReleaseError with BentoML's own reason. Killed at any moment, it leaves no half Bento behind.
     """
@@ -142,7 +158,7 @@ def build(recipe: Recipe, home: Path) -> str:
     with FileLock(home / "build.lock"):
         # Only the holder of the lock stages: whatever lies there now belongs to a build that was killed.
         shutil.rmtree(home / ".staging", ignore_errors=True)
-        if exists(tag, home):
+        if whole(tag, home):
             return tag
         try:
             (home / ".staging").mkdir()
@@ -151,6 +167,7 @@ def build(recipe: Recipe, home: Path) -> str:
             _pack(tag, staging)
             built = folder_of(tag, staging / "home")
             _check_packed(tag, built)
+            (built / _DIGEST).write_text(_digest_program(built / "src"))
             final.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(final, ignore_errors=True)
             built.rename(final)
@@ -204,14 +221,11 @@ def _pinned(package: str) -> str:
         return package
 
 
-def _code_digest() -> str:
-    """Of every file of this package that a Bento takes along."""
-    package = Path(ayeaye.__file__).parent
-    files = (
-        path for path in sorted(package.rglob("*")) if path.is_file() and "__pycache__" not in path.parts
-    )
+def _digest_program(folder: Path) -> str:
+    """Of every file below a folder but what Python compiled there."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
     return hashlib.sha256(
-        "".join(f"{path.relative_to(package)} {digest_file(path)}\n" for path in files).encode()
+        "".join(f"{path.relative_to(folder)} {digest_file(path)}\n" for path in files).encode()
     ).hexdigest()
 
 

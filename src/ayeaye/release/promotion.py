@@ -24,7 +24,7 @@ from ayeaye import versioning
 from ayeaye.classifier import Classifier, digest
 from ayeaye.data.decode import Limits
 from ayeaye.data.table import Dataset
-from ayeaye.errors import Incomparable, ReleaseError, TrialFailed
+from ayeaye.errors import Incomparable, RegistryError, ReleaseError, TrialFailed
 from ayeaye.files import digest_file, write_atomic
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.pipeline.progress import Progress
@@ -191,27 +191,27 @@ def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: 
 
 def pack(workspace: Workspace, version: Version) -> str:
     """Build the Bento of a version where it is not there yet; returns its tag."""
-    registry = registry_of(workspace)
-    bundle = registry.bundle(version)
-    if digest(bundle) != version.bundle_digest:
+    recipe = _recipe(workspace, version)
+    if digest(recipe.bundle) != version.bundle_digest:
         raise ReleaseError(
-            f"the bundle of version {version.number} in {bundle} is not the one that was registered: "
+            f"the bundle of version {version.number} in {recipe.bundle} is not the one that was registered: "
             "restore it, or retrain"
         )
+    return bento.build(recipe, workspace.bentos)
+
+
+def _recipe(workspace: Workspace, version: Version) -> Recipe:
+    registry = registry_of(workspace)
     figures = registry.metrics(version)
-    release = workspace.params.release
-    return bento.build(
-        Recipe(
-            name=release.model,
-            version=version.number,
-            bundle=bundle,
-            bundle_digest=version.bundle_digest,
-            template=workspace.root / "bentofile.yaml",
-            serve=workspace.params.serve,
-            data_digest=version.tags.get("data_digest"),
-            metrics={name: figures[name] for name in HEADLINE if name in figures},
-        ),
-        workspace.bentos,
+    return Recipe(
+        name=workspace.params.release.model,
+        version=version.number,
+        bundle=registry.bundle(version),
+        bundle_digest=version.bundle_digest,
+        template=workspace.root / "bentofile.yaml",
+        serve=workspace.params.serve,
+        data_digest=version.tags.get("data_digest"),
+        metrics={name: figures[name] for name in HEADLINE if name in figures},
     )
 
 
@@ -302,6 +302,37 @@ def project(workspace: Workspace) -> None:
             registry.tag(version, bento=state.bento or "")
 
 
+def current(workspace: Workspace, champion: Version) -> bool:
+    """Whether the champion's Bento is whole, and what would be packed today.
+
+    Another ayeaye, other limits of the service and new figures make another one.
+    """
+    tag = record_of(workspace).state().bento
+    return tag == _recipe(workspace, champion).tag() and bento.whole(tag, workspace.bentos)
+
+
+def renew(workspace: Workspace, *, actor: str, say: Say = _silent) -> str:
+    """The tag of the champion's Bento; packed, tried and recorded anew where it is not current."""
+    state = record_of(workspace).state()
+    if state.champion is None or state.bento is None:
+        raise ReleaseError("there is no champion yet: run `ayeaye retrain`")
+    version = registry_of(workspace).version(state.champion)
+    if current(workspace, version):
+        return state.bento
+    why = f"{state.bento} is lost, damaged or out of date"
+    say(f"{why}: version {version.number} is packed again.")
+    return _release(workspace, version, "promote", actor, why, say)
+
+
+def _release(workspace: Workspace, version: Version, action: str, actor: str, why: str, say: Say) -> str:
+    say(f"Packing version {version.number}.")
+    tag = pack(workspace, version)
+    say(f"Trying {tag}.")
+    try_out(workspace, version, tag, say)
+    crown(workspace, version, tag, action=action, actor=actor, why=[why])
+    return tag
+
+
 def rolled_back(workspace: Workspace, version: int) -> bool:
     """Whether the newest word about a version is that a person moved away from it, by whatever command."""
     for entry in reversed(record_of(workspace).entries()):
@@ -326,10 +357,13 @@ def promote(
     dry_run: bool = False,
     say: Say = _silent,
 ) -> dict[str, Any]:
-    """Make a registered version champion; raises ReleaseError for one the gate refused, unless forced."""
+    """Make a registered version champion; raises ReleaseError for one the gate refused, unless forced.
+
+    The champion itself gets its Bento anew where that is lost, damaged or out of date.
+    """
     version = registry_of(workspace).version(number)
     verdict = version.tags.get("gate", "not judged")
-    if verdict != "passed" and not force:
+    if verdict != "passed" and not force and number != record_of(workspace).state().champion:
         why = version.tags.get("reasons", "")
         raise ReleaseError(
             f"version {number} did not pass the gate ({verdict}{': ' + why if why else ''}): "
@@ -353,12 +387,8 @@ def _change(
     workspace: Workspace, version: Version, action: str, reason: str, dry_run: bool, say: Say
 ) -> dict[str, Any]:
     before = record_of(workspace).state().champion
-    if not dry_run and before != version.number:
-        say(f"Packing version {version.number}.")
-        tag = pack(workspace, version)
-        say(f"Trying {tag}.")
-        try_out(workspace, version, tag, say)
-        crown(workspace, version, tag, action=action, actor=actor(), why=[reason])
+    if not dry_run and (before != version.number or not current(workspace, version)):
+        _release(workspace, version, action, actor(), reason, say)
     elif not dry_run:
         project(workspace)
     return {
@@ -378,18 +408,29 @@ def serve(
     workers: int | None = None,
     say: Say = _silent,
 ) -> None:
-    """Become the server of the champion's Bento; does not return."""
-    state = record_of(workspace).state()
-    if state.champion is None or state.bento is None:
-        raise ReleaseError("there is no champion to serve yet: run `ayeaye retrain`")
+    """Become the server of the champion's Bento, made anew where it is not current; does not return."""
     changes = {"host": host, "port": port, "workers": workers}
     settings = workspace.params.serve.model_copy(
         update={key: value for key, value in changes.items() if value is not None}
     )
-    if not bento.exists(state.bento, workspace.bentos):
-        say(f"{state.bento} is gone from the workspace; packing it again.")
-        pack(workspace, registry_of(workspace).version(state.champion))
-    bento.serve(state.bento, workspace.bentos, settings, say)
+    bento.serve(_to_serve(workspace, say), workspace.bentos, settings, say)
+
+
+def _to_serve(workspace: Workspace, say: Say) -> str:
+    state = record_of(workspace).state()
+    if state.champion is None or state.bento is None:
+        raise ReleaseError("there is no champion to serve yet: run `ayeaye retrain`")
+    try:
+        if current(workspace, registry_of(workspace).version(state.champion)):
+            return state.bento
+        with workspace.lock(say):
+            return renew(workspace, actor=actor(), say=say)
+    except (RegistryError, ReleaseError) as error:
+        if not bento.whole(state.bento, workspace.bentos):
+            raise
+        # Production does not stop because something better cannot be made.
+        say(f"{error}\nServed is {state.bento} as it was promoted.")
+        return state.bento
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
