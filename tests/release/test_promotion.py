@@ -191,3 +191,20 @@ def test_other_limits_of_the_service_bring_the_champion_a_new_bento_at_the_next_
     assert outcome["bento"] != before.bento
     assert outcome["bento"] in outcome["message"]
     assert copied.retrain()["message"] == "Nothing new: version 1 is champion."
+
+
+@pytest.mark.slow
+def test_a_new_evaluation_of_the_champion_is_judged_and_said_and_it_stays_champion(copied: Place) -> None:
+    copied.set("evaluate.seed=7", "release.minimum={T1: 1.01}")
+    outcome = copied.retrain()
+    assert (outcome["outcome"], outcome["champion"], outcome["decision"]["verdict"]) == (
+        "unchanged",
+        1,
+        "refused",
+    )
+    assert "stays champion, but its new evaluation fails the gate: T1: " in outcome["message"]
+    champion = copied.status["champion"]
+    assert (champion["version"], champion["gate"]) == (1, "refused")
+    again = copied.retrain()
+    assert again["message"] == "Nothing new: version 1 is champion."
+    assert copied("promote", 1).code == 0

@@ -146,6 +146,11 @@ def judge(workspace: Workspace, version: Version, progress: Progress) -> Judgeme
     return Judgement(decision, key)
 
 
+def judged(workspace: Workspace, version: Version) -> bool:
+    """Whether there is a decision on the current evaluation of a version."""
+    return version.tags.get("judged") == evaluation_digest(workspace)
+
+
 def _losses(workspace: Workspace, champion: int, progress: Progress) -> list[gate.Loss]:
     registry = registry_of(workspace)
     if _metrics(workspace)["estimated_on"] == "class folds":
@@ -172,6 +177,7 @@ def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: 
     verdict = {"promoted": "passed", "refused": "refused", "pending": "pending"}[decision.verdict]
     reasons = "; ".join(decision.reasons)
     registry = registry_of(workspace)
+    registry.tag(version, judged=evaluation_digest(workspace))
     if verdict == "refused":
         last = record_of(workspace).last(version.number, "refuse")
         if last is None or last.digests.get("decision") != judgement.key:
