@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from ayeaye import versioning
-from ayeaye.errors import RegistryError, ReleaseError, RemoteError, TrialFailed
+from ayeaye.data import checks
+from ayeaye.errors import CheckFailed, RegistryError, ReleaseError, RemoteError, TrialFailed
 from ayeaye.pipeline.prepare import prepare as prepare_dataset
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import gate, promotion
@@ -21,6 +23,7 @@ from ayeaye.release.promotion import Judgement
 from ayeaye.release.registry import Version
 from ayeaye.workspace import Workspace
 
+CHECKED = {"embed": "embeddings", "classes": "class_space"}  # stages, and which place each of them checks
 _speaker: Callable[[str], None] | None = None
 COMMITTED = ["params.yaml", "dvc.yaml", "dvc.lock", "data/dataset.dvc", "data/.gitignore", "models/.gitignore",
              "reports/.gitignore", ".dvc/config"]  # fmt: skip
@@ -44,12 +47,28 @@ def _can_wait(task: Any, run: Any, state: Any) -> bool:
     return False
 
 
+@contextmanager
+def _showing_checks(workspace: Workspace, place: str | None) -> Iterator[None]:
+    """An artifact of what the expectations on a place found, also when one of them stops the run."""
+    try:
+        yield
+    except CheckFailed:
+        _show_checks(workspace, place)
+        raise
+    _show_checks(workspace, place)
+
+
+def _show_checks(workspace: Workspace, place: str | None) -> None:
+    if place and (rows := checks.results(workspace.checks, place)):
+        title = f"Expectations on the {checks.PLACES[place].lower()}"
+        create_table_artifact(rows, key=f"checks-{place.replace('_', '-')}", description=title)
+
+
 @task(cache_policy=NO_CACHE)
 def prepare(workspace: Workspace) -> dict[str, Any]:
     say("Preparing the dataset.")
-    summary = prepare_dataset(workspace, Progress())
-    rows = [{"what": key, "value": str(value)} for key, value in summary.items()]
-    create_table_artifact(rows, key="dataset", description="The dataset as it was checked and published")
+    with _showing_checks(workspace, "dataset"):
+        summary = prepare_dataset(workspace, Progress())
     say(f"{summary['pictures']} pictures of {summary['classes']} classes, {summary['new']} new, "
         f"{summary['rejected']} rejected.")  # fmt: skip
     return summary
@@ -68,7 +87,8 @@ def push(workspace: Workspace, lock: int) -> None:
 @task(cache_policy=NO_CACHE, timeout_seconds=24 * 3600)
 def stage(workspace: Workspace, name: str, lock: int) -> bool:
     say(f"Stage {name}.")
-    ran = versioning.reproduce(workspace, name, lock)
+    with _showing_checks(workspace, CHECKED.get(name)):
+        ran = versioning.reproduce(workspace, name, lock)
     say(f"Stage {name} {'done' if ran else 'has nothing new to do'}.")
     return ran
 
