@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from ayeaye import versioning
-from ayeaye.errors import RegistryError, RemoteError, TrialFailed
+from ayeaye.data import checks
+from ayeaye.errors import CheckFailed, RegistryError, ReleaseError, RemoteError, TrialFailed
 from ayeaye.pipeline.prepare import prepare as prepare_dataset
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import bento, gate, promotion
+from ayeaye.release import gate, promotion
 from ayeaye.release.promotion import Judgement
 from ayeaye.release.registry import Version
 from ayeaye.workspace import Workspace
 
+CHECKED = {"embed": "embeddings", "classes": "class_space"}  # stages, and which place each of them checks
 _speaker: Callable[[str], None] | None = None
 COMMITTED = ["params.yaml", "dvc.yaml", "dvc.lock", "data/dataset.dvc", "data/.gitignore", "models/.gitignore",
              "reports/.gitignore", ".dvc/config"]  # fmt: skip
@@ -44,12 +47,28 @@ def _can_wait(task: Any, run: Any, state: Any) -> bool:
     return False
 
 
+@contextmanager
+def _showing_checks(workspace: Workspace, place: str | None) -> Iterator[None]:
+    """An artifact of what the expectations on a place found, also when one of them stops the run."""
+    try:
+        yield
+    except CheckFailed:
+        _show_checks(workspace, place)
+        raise
+    _show_checks(workspace, place)
+
+
+def _show_checks(workspace: Workspace, place: str | None) -> None:
+    if place and (rows := checks.results(workspace.checks, place)):
+        title = f"Expectations on the {checks.PLACES[place].lower()}"
+        create_table_artifact(rows, key=f"checks-{place.replace('_', '-')}", description=title)
+
+
 @task(cache_policy=NO_CACHE)
 def prepare(workspace: Workspace) -> dict[str, Any]:
     say("Preparing the dataset.")
-    summary = prepare_dataset(workspace, Progress())
-    rows = [{"what": key, "value": str(value)} for key, value in summary.items()]
-    create_table_artifact(rows, key="dataset", description="The dataset as it was checked and published")
+    with _showing_checks(workspace, "dataset"):
+        summary = prepare_dataset(workspace, Progress())
     say(f"{summary['pictures']} pictures of {summary['classes']} classes, {summary['new']} new, "
         f"{summary['rejected']} rejected.")  # fmt: skip
     return summary
@@ -68,7 +87,8 @@ def push(workspace: Workspace, lock: int) -> None:
 @task(cache_policy=NO_CACHE, timeout_seconds=24 * 3600)
 def stage(workspace: Workspace, name: str, lock: int) -> bool:
     say(f"Stage {name}.")
-    ran = versioning.reproduce(workspace, name, lock)
+    with _showing_checks(workspace, CHECKED.get(name)):
+        ran = versioning.reproduce(workspace, name, lock)
     say(f"Stage {name} {'done' if ran else 'has nothing new to do'}.")
     return ran
 
@@ -104,25 +124,19 @@ def try_out(workspace: Workspace, version: Version, tag: str, judgement: Judgeme
     """The decision after real requests to the candidate's Bento and, for its latency, to the champion's."""
     say(f"Trying {tag}.")
     try:
-        trial = promotion.try_out(workspace, version, tag)
+        trial = promotion.try_out(workspace, version, tag, say)
     except TrialFailed as error:
         return promotion.fail_trial(judgement, error)
-    champion = promotion.record_of(workspace).state()
-    against = None
-    if (
-        judgement.decision.champion is not None
-        and champion.bento
-        and bento.exists(champion.bento, workspace.bentos)
-    ):
-        number = judgement.decision.champion
-        registered = promotion.registry_of(workspace).version(number)
+    against, without = None, gate.ALONE
+    if judgement.decision.champion is not None:
         try:
-            against = promotion.try_out(workspace, registered, champion.bento).latency_ms
-        except TrialFailed as error:
+            against = promotion.try_champion(workspace, say).latency_ms
+        except ReleaseError as error:
             # A champion that no longer answers is no reason to keep it.
-            say(f"The champion's Bento fails its trial ({error}); latency is not compared.")
-    decided = gate.with_latency(judgement.decision, trial.latency_ms, against)
-    return Judgement(decided, judgement.key, known=False)
+            without = f"not compared, since the champion's Bento does not answer as it should: {error}"
+            say(f"Latency is {without}")
+    decided = gate.with_latency(judgement.decision, trial.latency_ms, against, without)
+    return Judgement(decided, judgement.key)
 
 
 @task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[2, 5, 15], retry_condition_fn=_can_wait)
@@ -137,6 +151,11 @@ def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: 
 def crown(workspace: Workspace, version: Version, tag: str, actor: str) -> None:
     promotion.crown(workspace, version, tag, actor=actor, why=["passed the gate"])
     say(f"Version {version.number} is champion.")
+
+
+@task(cache_policy=NO_CACHE, timeout_seconds=1800)
+def renew(workspace: Workspace, actor: str) -> str:
+    return promotion.renew(workspace, actor=actor, say=say)
 
 
 @flow(name="retrain", validate_parameters=False, persist_result=False)
@@ -156,7 +175,7 @@ def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
     versioning.require(workspace)
     versioning.clear_remains(workspace)
     gate.check_thresholds(workspace.params.release)
-    actor = f"retrain flow ({promotion.actor()})"
+    actor = f"{promotion.FLOW} ({promotion.actor()})"
 
     prepare(workspace)
     workspace.write_fingerprints()
@@ -173,11 +192,8 @@ def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
     version = record(workspace, commit(workspace, data_digest))
     promotion.project(workspace)
 
-    state = promotion.record_of(workspace).state()
-    if version.number == state.champion and state.bento and bento.exists(state.bento, workspace.bentos):
-        return _outcome(
-            "unchanged", version, f"Nothing new: version {version.number} is champion.", workspace
-        )
+    if version.number == promotion.record_of(workspace).state().champion:
+        return _kept(workspace, version, actor)
     if promotion.rolled_back(workspace, version.number):
         return _outcome(
             "unchanged",
@@ -197,6 +213,23 @@ def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
         return _refused(workspace, version, judgement)
     crown(workspace, version, tag, actor)
     return _outcome("promoted", version, f"Version {version.number} is champion ({tag}).", workspace)
+
+
+def _kept(workspace: Workspace, version: Version, actor: str) -> dict[str, Any]:
+    """The champion, met again: what has changed may be its Bento, or its figures."""
+    message = f"Nothing new: version {version.number} is champion."
+    if not promotion.current(workspace, version):
+        tag = renew(workspace, actor)
+        message = f"Version {version.number} is champion as before, in a new Bento ({tag})."
+    if not promotion.judged(workspace, version):
+        judgement = judge(workspace, version)
+        settle(workspace, version, judgement, actor)
+        if judgement.decision.verdict == "refused":
+            reasons = "; ".join(judgement.decision.reasons)
+            message = (
+                f"Version {version.number} stays champion, but its new evaluation fails the gate: {reasons}"
+            )
+    return _outcome("unchanged", version, message, workspace)
 
 
 def _refused(workspace: Workspace, version: Version, judgement: Judgement) -> dict[str, Any]:

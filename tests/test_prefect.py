@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -121,7 +122,15 @@ def test_a_worker_completes_a_run_of_it(
     wanted = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
     artifacts = httpx.post(f"{server.url}/artifacts/filter", json=wanted, timeout=30).json()
     kinds = {(each["key"], each["type"]) for each in artifacts}
-    assert kinds == {("dataset", "table"), ("metrics", "table"), ("decision", "markdown")}
+    assert kinds == {
+        ("checks-dataset", "table"),
+        ("checks-embeddings", "table"),
+        ("checks-class-space", "table"),
+        ("metrics", "table"),
+        ("decision", "markdown"),
+    }
+    rows = json.loads(next(each for each in artifacts if each["key"] == "checks-dataset")["data"])
+    assert {"about": "manifest", "expectation": "no picture occurs twice", "met": True, "found": ""} in rows
     decision = next(each for each in artifacts if each["key"] == "decision")
     assert decision["data"].startswith("**promoted**")
     status = place.status

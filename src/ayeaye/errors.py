@@ -17,7 +17,8 @@ AyeayeError
 ├── RegistryError          MLflow cannot be reached, or a version is not there
 ├── RemoteError            the DVC remote cannot be reached
 └── ReleaseError           a Bento cannot be built, tried or served
-    └── TrialFailed        the Bento answered, but not as it should
+    ├── TrialFailed        the Bento answered, but not as it should
+    └── Incomparable       two classifiers cannot be measured on the same pictures
 
 A message names the thing, its value, what was expected and what to do, in one or two lines.
 """
@@ -92,4 +93,8 @@ class ReleaseError(AyeayeError):
 
 
 class TrialFailed(ReleaseError):
+    pass
+
+
+class Incomparable(ReleaseError):
     pass

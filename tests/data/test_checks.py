@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from small_sources import Place
 
-from ayeaye.data.checks import check_class_space, check_dataset, check_embeddings
+from ayeaye.data.checks import check_class_space, check_dataset, check_embeddings, results
 from ayeaye.data.table import ClassTable, Dataset
 from ayeaye.errors import CheckFailed
 
@@ -38,6 +38,19 @@ def test_a_sound_dataset_passes_and_leaves_data_docs(dataset: Dataset, tmp_path:
     results = list((tmp_path / "docs/dataset/validations").rglob("*.html"))
     assert len(results) == 3
     assert "no picture occurs twice" in (tmp_path / "docs/dataset/expectations/manifest.html").read_text()
+
+
+def test_results_are_kept_row_by_row_also_of_a_check_that_failed(dataset: Dataset, tmp_path: Path) -> None:
+    assert results(tmp_path, "dataset") == []
+    check_dataset(dataset, tmp_path)
+    sound = results(tmp_path, "dataset")
+    assert {"about": "manifest", "expectation": "no picture occurs twice", "met": True, "found": ""} in sound
+    assert all(row["met"] for row in sound)
+    with pytest.raises(CheckFailed):
+        check_dataset(with_rows(dataset, slice(0, 7), id="0" * 64), tmp_path)
+    failed = [row for row in results(tmp_path, "dataset") if not row["met"]]
+    assert "no picture occurs twice" in [row["expectation"] for row in failed]
+    assert all("not so for" in row["found"] for row in failed)
 
 
 def test_docs_are_those_of_the_last_check_alone(dataset: Dataset, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 from small_bundle import COLOURS, UNSEEN, picture, write_bundle
 
 from ayeaye.classifier import Classifier, digest
+from ayeaye.data.decode import Limits
 from ayeaye.errors import PictureError, ReleaseError, TrialFailed
 from ayeaye.params import Serve
 from ayeaye.processes import free_port
@@ -155,6 +156,24 @@ def test_a_tried_bento_answers_as_the_classifier_does(
     assert trial.refused == 1
     assert trial.largest_difference <= bento.TOLERANCE
     assert 0 < trial.latency_ms <= trial.latency_p95_ms
+
+
+def test_a_bento_is_whole_until_something_in_it_changes(
+    tag: str, home: Path, golden: list[Golden], tmp_path: Path
+) -> None:
+    assert bento.whole(tag, home)
+    copy = bento.folder_of(tag, tmp_path)
+    shutil.copytree(bento.folder_of(tag, home), copy)
+    bento.trial(tag, golden, tmp_path)
+    assert bento.whole(tag, tmp_path)  # serving leaves it as it is
+    for name in ("bundle/bundle.json", "ayeaye/classifier.py", "serve.json"):
+        path = copy / "src" / name
+        before = path.read_bytes()
+        path.write_bytes(before + b" ")
+        assert not bento.whole(tag, tmp_path)
+        path.write_bytes(before)
+    (copy / "src" / "bundle" / "mapper.safetensors").unlink()
+    assert not bento.whole(tag, tmp_path)
 
 
 def test_another_label_fails_the_trial(tag: str, golden: list[Golden], home: Path) -> None:
@@ -393,6 +412,24 @@ def test_a_taken_port_raises_meaningful_error(service: httpx.Client, tag: str, h
     assert port is not None
     with pytest.raises(ReleaseError, match=f"127.0.0.1:{port} cannot be listened on"):
         bento.serve(tag, home, Serve(port=port))
+
+
+def test_the_limits_of_a_bento_are_those_it_was_packed_with(tag: str, home: Path, tmp_path: Path) -> None:
+    assert bento.limits_of(tag, home) == Limits(MEGABYTE, MEGABYTE)
+    with pytest.raises(ReleaseError, match="make it again with `ayeaye promote"):
+        bento.limits_of(tag, tmp_path)
+
+
+def test_a_free_port_is_chosen_before_it_is_announced(
+    tag: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands, said = list[list[str]](), list[str]()
+    monkeypatch.setattr(os, "execve", lambda program, command, environment: commands.append(command))
+    monkeypatch.chdir(home)
+    bento.serve(tag, home, Serve(port=0), said.append)
+    port = commands[0][commands[0].index("--port") + 1]
+    assert int(port) > 0
+    assert said == [f"Serving {tag} on http://127.0.0.1:{port} (POST /classify, field image)."]
 
 
 def test_a_bundle_trained_on_features_takes_rows(tmp_path: Path) -> None:

@@ -91,9 +91,9 @@ def test_a_bound_that_is_not_a_number_refuses(bad: float) -> None:
 
 
 def test_a_champion_that_cannot_be_compared_with_refuses() -> None:
-    decision = gate.decide(GOOD, RELEASE, champion=4, losses=[])
+    decision = gate.decide(GOOD, RELEASE, champion=4, incomparable="it takes features")
     assert decision.verdict == "refused"
-    assert "nothing to compare with champion 4" in decision.reasons[0]
+    assert decision.reasons == ["loss: nothing to compare with champion 4 on: it takes features"]
 
 
 def test_one_of_several_losses_is_enough_to_refuse() -> None:
@@ -129,6 +129,13 @@ def test_the_first_model_has_no_latency_to_compare_with() -> None:
     assert gate.with_latency(decision, 12.0, None).verdict == "promoted"
 
 
+def test_a_champion_that_cannot_be_measured_is_said_to_be_the_reason() -> None:
+    decision = gate.decide(GOOD, LATENCY, champion=4, losses=[loss(0.0)])
+    decision = gate.with_latency(decision, 12.0, None, "not compared: the champion's Bento is gone")
+    assert decision.verdict == "promoted"
+    assert check(decision, "latency_ratio").why == "12.0 ms; not compared: the champion's Bento is gone"
+
+
 def test_a_refused_candidate_stays_refused_however_fast_it_is() -> None:
     decision = gate.decide({**GOOD, "H": 0.0}, LATENCY, champion=4, losses=[loss(0.0)])
     assert decision.verdict == "refused"
@@ -138,6 +145,13 @@ def test_a_refused_candidate_stays_refused_however_fast_it_is() -> None:
 def test_a_failed_trial_refuses_with_its_reason() -> None:
     decision = gate.with_trial_failure(gate.decide(GOOD, RELEASE), "labels okapi zebra")
     assert decision.reasons == ["trial: labels okapi zebra"]
+
+
+@pytest.mark.parametrize("champion", [None, 4])
+def test_what_a_trial_decided_is_open_again_before_the_next_one(champion: int | None) -> None:
+    before = gate.decide(GOOD, LATENCY, champion, [loss(0.0)])
+    assert gate.untried(gate.with_trial_failure(before, "not ready after 120 s")) == before
+    assert gate.untried(gate.with_latency(before, 90.0, champion and 10.0)) == before
 
 
 def test_unknown_figures_are_answered_at_once_with_the_nearest_known_ones() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import logging
 import os
 import shutil
@@ -25,6 +26,7 @@ from ayeaye.files import write_atomic
 VERSION = 1
 LISTED = 5
 COINCIDENT = 0.9999
+RESULTS = "results.json"  # beside the Data Docs of a place
 PLACES = {"dataset": "Manifest and class table", "embeddings": "Embeddings", "class_space": "Class space"}
 
 
@@ -297,6 +299,8 @@ def _check(place: str, suites: list[Suite], docs: Path | None) -> None:
         finally:
             if docs is not None:
                 _write_front_page(docs)
+    if docs is not None:
+        _write_results(docs, place, suites, results)
     faults = [text for suite, result in zip(suites, results, strict=True) for text in _faults(suite, result)]
     if faults:
         # Of what is missing altogether, the other faults are consequences.
@@ -407,6 +411,28 @@ def _faults(suite: Suite, result: Any) -> list[str]:
 def _in_order(suite: Suite, results: Sequence[Any]) -> list[Any]:
     order = {rule.says: position for position, rule in enumerate(suite.rules)}
     return sorted(results, key=lambda item: order[item.expectation_config.meta["says"]])
+
+
+def _write_results(docs: Path, place: str, suites: list[Suite], results: list[Any]) -> None:
+    rows = [
+        {
+            "about": suite.name,
+            "expectation": item.expectation_config.meta["says"],
+            "met": bool(item.success),
+            "found": "" if item.success else _fault(suite, item),
+        }
+        for suite, result in zip(suites, results, strict=True)
+        for item in _in_order(suite, result.results)
+    ]
+    write_atomic(docs / place / RESULTS, json.dumps(rows, indent=1, ensure_ascii=False).encode())
+
+
+def results(docs: Path, place: str) -> list[dict[str, Any]]:
+    """What the last check of a place found, a row per expectation; none where there was no check."""
+    try:
+        return list(json.loads((docs / place / RESULTS).read_bytes()))
+    except FileNotFoundError:
+        return []
 
 
 def _fault(suite: Suite, item: Any) -> str:

@@ -31,6 +31,7 @@ from typing import Any
 from filelock import FileLock
 
 import ayeaye
+from ayeaye.data.decode import Limits
 from ayeaye.errors import ReleaseError, TrialFailed
 from ayeaye.files import digest_file, sync_folder, write_atomic
 from ayeaye.params import Serve
@@ -39,6 +40,8 @@ from ayeaye.processes import alive, free_port, guarded, start, stop
 TOLERANCE = 1e-4
 _BUILD_SECONDS, _READY_SECONDS, _ANSWER_SECONDS = 300, 120, 60
 _TRIAL = "ayeaye-trial-"
+_DIGEST = "src.sha256"  # beside bento.yaml: of what lies in src
+_AGAIN = "make it again with `ayeaye promote VERSION`"
 # Where this ayeaye is imported from; a Bento must not find it there.
 PROGRAM = Path(ayeaye.__file__).resolve().parents[1]
 _BROKEN = b"\xff\xd8\xff\xe0 this is not a picture"
@@ -70,7 +73,13 @@ class Recipe:
 
     def tag(self) -> str:
         """`name:v<version>-<digest8>`; the same whenever the same would be packed."""
-        parts = [self.settings, self.bundle_digest, _code_digest(), _bentofile(self), sys.version_info[:2]]
+        parts = [
+            self.settings,
+            self.bundle_digest,
+            _digest_program(Path(ayeaye.__file__).parent),
+            _bentofile(self),
+            sys.version_info[:2],
+        ]
         text = json.dumps(parts, sort_keys=True, default=str)
         return f"{self.name.lower()}:v{self.version}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
@@ -109,11 +118,36 @@ def exists(tag: str, home: Path) -> bool:
     return (folder_of(tag, home) / "bento.yaml").is_file()
 
 
+def whole(tag: str, home: Path) -> bool:
+    """Whether a Bento is there, and program, bundle and settings in it are as they were packed."""
+    folder = folder_of(tag, home)
+    try:
+        return exists(tag, home) and (folder / _DIGEST).read_text() == _digest_program(folder / "src")
+    except OSError:
+        return False
+
+
+def limits_of(tag: str, home: Path) -> Limits:
+    """Of what the service in a Bento accepts, as it was packed; raises ReleaseError where it is not there."""
+    path = _found(tag, home) / "src" / "serve.json"
+    try:
+        settings = json.loads(path.read_bytes())
+        return Limits(settings["max_bytes"], settings["max_pixels"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{path} is damaged ({error}): {_AGAIN}") from None
+
+
+def _found(tag: str, home: Path) -> Path:
+    if not exists(tag, home):
+        raise ReleaseError(f"{tag} is not in {home}: {_AGAIN}")
+    return folder_of(tag, home)
+
+
 # Building
 
 
 def build(recipe: Recipe, home: Path) -> str:
-    """Pack a Bento into the store of `home`, if it is not there, and return its tag.
+    """Pack a Bento into the store of `home`, if it is not there whole, and return its tag.
 
     Raises ReleaseError with BentoML's own reason. Killed at any moment, it leaves no half Bento behind.
     """
@@ -124,7 +158,7 @@ def build(recipe: Recipe, home: Path) -> str:
     with FileLock(home / "build.lock"):
         # Only the holder of the lock stages: whatever lies there now belongs to a build that was killed.
         shutil.rmtree(home / ".staging", ignore_errors=True)
-        if exists(tag, home):
+        if whole(tag, home):
             return tag
         try:
             (home / ".staging").mkdir()
@@ -133,6 +167,7 @@ def build(recipe: Recipe, home: Path) -> str:
             _pack(tag, staging)
             built = folder_of(tag, staging / "home")
             _check_packed(tag, built)
+            (built / _DIGEST).write_text(_digest_program(built / "src"))
             final.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(final, ignore_errors=True)
             built.rename(final)
@@ -186,14 +221,11 @@ def _pinned(package: str) -> str:
         return package
 
 
-def _code_digest() -> str:
-    """Of every file of this package that a Bento takes along."""
-    package = Path(ayeaye.__file__).parent
-    files = (
-        path for path in sorted(package.rglob("*")) if path.is_file() and "__pycache__" not in path.parts
-    )
+def _digest_program(folder: Path) -> str:
+    """Of every file below a folder but what Python compiled there."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
     return hashlib.sha256(
-        "".join(f"{path.relative_to(package)} {digest_file(path)}\n" for path in files).encode()
+        "".join(f"{path.relative_to(folder)} {digest_file(path)}\n" for path in files).encode()
     ).hexdigest()
 
 
@@ -356,8 +388,7 @@ class _Server:
 
 @contextmanager
 def _running(tag: str, home: Path) -> Iterator[_Server]:
-    if not exists(tag, home):
-        raise ReleaseError(f"{tag} is not in {home}: build it with `ayeaye promote`")
+    folder = _found(tag, home)
     _remove_dead_trials()
     with tempfile.TemporaryDirectory(prefix=f"{_TRIAL}{os.getpid()}-", ignore_cleanup_errors=True) as name:
         empty = Path(name)
@@ -367,7 +398,7 @@ def _running(tag: str, home: Path) -> Iterator[_Server]:
         log = empty / "log"
         with log.open("wb") as output:
             process = start(
-                _serve_command(folder_of(tag, home), "127.0.0.1", port),
+                _serve_command(folder, "127.0.0.1", port),
                 cwd=empty / "work",
                 env=_environment(empty / "home") | {"TMPDIR": str(empty / "tmp")},
                 log=output,
@@ -390,16 +421,15 @@ def _remove_dead_trials() -> None:
 # Serving
 
 
-def serve(tag: str, home: Path, settings: Serve) -> None:
-    """Become the server of a Bento: this process is replaced and does not return."""
-    folder = folder_of(tag, home)
-    if not exists(tag, home):
-        raise ReleaseError(f"{tag} is not in {home}: build it with `ayeaye promote`")
+def serve(tag: str, home: Path, settings: Serve, say: Callable[[str], None] = lambda text: None) -> None:
+    """Become the server of a Bento: this process is replaced and does not return. Port 0 is any free one."""
+    folder = _found(tag, home)
     host, port = _address(settings.host), settings.port or free_port()
     _check_free(settings.host, host, port)
     run = home.resolve() / ".run" / str(port)
     run.mkdir(parents=True, exist_ok=True)
     environment = _environment(run) | {"AYEAYE_WORKERS": str(settings.workers)}
+    say(f"Serving {tag} on http://{settings.host}:{port} (POST /classify, field image).")
     os.chdir(run)
     sys.stdout.flush()
     sys.stderr.flush()

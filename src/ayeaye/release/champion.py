@@ -14,7 +14,7 @@ import numpy as np
 
 from ayeaye.classifier import Classifier
 from ayeaye.data.decode import Limits
-from ayeaye.errors import PictureError, ReleaseError, SourceError
+from ayeaye.errors import BundleError, PictureError, ReleaseError, SourceError
 from ayeaye.files import replacing
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import bento
@@ -32,11 +32,14 @@ def load(workspace: Workspace) -> tuple[Classifier, dict[str, Any]]:
     if state.champion is None or state.bento is None:
         raise ReleaseError("there is no champion yet: run `ayeaye retrain`")
     folder = bento.folder_of(state.bento, workspace.bentos) / "src" / "bundle"
+    again = f"make it again with `ayeaye promote {state.champion}`"
     if not folder.is_dir():
-        raise ReleaseError(
-            f"{state.bento} is gone from {workspace.bentos}: make it again with `ayeaye serve`"
-        )
-    return Classifier.load(folder), {"version": state.champion, "bento": state.bento}
+        raise ReleaseError(f"{state.bento} is gone from {workspace.bentos}: {again}")
+    try:
+        classifier = Classifier.load(folder)
+    except BundleError:
+        raise ReleaseError(f"{state.bento} in {workspace.bentos} is damaged: {again}") from None
+    return classifier, {"version": state.champion, "bento": state.bento}
 
 
 def classify(workspace: Workspace, images: Sequence[Path], top: int = 5) -> list[dict[str, Any]]:

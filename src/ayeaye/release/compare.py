@@ -12,6 +12,7 @@ import pandas as pd
 from ayeaye.classifier import Classifier
 from ayeaye.data.table import Dataset
 from ayeaye.embedding.shards import gather
+from ayeaye.errors import DataError, Incomparable
 from ayeaye.evaluation.bootstrap import paired_loss
 from ayeaye.params import Params
 from ayeaye.pipeline.embed import embed_under
@@ -28,10 +29,14 @@ def on_pictures(
     """Losses in T1 and H on the test pictures of classes that have the same role for both.
 
     `challenger` and `champion` are bundles; `learned` are ids of pictures that the champion was trained on. T1
-    is over classes unseen to both, H over all classes common to both.
+    is over classes unseen to both, H over all classes common to both. Raises Incomparable where the champion
+    takes something else than the dataset holds.
     """
     dataset = Dataset.load(workspace.dataset)
     new, old = Classifier.load(challenger), Classifier.load(champion)
+    takes = "images" if old.backbone else "features"
+    if takes != dataset.kind:
+        raise Incomparable(f"it takes {takes}, and the dataset holds {dataset.kind}")
     roles_new, roles_old = (dict(zip(each.labels, each.seen, strict=True)) for each in (new, old))
     common = [name for name in new.labels if name in roles_old and roles_old[name] == roles_new[name]]
     manifest = dataset.manifest
@@ -41,7 +46,7 @@ def on_pictures(
         & ~manifest["id"].isin(learned)
     ).to_numpy(bool)
     if not wanted.any():
-        return []
+        raise Incomparable("there are no pictures that neither was trained on")
     place = {name: number for number, name in enumerate(common)}
     y = manifest["label"][wanted].map(place).to_numpy(np.int64)
     seen = np.array([roles_new[name] for name in common])
@@ -49,19 +54,25 @@ def on_pictures(
     for classifier in (new, old):
         X = _embeddings(workspace, dataset, classifier, progress)[wanted]
         columns = [classifier.labels.index(name) for name in common]
-        right.append(_right(classifier.scores(X)[:, columns], y, seen))
+        try:
+            right.append(_right(classifier.scores(X)[:, columns], y, seen))
+        except DataError as error:
+            raise Incomparable(f"it does not take the dataset's {dataset.kind} ({error})") from None
     return _losses(right[0], right[1], y, ~seen[y], workspace.params)
 
 
 def on_folds(challenger: pd.DataFrame, champion: pd.DataFrame, params: Params) -> list[Loss]:
-    """The same from the fold predictions of both evaluations, on the pictures that both estimated."""
+    """The same from the fold predictions of both evaluations, on the pictures that both estimated.
+
+    Raises Incomparable where there are none.
+    """
     sides = [
         frame.groupby(["id", "label", "unseen"], as_index=False)[["right", "right_among_unseen"]].mean()
         for frame in (challenger, champion)
     ]
     both = sides[0].merge(sides[1], on=["id", "label", "unseen"], suffixes=("_new", "_old"))
     if both.empty:
-        return []
+        raise Incomparable("no picture was estimated for both")
     y = pd.factorize(both["label"], sort=True)[0].astype(np.int64)
     right = [
         (both[f"right_{which}"].to_numpy(float), both[f"right_among_unseen_{which}"].to_numpy(float))

@@ -28,7 +28,8 @@ from ayeaye.params import Release
 Kind = Literal["minimum", "maximum", "relative"]
 Verdict = Literal["promoted", "refused", "pending"]
 
-LATENCY = "latency_ratio"
+LATENCY, TRIAL = "latency_ratio", "trial"
+ALONE = "no champion to compare with"
 
 # Name of a threshold -> where its figure lies in metrics.json.
 FIGURES: dict[str, tuple[str, ...]] = {
@@ -155,11 +156,12 @@ def decide(
     release: Release,
     champion: int | None = None,
     losses: Iterable[Loss] = (),
-    estimated_on: str | None = None,
+    incomparable: str = "",
 ) -> Decision:
     """Judge a candidate by its metrics.json and, where there is a champion, by its losses against it.
 
-    champion is the version number it is compared with; without one the absolute part decides. Raises
+    champion is the version number it is compared with; without one the absolute part decides. One without
+    losses, `incomparable` says why, refuses: nothing shows that production would not get worse. Raises
     ParamsError for an unknown threshold.
     """
     check_thresholds(release)
@@ -170,8 +172,8 @@ def decide(
         for name, threshold in thresholds.items()
     ]
     if champion is not None:
-        checks += _relative(list(losses), release, champion)
-    where = estimated_on or str(metrics.get("estimated_on") or "unseen classes")
+        checks += _relative(list(losses), release, champion, incomparable)
+    where = str(metrics.get("estimated_on") or "unseen classes")
     return Decision(tuple(checks), where, champion, figures_of)
 
 
@@ -194,20 +196,37 @@ def without_leaks(metrics: Mapping[str, Any], enough: int) -> tuple[Mapping[str,
     return {**metrics, **own, "intervals": clean.get("intervals")}, f"{classes} clean unseen classes; {leak}"
 
 
-def with_latency(decision: Decision, candidate_ms: float, champion_ms: float | None) -> Decision:
-    """The decision with its latency check settled; champion_ms is from a trial in the same run."""
+def with_latency(
+    decision: Decision, candidate_ms: float, champion_ms: float | None, without: str = ALONE
+) -> Decision:
+    """The decision with its latency check settled; champion_ms is from a trial in the same run.
+
+    None: there is nothing to compare with, `without` says why, and the check passes.
+    """
     return replace(
         decision,
         checks=tuple(
-            _latency(check, candidate_ms, champion_ms) if check.name == LATENCY else check
+            _latency(check, candidate_ms, champion_ms, without) if check.name == LATENCY else check
             for check in decision.checks
+        ),
+    )
+
+
+def untried(decision: Decision) -> Decision:
+    """The decision as it stood before its trial."""
+    return replace(
+        decision,
+        checks=tuple(
+            _open_latency(check.threshold, decision.champion) if check.name == LATENCY else check
+            for check in decision.checks
+            if check.name != TRIAL
         ),
     )
 
 
 def with_trial_failure(decision: Decision, why: str) -> Decision:
     """The decision after a trial that failed: refused, for the reason the trial gave."""
-    failed = Check("trial", "minimum", 0.0, None, 1.0, False, why)
+    failed = Check(TRIAL, "minimum", 0.0, None, 1.0, False, why)
     return replace(decision, checks=(*decision.checks, failed))
 
 
@@ -226,9 +245,10 @@ def _absolute(
     return Check(name, kind, value, interval, threshold, passed, why)
 
 
-def _relative(losses: Sequence[Loss], release: Release, champion: int) -> list[Check]:
+def _relative(losses: Sequence[Loss], release: Release, champion: int, incomparable: str = "") -> list[Check]:
     if not losses:
-        why = f"nothing to compare with champion {champion} on: no pictures that neither model was trained on"
+        why = f"nothing to compare with champion {champion} on"
+        why += f": {incomparable}" if incomparable else ""
         return [Check("loss", "relative", None, None, release.epsilon, False, why)]
     return [_bound(loss, release, champion) for loss in losses]
 
@@ -252,14 +272,13 @@ def _bound(loss: Loss, release: Release, champion: int) -> Check:
 
 def _open_latency(threshold: float, champion: int | None) -> Check:
     if champion is None:
-        return Check(LATENCY, "maximum", None, None, threshold, True, "no champion to compare with yet")
+        return Check(LATENCY, "maximum", None, None, threshold, True, ALONE)
     return Check(LATENCY, "maximum", None, None, threshold, None, "measured in the trial")
 
 
-def _latency(check: Check, candidate_ms: float, champion_ms: float | None) -> Check:
+def _latency(check: Check, candidate_ms: float, champion_ms: float | None, without: str) -> Check:
     if champion_ms is None:
-        why = f"{candidate_ms:.1f} ms; no champion to compare with yet"
-        return replace(check, passed=True, why=why)
+        return replace(check, passed=True, why=f"{candidate_ms:.1f} ms; {without}")
     ratio = candidate_ms / champion_ms if champion_ms > 0 else math.nan
     if not math.isfinite(ratio):
         return replace(check, passed=False, why="a latency is not a number")
@@ -319,7 +338,7 @@ def table(decision: Decision) -> list[dict[str, str]]:
 
 def markdown(decision: Decision) -> str:
     """The decision as a markdown table with its verdict above."""
-    against = "no champion yet" if decision.champion is None else f"champion: version {decision.champion}"
+    against = ALONE if decision.champion is None else f"champion: version {decision.champion}"
     lines = [
         f"**{decision.verdict}** · estimated on {decision.estimated_on} · {against}",
         *([] if decision.figures_of == ALL else ["", f"Figures of {decision.figures_of}."]),

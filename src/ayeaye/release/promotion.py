@@ -10,8 +10,10 @@ import getpass
 import hashlib
 import io
 import json
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from ayeaye import versioning
 from ayeaye.classifier import Classifier, digest
 from ayeaye.data.decode import Limits
 from ayeaye.data.table import Dataset
-from ayeaye.errors import ReleaseError, TrialFailed
+from ayeaye.errors import Incomparable, RegistryError, ReleaseError, TrialFailed
 from ayeaye.files import digest_file, write_atomic
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.pipeline.progress import Progress
@@ -30,10 +32,11 @@ from ayeaye.release import bento, compare, gate
 from ayeaye.release.bento import Golden, Recipe, Trial
 from ayeaye.release.gate import Decision
 from ayeaye.release.record import Record
-from ayeaye.release.registry import Registry, Training, Version
+from ayeaye.release.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, Training, Version
 from ayeaye.workspace import Workspace
 
 Say = Callable[[str], None]
+FLOW = "retrain flow"  # with which its entries in the record begin: any other was made by hand
 GOLDEN_EACH = 3  # requests with pictures of seen, and of unseen classes
 
 
@@ -43,7 +46,15 @@ def _silent(text: str) -> None:
 
 def registry_of(workspace: Workspace) -> Registry:
     release = workspace.params.release
-    return Registry(release.tracking, release.model, workspace.state / "mlflow")
+    return Registry(release.tracking, release.model, workspace.state / "mlflow", _identity(workspace))
+
+
+def _identity(workspace: Workspace) -> str:
+    """Beside the promotion record, whose identity it is: a clone has neither."""
+    path = workspace.release / "id"
+    if not path.is_file():
+        write_atomic(path, uuid.uuid4().hex.encode())
+    return path.read_text().strip()
 
 
 def record_of(workspace: Workspace) -> Record:
@@ -102,38 +113,52 @@ def evaluation_digest(workspace: Workspace) -> str:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A decision, and whether it was made before for the same figures, champion and thresholds."""
+    """A decision, and the digest of the figures, champion and thresholds that it was made from."""
 
     decision: Decision
     key: str
-    known: bool
 
 
 def judge(workspace: Workspace, version: Version, progress: Progress) -> Judgement:
-    """Decide on a version by the current evaluation, against the champion where there is one."""
+    """Decide on a version by the current evaluation, against the champion where there is one.
+
+    What was decided before is known; only a trial may end otherwise, and is made again.
+    """
     release = workspace.params.release
     gate.check_thresholds(release)
     champion = record_of(workspace).state().champion
+    if version.number != champion:
+        registry_of(workspace).set_alias(CHALLENGER, version)
     key = hashlib.sha256(
         json.dumps([evaluation_digest(workspace), champion, release.model_dump(mode="json")]).encode()
     ).hexdigest()
     before = _read_decision(workspace)
     if before and before["key"] == key and before["version"] == version.number and version.tags.get("gate"):
-        return Judgement(gate.from_dict(before), key, known=True)
-    losses = []
-    if champion is not None and champion != version.number:
-        losses = _losses(workspace, champion, progress)
+        return Judgement(gate.untried(gate.from_dict(before)), key)
     against = champion if champion != version.number else None
-    decision = gate.decide(_metrics(workspace), release, against, losses)
-    return Judgement(decision, key, known=False)
+    losses, incomparable = list[gate.Loss](), ""
+    if against is not None:
+        try:
+            losses = _losses(workspace, against, progress)
+        except Incomparable as error:
+            incomparable = str(error)
+    decision = gate.decide(_metrics(workspace), release, against, losses, incomparable)
+    return Judgement(decision, key)
+
+
+def judged(workspace: Workspace, version: Version) -> bool:
+    """Whether there is a decision on the current evaluation of a version."""
+    return version.tags.get("judged") == evaluation_digest(workspace)
 
 
 def _losses(workspace: Workspace, champion: int, progress: Progress) -> list[gate.Loss]:
     registry = registry_of(workspace)
     if _metrics(workspace)["estimated_on"] == "class folds":
-        before = registry.artifact(champion, "predictions.parquet")
-        if before is None or registry.version(champion).tags.get("estimated_on") != "class folds":
-            return []
+        before, figures = (
+            registry.artifact(champion, name) for name in ("predictions.parquet", "metrics.json")
+        )
+        if not before or not figures or json.loads(figures.read_bytes())["estimated_on"] != "class folds":
+            raise Incomparable("it was not estimated on class folds")
         new = pd.read_parquet(workspace.reports / "predictions.parquet")
         return compare.on_folds(new, pd.read_parquet(before), workspace.params)
     manifest = registry.artifact(champion, "manifest.parquet")
@@ -152,6 +177,7 @@ def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: 
     verdict = {"promoted": "passed", "refused": "refused", "pending": "pending"}[decision.verdict]
     reasons = "; ".join(decision.reasons)
     registry = registry_of(workspace)
+    registry.tag(version, judged=evaluation_digest(workspace))
     if verdict == "refused":
         last = record_of(workspace).last(version.number, "refuse")
         if last is None or last.digests.get("decision") != judgement.key:
@@ -160,6 +186,7 @@ def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: 
                 "refuse", version.number, actor=actor, why=decision.reasons, digests=digests
             )
         registry.tag(version, gate=verdict, reasons=reasons[:4000])
+        registry.set_alias(CHALLENGER, None)
     else:
         registry.tag(version, gate=verdict)
         registry.untag(version, "reasons")
@@ -170,42 +197,54 @@ def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: 
 
 def pack(workspace: Workspace, version: Version) -> str:
     """Build the Bento of a version where it is not there yet; returns its tag."""
-    registry = registry_of(workspace)
-    bundle = registry.bundle(version)
-    if digest(bundle) != version.bundle_digest:
+    recipe = _recipe(workspace, version)
+    if digest(recipe.bundle) != version.bundle_digest:
         raise ReleaseError(
-            f"the bundle of version {version.number} in {bundle} is not the one that was registered: "
+            f"the bundle of version {version.number} in {recipe.bundle} is not the one that was registered: "
             "restore it, or retrain"
         )
+    return bento.build(recipe, workspace.bentos)
+
+
+def _recipe(workspace: Workspace, version: Version) -> Recipe:
+    registry = registry_of(workspace)
     figures = registry.metrics(version)
-    release = workspace.params.release
-    return bento.build(
-        Recipe(
-            name=release.model,
-            version=version.number,
-            bundle=bundle,
-            bundle_digest=version.bundle_digest,
-            template=workspace.root / "bentofile.yaml",
-            serve=workspace.params.serve,
-            data_digest=version.tags.get("data_digest"),
-            metrics={name: figures[name] for name in HEADLINE if name in figures},
-        ),
-        workspace.bentos,
+    return Recipe(
+        name=workspace.params.release.model,
+        version=version.number,
+        bundle=registry.bundle(version),
+        bundle_digest=version.bundle_digest,
+        template=workspace.root / "bentofile.yaml",
+        serve=workspace.params.serve,
+        data_digest=version.tags.get("data_digest"),
+        metrics={name: figures[name] for name in HEADLINE if name in figures},
     )
 
 
 def try_out(workspace: Workspace, version: Version, tag: str, say: Say = _silent) -> Trial:
-    """Real requests to the Bento; raises TrialFailed."""
-    golden = golden_requests(workspace, registry_of(workspace).bundle(version))
-    return bento.trial(tag, golden, workspace.bentos, bundle_digest=version.bundle_digest, say=say)
+    """Real requests to the Bento; raises TrialFailed when it fails twice, since a machine may be busy once."""
+    limits = bento.limits_of(tag, workspace.bentos)
+    golden = golden_requests(workspace, registry_of(workspace).bundle(version), limits)
+    trial = partial(bento.trial, tag, golden, workspace.bentos, bundle_digest=version.bundle_digest, say=say)
+    try:
+        return trial()
+    except TrialFailed as error:
+        say(f"{error}; trying once more.")
+        return trial()
 
 
-def golden_requests(workspace: Workspace, bundle: Path) -> list[Golden]:
+def try_champion(workspace: Workspace, say: Say = _silent) -> Trial:
+    """Real requests to the champion's Bento; raises ReleaseError where it is gone, TrialFailed where it fails."""
+    state = record_of(workspace).state()
+    if state.champion is None or state.bento is None:
+        raise ReleaseError("there is no champion yet: run `ayeaye retrain`")
+    return try_out(workspace, registry_of(workspace).version(state.champion), state.bento, say)
+
+
+def golden_requests(workspace: Workspace, bundle: Path, limits: Limits) -> list[Golden]:
     """Test pictures of seen and unseen classes with the answers that the bundle gives here."""
     dataset = Dataset.load(workspace.dataset)
     classifier = Classifier.load(bundle)
-    serve = workspace.params.serve
-    limits = Limits(serve.max_bytes, serve.max_pixels)
     requests = []
     for split in ("test_seen", "test_unseen"):
         rows = dataset.manifest[dataset.manifest["split"] == split].sort_values("id")
@@ -256,25 +295,59 @@ def crown(
 
 
 def project(workspace: Workspace) -> None:
-    """Bring the registry's aliases to what the record says."""
+    """Bring the registry's aliases to what the record says; a challenger is one only while it is judged."""
     state = record_of(workspace).state()
+    registry = registry_of(workspace)
+    registry.set_alias(CHALLENGER, None)
     if state.champion is None:
         return
-    registry = registry_of(workspace)
-    registry.set_alias("champion", state.champion)
-    registry.set_alias("previous", state.previous)
+    registry.set_alias(CHAMPION, state.champion)
+    registry.set_alias(PREVIOUS, state.previous)
     for version in registry.versions():
         if version.number == state.champion and version.tags.get("bento") != state.bento:
             registry.tag(version, bento=state.bento or "")
 
 
+def current(workspace: Workspace, champion: Version) -> bool:
+    """Whether the champion's Bento is whole, and what would be packed today.
+
+    Another ayeaye, other limits of the service and new figures make another one.
+    """
+    tag = record_of(workspace).state().bento
+    return tag == _recipe(workspace, champion).tag() and bento.whole(tag, workspace.bentos)
+
+
+def renew(workspace: Workspace, *, actor: str, say: Say = _silent) -> str:
+    """The tag of the champion's Bento; packed, tried and recorded anew where it is not current."""
+    state = record_of(workspace).state()
+    if state.champion is None or state.bento is None:
+        raise ReleaseError("there is no champion yet: run `ayeaye retrain`")
+    version = registry_of(workspace).version(state.champion)
+    if current(workspace, version):
+        return state.bento
+    why = f"{state.bento} is lost, damaged or out of date"
+    say(f"{why}: version {version.number} is packed again.")
+    return _release(workspace, version, "promote", actor, why, say)
+
+
+def _release(workspace: Workspace, version: Version, action: str, actor: str, why: str, say: Say) -> str:
+    say(f"Packing version {version.number}.")
+    tag = pack(workspace, version)
+    say(f"Trying {tag}.")
+    try_out(workspace, version, tag, say)
+    crown(workspace, version, tag, action=action, actor=actor, why=[why])
+    return tag
+
+
 def rolled_back(workspace: Workspace, version: int) -> bool:
-    """Whether the newest word about a version is that it was rolled back from."""
+    """Whether the newest word about a version is that a person moved away from it, by whatever command."""
     for entry in reversed(record_of(workspace).entries()):
-        if entry.action == "rollback" and entry.from_ == version:
-            return True
-        if entry.to == version and entry.action in ("promote", "rollback"):
+        if entry.action == "refuse":
+            continue
+        if entry.to == version:
             return False
+        if entry.from_ == version and not entry.actor.startswith(FLOW):
+            return True
     return False
 
 
@@ -290,10 +363,13 @@ def promote(
     dry_run: bool = False,
     say: Say = _silent,
 ) -> dict[str, Any]:
-    """Make a registered version champion; raises ReleaseError for one the gate refused, unless forced."""
+    """Make a registered version champion; raises ReleaseError for one the gate refused, unless forced.
+
+    The champion itself gets its Bento anew where that is lost, damaged or out of date.
+    """
     version = registry_of(workspace).version(number)
     verdict = version.tags.get("gate", "not judged")
-    if verdict != "passed" and not force:
+    if verdict != "passed" and not force and number != record_of(workspace).state().champion:
         why = version.tags.get("reasons", "")
         raise ReleaseError(
             f"version {number} did not pass the gate ({verdict}{': ' + why if why else ''}): "
@@ -317,12 +393,8 @@ def _change(
     workspace: Workspace, version: Version, action: str, reason: str, dry_run: bool, say: Say
 ) -> dict[str, Any]:
     before = record_of(workspace).state().champion
-    if not dry_run and before != version.number:
-        say(f"Packing version {version.number}.")
-        tag = pack(workspace, version)
-        say(f"Trying {tag}.")
-        try_out(workspace, version, tag, say)
-        crown(workspace, version, tag, action=action, actor=actor(), why=[reason])
+    if not dry_run and (before != version.number or not current(workspace, version)):
+        _release(workspace, version, action, actor(), reason, say)
     elif not dry_run:
         project(workspace)
     return {
@@ -342,19 +414,29 @@ def serve(
     workers: int | None = None,
     say: Say = _silent,
 ) -> None:
-    """Become the server of the champion's Bento; does not return."""
-    state = record_of(workspace).state()
-    if state.champion is None or state.bento is None:
-        raise ReleaseError("there is no champion to serve yet: run `ayeaye retrain`")
+    """Become the server of the champion's Bento, made anew where it is not current; does not return."""
     changes = {"host": host, "port": port, "workers": workers}
     settings = workspace.params.serve.model_copy(
         update={key: value for key, value in changes.items() if value is not None}
     )
-    if not bento.exists(state.bento, workspace.bentos):
-        say(f"{state.bento} is gone from the workspace; packing it again.")
-        pack(workspace, registry_of(workspace).version(state.champion))
-    say(f"Serving {state.bento} on http://{settings.host}:{settings.port} (POST /classify, field image).")
-    bento.serve(state.bento, workspace.bentos, settings)
+    bento.serve(_to_serve(workspace, say), workspace.bentos, settings, say)
+
+
+def _to_serve(workspace: Workspace, say: Say) -> str:
+    state = record_of(workspace).state()
+    if state.champion is None or state.bento is None:
+        raise ReleaseError("there is no champion to serve yet: run `ayeaye retrain`")
+    try:
+        if current(workspace, registry_of(workspace).version(state.champion)):
+            return state.bento
+        with workspace.lock(say):
+            return renew(workspace, actor=actor(), say=say)
+    except (RegistryError, ReleaseError) as error:
+        if not bento.whole(state.bento, workspace.bentos):
+            raise
+        # Production does not stop because something better cannot be made.
+        say(f"{error}\nServed is {state.bento} as it was promoted.")
+        return state.bento
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
@@ -370,7 +452,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "candidates": [each for number, each in listed.items() if number != state.champion],
         "agrees": all(
             number == (found.number if (found := registry.alias(name)) else None)
-            for name, number in (("champion", state.champion), ("previous", state.previous))
+            for name, number in ((CHAMPION, state.champion), (PREVIOUS, state.previous))
         ),
     }
 
@@ -399,7 +481,7 @@ def actor() -> str:
 
 
 def fail_trial(judgement: Judgement, error: TrialFailed) -> Judgement:
-    return Judgement(gate.with_trial_failure(judgement.decision, str(error)), judgement.key, known=False)
+    return Judgement(gate.with_trial_failure(judgement.decision, str(error)), judgement.key)
 
 
 def _metrics(workspace: Workspace) -> dict[str, Any]:

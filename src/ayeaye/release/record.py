@@ -88,10 +88,6 @@ class Record:
             return []
         return self._parse(self.path.read_bytes())[0]
 
-    def verify(self) -> int:
-        """The number of entries, when each is unchanged and follows the one before."""
-        return len(self.entries())
-
     def state(self) -> State:
         return derive(self.entries())
 

@@ -2,8 +2,9 @@
 
     home        the workspace's folder for state (.ayeaye): mlflow.db, artifacts, fetched bundles
     run         params, metrics, the dataset, pictures and report, `model/` with MLmodel and the bundle
-    version     source: the run's `model/`; tags: bundle_digest (its identity), data_digest, git_commit, …
-    alias       champion, previous, challenger: names that point to a version
+    version     source: the run's `model/`; tags: bundle_digest (its identity), data_digest, git_commit,
+                workspace (whose it is), …
+    alias       champion, previous; challenger while a candidate is judged and tried
 
 `model/` is a genuine MLflow model (`mlflow.pyfunc.load_model("models:/ayeaye@champion")` works, see
 `ayeaye.release.pyfunc`) written as plain artifacts of the run: `log_model` would make an entity of its own
@@ -29,14 +30,14 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from ayeaye.errors import RegistryError
+from ayeaye.errors import RegistryError, ReleaseError
 from ayeaye.files import replacing, sync_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-CHAMPION, PREVIOUS, CHALLENGER = ALIASES = ("champion", "previous", "challenger")
+CHAMPION, PREVIOUS, CHALLENGER = ("champion", "previous", "challenger")
 
 # Fail in seconds where MLflow's own defaults would retry for minutes. A person's settings win.
 _PATIENCE = {
@@ -87,15 +88,16 @@ class Version:
 
 
 class Registry:
-    """MLflow at `uri` (None: SQLite in `home`), for one registered model.
+    """MLflow at `uri` (None: SQLite in `home`), for one registered model of one workspace, the `owner`.
 
-    Raises RegistryError, within seconds, when MLflow cannot be reached or answers with an error.
+    Raises RegistryError, within seconds, when MLflow cannot be reached or answers with an error, and
+    ReleaseError when the model is another workspace's: its aliases can follow one promotion record only.
     """
 
-    def __init__(self, uri: str | None, model: str, home: Path) -> None:
+    def __init__(self, uri: str | None, model: str, home: Path, owner: str = "") -> None:
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
-        self.model = model
+        self.model, self.owner = model, owner
         self.home = home.resolve()
         self.home.mkdir(parents=True, exist_ok=True)
         self.uri = uri or f"sqlite:///{self.home / 'mlflow.db'}"
@@ -151,7 +153,6 @@ class Registry:
         for start in range(0, len(params), _PARAMS_AT_ONCE):
             client.log_batch(run_id, params=params[start : start + _PARAMS_AT_ONCE])
         self._log_evaluation(run_id, training)
-        client.log_inputs(run_id, [_dataset(training.dataset)])
         with tempfile.TemporaryDirectory(dir=self.home) as folder:
             _write_mlmodel(Path(folder), run_id)
             client.log_artifacts(run_id, folder, "model")
@@ -161,13 +162,18 @@ class Registry:
         from mlflow.entities import Metric, RunTag
 
         client, now = self._open(), int(time.time() * 1000)
+        client.log_inputs(run_id, [_dataset(training.dataset)])
         for path in training.pictures:
             # An .html, .png or .parquet shows under its own name; folders keep theirs.
             if path.is_dir():
                 client.log_artifacts(run_id, str(path), path.name)
             else:
                 client.log_artifact(run_id, str(path))
-        metrics = [Metric(key, value, now, 0) for key, value in flat(training.metrics).items()]
+        figures = flat(training.metrics)
+        # MLflow forgets no figure: one that an earlier evaluation had and this one lacks is no number now.
+        gone = client.get_run(run_id).data.metrics.keys() - figures.keys()
+        figures |= dict.fromkeys(gone, math.nan)
+        metrics = [Metric(key, value, now, 0) for key, value in figures.items()]
         client.log_batch(
             run_id, metrics=metrics, tags=[RunTag("evaluation_digest", training.evaluation_digest)]
         )
@@ -177,7 +183,8 @@ class Registry:
         if run.data.tags.get("evaluation_digest") != training.evaluation_digest:
             self._log_evaluation(known.run_id, training)
         if known.tags.get("evaluation_digest") != training.evaluation_digest:
-            self.tag(known.number, evaluation_digest=training.evaluation_digest)
+            # The digest last: a call that is killed before it is made again.
+            self.tag(known.number, **training.tags, evaluation_digest=training.evaluation_digest)
 
     def _register(self, run: Run, training: Training) -> Version:
         from mlflow.exceptions import MlflowException
@@ -192,6 +199,7 @@ class Registry:
             **training.tags,
             "bundle_digest": training.bundle_digest,
             "evaluation_digest": training.evaluation_digest,
+            "workspace": self.owner,
         }
         source = f"{run.info.artifact_uri.rstrip('/')}/model"
         made = client.create_model_version(
@@ -225,12 +233,6 @@ class Registry:
                 ) from None
             return _version(found, self._aliases())
 
-    def find(self, bundle_digest: str) -> Version | None:
-        """The version of a bundle, if it was registered."""
-        with self._asking("find the bundle's version"):
-            known = self._find(bundle_digest)
-            return self.version(known.number) if known else None
-
     def alias(self, name: str) -> Version | None:
         """The version an alias points to, if any."""
         with self._asking(f"read the alias {name}"):
@@ -240,12 +242,8 @@ class Registry:
     def metrics(self, version: Version | int) -> dict[str, float]:
         """The newest figures of a version's run, flat: `hubness.excess` and the like."""
         with self._asking("read the metrics"):
-            return dict(self._open().get_run(self._number(version).run_id).data.metrics)
-
-    def params(self, version: Version | int) -> dict[str, str]:
-        """The params a version was trained with, as MLflow keeps them: text."""
-        with self._asking("read the params"):
-            return dict(self._open().get_run(self._number(version).run_id).data.params)
+            figures = self._open().get_run(self._number(version).run_id).data.metrics
+            return {name: value for name, value in figures.items() if math.isfinite(value)}
 
     def bundle(self, version: Version | int) -> Path:
         """A folder with a version's bundle: where it lies, or fetched whole to `home/bundles`."""
@@ -363,9 +361,18 @@ class Registry:
             client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             found = client.get_experiment_by_name(self.model)
             self._experiment = found.experiment_id if found else self._create_experiment(client)
-            client.search_model_versions(f"name = '{self.model}'", max_results=1)
+            any_version = client.search_model_versions(f"name = '{self.model}'", max_results=1)
+        self._check_owner(any_version[0].tags if any_version else {})
         self._client = client
         return client
+
+    def _check_owner(self, tags: Mapping[str, str]) -> None:
+        owner = tags.get("workspace")
+        if owner and self.owner and owner != self.owner:
+            raise ReleaseError(
+                f"the model {self.model} at {shown(self.uri)} belongs to another workspace: "
+                "set release.model to a name of this one's own"
+            )
 
     def _create_experiment(self, client: MlflowClient) -> str:
         from mlflow.exceptions import MlflowException
