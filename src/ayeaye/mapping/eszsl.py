@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from ayeaye.mapping.base import Settings, check_training, remembered, unit
+from ayeaye.mapping.base import Settings, check_classes, check_training, remembered, unit
 from ayeaye.mapping.bilinear import Bilinear
 from ayeaye.mapping.moments import moment
 
@@ -15,7 +15,9 @@ class Eszsl(Bilinear):
     """V = (XXᵀ + 10^α I)⁻¹ X Y Sᵀ (S Sᵀ + 10^γ I)⁻¹ and scores xᵀVa (Romera-Paredes & Torr 2015).
 
     X (d, n) are centred unit images scaled to a mean square of 1, so that α means the same at every width; Y
-    (n, C') is one-hot, S (k, C') are unit class vectors. Images weigh so that every class counts alike.
+    (n, C') is one-hot, S (k, C') are unit class vectors. Images weigh so that every class counts alike, so that
+    targets of ±1 would give the same map. Read as published, image → semantic: a cosine in the visual space
+    would divide by |Va|, by which the score also tells classes apart.
     """
 
     name: ClassVar[str] = "eszsl"
@@ -38,6 +40,13 @@ class Eszsl(Bilinear):
         left = _left(X, y, float(self.settings["alpha"]))  # (d, C')
         right = np.linalg.solve(S.T @ S + 10 ** float(self.settings["gamma"]) * np.eye(S.shape[1]), S.T)
         return self._hold(moment(X, y).centre, right @ left.T)
+
+    def map_images(self, X: np.ndarray) -> np.ndarray:
+        return super().map_images(X) @ self.map_.T
+
+    def map_classes(self, A: np.ndarray) -> np.ndarray:
+        check_classes(A, len(self.map_))
+        return unit(A.astype(np.float32))
 
 
 @remembered
