@@ -326,6 +326,13 @@ class TestEszsl:
         mapper = create("eszsl", alpha=1.5, gamma=-0.5).fit(either.X, either.y, either.A)
         parallel(mapper.map_images(either.X), X.T @ V)
         np.testing.assert_allclose(mapper.map_classes(either.A), either.A, atol=1e-6)
+        visual = create("eszsl", alpha=1.5, gamma=-0.5, space="images").fit(either.X, either.y, either.A)
+        parallel(visual.map_classes(either.A), either.A @ V.T)
+        parallel(visual.map_images(either.X), X.T)
+
+    def test_an_unknown_space_is_refused(self) -> None:
+        with pytest.raises(ParamsError, match="known: classes, images"):
+            create("eszsl", space="words")
 
     def test_the_order_in_which_settings_are_tried_does_not_matter(self, world: World) -> None:
         first = create("eszsl", alpha=3.0).fit(world.X, world.y, world.A).state()["map"]

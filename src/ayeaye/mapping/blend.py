@@ -19,7 +19,7 @@ MEMBERS: dict[str, type[Mapper]] = {
 }
 SAMPLE = 2000  # training images on which the spread of a member's scores is measured
 
-ESZSL = {"mapper": "eszsl", "settings": {"alpha": 5.0, "gamma": -0.5}}
+ESZSL = {"mapper": "eszsl", "settings": {"alpha": 5.0, "gamma": -0.5, "space": "images"}}
 GAUSSIAN = {"mapper": "ridge", "settings": {"kernel": "gaussian", "penalty": 0.3, "shrinkage": 1.0}}
 QUADRATIC = {"mapper": "ridge", "settings": {"kernel": "quadratic", "penalty": 0.3, "shrinkage": 1.0}}
 PROTOTYPE = {"mapper": "prototype"}
