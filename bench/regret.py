@@ -21,12 +21,12 @@ from zsl import data_sets, loaded, made
 
 from ayeaye.evaluation.metrics import point_figures
 from ayeaye.mapping import create
-from ayeaye.pipeline.blending import blended, families, offset
+from ayeaye.pipeline.blending import Family, blended, families, offset
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import class_folds, hold_out
 
 FIGURES = ("AUSUC", "H", "T1")
-ALSO = ("ridge", "eszsl", "sae")
+ALSO = ("sae",)  # beside the families of auto
 
 
 def draw(data: Examples, number: int, folds: int, repeats: int) -> dict[str, dict[str, float]]:
@@ -36,24 +36,22 @@ def draw(data: Examples, number: int, folds: int, repeats: int) -> dict[str, dic
     away = np.isin(np.arange(len(data.pool)), chance.choice(pool, len(pool) // 3, replace=False))
     known = data.seen & ~away
     inner = class_folds(data.pool & ~away, folds, repeats, number)
-    among = families(list(ALSO), data)
-    auto = [family for family in among if family in families(None, data)]
+    auto, others = families(None, data), families(list(ALSO), data)
     found = blended(auto, data, inner, known=known)
-    others = blended([family for family in among if family not in auto], data, inner, known=known)
+    alone = found.alone + blended(others, data, inner, known=known).alone
     held = hold_out(data, away, data.seen)
-    singles = dict(
-        zip(
-            (str(tuple(family)[:2]) for family in (*auto, *(f for f in among if f not in auto))),
-            (*found.alone, *others.alone),
-            strict=True,
-        )
-    )
+    singles = dict(zip(map(named, auto + others), alone, strict=True))
     figures = {}
     chosen = {"auto": {"mapper": found.mapper, "settings": found.settings}, **singles}
     for name, mapper in chosen.items():
         fold = held.score(create(mapper["mapper"], **mapper["settings"]), 0, "cpu")
         figures[name] = point_figures(fold.scores, fold.y, fold.seen, offset([fold]))
     return figures
+
+
+def named(family: Family) -> str:
+    said = ", ".join(map(str, family.fixed.values()))
+    return f"{family.mapper}{f' ({said})' if said else ''} on {family.source or 'all'}"
 
 
 def regret(draws: list[dict[str, dict[str, float]]]) -> dict[str, Any]:

@@ -324,7 +324,15 @@ class TestEszsl:
         left = np.linalg.solve(X @ X.T + 10**1.5 * np.eye(48), X @ Y @ S.T)
         V = left @ np.linalg.inv(S @ S.T + 10**-0.5 * np.eye(6))
         mapper = create("eszsl", alpha=1.5, gamma=-0.5).fit(either.X, either.y, either.A)
-        parallel(mapper.map_classes(either.A), either.A @ V.T)
+        parallel(mapper.map_images(either.X), X.T @ V)
+        np.testing.assert_allclose(mapper.map_classes(either.A), either.A, atol=1e-6)
+        visual = create("eszsl", alpha=1.5, gamma=-0.5, space="images").fit(either.X, either.y, either.A)
+        parallel(visual.map_classes(either.A), either.A @ V.T)
+        parallel(visual.map_images(either.X), X.T)
+
+    def test_an_unknown_space_is_refused(self) -> None:
+        with pytest.raises(ParamsError, match="known: classes, images"):
+            create("eszsl", space="words")
 
     def test_the_order_in_which_settings_are_tried_does_not_matter(self, world: World) -> None:
         first = create("eszsl", alpha=3.0).fit(world.X, world.y, world.A).state()["map"]
@@ -396,6 +404,17 @@ class TestPrototype:
         signed = create("prototype", steps=5, epochs=1).fit(world.X, world.y, world.A)
         assert positive.map_classes(world.A).min() == 0
         assert signed.map_classes(world.A).min() < 0
+
+    def test_a_prototype_is_the_sum_of_the_unit_ones_of_its_networks(self, world: World) -> None:
+        mapper = create("prototype", steps=5, epochs=1, networks=2).fit(world.X, world.y, world.A)
+        whole, networks = mapper.map_classes(world.A), mapper.networks_
+        single = []
+        for network in networks:
+            mapper.networks_ = [network]
+            single.append(mapper.map_classes(world.A))
+        np.testing.assert_allclose(np.linalg.norm(single, axis=2), 1, atol=1e-5)
+        np.testing.assert_allclose(whole, single[0] + single[1], atol=1e-6)
+        assert not np.allclose(single[0], single[1], atol=0.01)
 
     def test_a_class_is_mapped_alike_in_whatever_company(
         self, fitted: dict[str, Mapper], world: World

@@ -36,7 +36,7 @@ def two_sources() -> Examples:
 
 def test_what_there_is_to_choose_among() -> None:
     alone, several = planted(), two_sources()
-    assert blending.families(None, alone) == [Family(name) for name in AUTO]
+    assert blending.families(None, alone) == [Family(name, None, fixed) for name, fixed in AUTO]
     assert blending.families("ridge", several) == [
         Family("ridge"),
         Family("ridge", "told"),
@@ -54,6 +54,16 @@ def test_a_source_that_says_nothing_gets_next_to_no_weight() -> None:
     weight = {tuple(each.get("columns", ())): each["weight"] for each in chosen.settings["members"]}
     assert weight[0, 6] >= 0.5
     assert chosen.ranking[0]["AUSUC"] > equal.ranking[0]["AUSUC"] + 0.05
+
+
+def test_settings_that_are_not_tuned_leave_the_others_to_be() -> None:
+    data = planted()
+    devise = blending.Race(Family("rank", fixed={"loss": "devise"}), data).grid
+    assert devise == [each for each in MAPPERS["rank"].grid() if each["loss"] == "devise"]
+    images = blending.Race(Family("eszsl", fixed={"space": "images"}), data).grid
+    assert images == [{**each, "space": "images"} for each in MAPPERS["eszsl"].grid()]
+    (untuned,) = blending.Race(Family("eszsl", fixed={"space": "images"}), data, tuned=False).grid
+    assert untuned == {**MAPPERS["eszsl"].defaults(), "space": "images"}
 
 
 def test_without_tuning_a_mapper_keeps_its_defaults() -> None:

@@ -9,8 +9,12 @@ from ayeaye.mapping.base import Mapper
 from ayeaye.mapping.blend import MEMBERS, Blend
 
 MAPPERS: dict[str, type[Mapper]] = {**MEMBERS, Blend.name: Blend}
-# Tried unless a mapper is named: in closed form, and each the best on some set.
-AUTO = ("ridge", "eszsl")
+# Tried unless a mapper is named, with settings that are not tuned: in closed form, and each the best on some set.
+AUTO: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("ridge", {}),
+    ("eszsl", {"space": "classes"}),
+    ("eszsl", {"space": "images"}),
+)
 
 __all__ = ["AUTO", "MAPPERS", "Blend", "Mapper", "create"]
 

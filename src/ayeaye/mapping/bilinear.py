@@ -1,4 +1,4 @@
-"""What the bilinear mappers in closed form share: centred unit images, and class vectors brought among them."""
+"""What the bilinear mappers in closed form share: one map between centred unit images and class vectors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from ayeaye.mapping.base import Mapper, Settings, centred, check_classes, check_
 
 
 class Bilinear(Mapper):
-    """Scores xᵀVa, used class → visual: images x less the centre (d,), classes Va of unit class vectors a.
-
-    `map_` is Vᵀ (k, d).
-    """
+    """A map M (k, d) from unit class vectors a to centred unit images x, used class → visual by Mᵀa."""
 
     def map_images(self, X: np.ndarray) -> np.ndarray:
         check_images(X, len(self.centre_))

@@ -1,7 +1,8 @@
-"""A network from class vectors to prototypes among the images, with class normalisation."""
+"""Networks from class vectors to prototypes among the images, with class normalisation."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,6 +21,21 @@ from ayeaye.mapping.training import batches, training
 Layer = tuple[np.ndarray, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Network:
+    """Weights and biases of the three linear layers, and the figures (2, 2, h) of the two standardisations."""
+
+    layers: list[Layer]
+    figures: np.ndarray
+
+    def __call__(self, classes: np.ndarray) -> np.ndarray:
+        """(C, d) outputs for class vectors (C, k), before the last ReLU."""
+        first, second, last = self.layers
+        hidden = np.maximum(_linear(classes, first), 0)
+        hidden = np.maximum(_standardise(_linear(hidden, second), self.figures[0]), 0)
+        return _linear(_standardise(hidden, self.figures[1]), last)
+
+
 class Prototype(Mapper):
     """p: R^k → R^d with logits τ·cos(x, p(a_c)) over the seen classes (Skorokhodov & Elhoseiny 2021; Zhang et
     al. 2017 before them).
@@ -29,6 +45,8 @@ class Prototype(Mapper):
     length √k. Both standardisations are over classes: over all seen ones in every step, and afterwards with
     the figures of the seen ones, so that a class is mapped alike in whatever company. One cycle of the rate,
     over `steps` batches or over `epochs` passes where those are more, takes the place of the paper's 50 passes.
+    A prototype is the sum of the unit ones of several `networks` from other first weights, since these err
+    differently where no class was seen (Lakshminarayanan et al. 2017); it costs nothing when images are mapped.
     """
 
     name: ClassVar[str] = "prototype"
@@ -36,6 +54,7 @@ class Prototype(Mapper):
     @classmethod
     def defaults(cls) -> Settings:
         return {
+            "networks": 3,
             "hidden": 512,
             "temperature": 25.0,
             "weight_decay": 1e-4,
@@ -47,7 +66,8 @@ class Prototype(Mapper):
 
     @classmethod
     def grid(cls) -> list[Settings]:
-        return [{"hidden": 256}, {"hidden": 512}, {"hidden": 512, "epochs": 12}]
+        # Width does not make it less regular: a narrow network must earn its place.
+        return [{"hidden": 512}, {"hidden": 256}]
 
     def fit(self, X: np.ndarray, y: np.ndarray, A: np.ndarray, *, seed: int = 0, device: str = "cpu") -> Self:
         present = check_training(X, y, A)
@@ -55,7 +75,7 @@ class Prototype(Mapper):
         centre = 0 if self.clipped_ else class_means(X, y).mean(axis=0)
         self.centre_ = np.broadcast_to(centre, X.shape[1]).astype(np.float32)
         images = unit(unit(np.asarray(X, np.float32)) - self.centre_)
-        self._train(images, np.searchsorted(present, y), _scaled(A[present]), seed, device)
+        self.networks_ = self._train(images, np.searchsorted(present, y), _scaled(A[present]), seed, device)
         return self
 
     def map_images(self, X: np.ndarray) -> np.ndarray:
@@ -63,29 +83,37 @@ class Prototype(Mapper):
         return unit(np.asarray(X, np.float32)) - self.centre_
 
     def map_classes(self, A: np.ndarray) -> np.ndarray:
-        first, second, last = self.layers_
-        check_classes(A, first[0].shape[1])
-        hidden = np.maximum(_linear(_scaled(A), first), 0)
-        hidden = np.maximum(_standardise(_linear(hidden, second), self.figures_[0]), 0)
-        mapped = _linear(_standardise(hidden, self.figures_[1]), last)
-        return np.maximum(mapped, 0) if self.clipped_ else mapped
+        check_classes(A, self.networks_[0].layers[0][0].shape[1])
+        mapped = np.zeros((len(A), len(self.centre_)), np.float32)
+        for network in self.networks_:
+            outputs = network(_scaled(A))
+            mapped += unit(np.maximum(outputs, 0) if self.clipped_ else outputs)
+        return mapped
 
     def state(self) -> dict[str, np.ndarray]:
-        state = {"centre": self.centre_, "clipped": self.clipped_, "figures": self.figures_}
-        for number, (weight, bias) in enumerate(self.layers_):
-            state |= {f"{number}.weight": weight, f"{number}.bias": bias}
+        state = {"centre": self.centre_, "clipped": self.clipped_}
+        for place, network in enumerate(self.networks_):
+            state[f"{place}.figures"] = network.figures
+            for number, (weight, bias) in enumerate(network.layers):
+                state |= {f"{place}.{number}.weight": weight, f"{place}.{number}.bias": bias}
         return state
 
     @classmethod
     def from_state(cls, settings: Settings, state: dict[str, np.ndarray]) -> Self:
         mapper = cls(**settings)
-        mapper.centre_, mapper.clipped_, mapper.figures_ = (
-            state[name] for name in ("centre", "clipped", "figures")
-        )
-        mapper.layers_ = [(state[f"{number}.weight"], state[f"{number}.bias"]) for number in range(3)]
+        mapper.centre_, mapper.clipped_ = state["centre"], state["clipped"]
+        mapper.networks_ = [
+            Network(
+                [(state[f"{place}.{number}.weight"], state[f"{place}.{number}.bias"]) for number in range(3)],
+                state[f"{place}.figures"],
+            )
+            for place in range(sum(key.endswith(".figures") for key in state))
+        ]
         return mapper
 
-    def _train(self, images: np.ndarray, y: np.ndarray, classes: np.ndarray, seed: int, device: str) -> None:
+    def _train(
+        self, images: np.ndarray, y: np.ndarray, classes: np.ndarray, seed: int, device: str
+    ) -> list[Network]:
         import torch
         from torch.nn import functional
 
@@ -94,20 +122,22 @@ class Prototype(Mapper):
         size, rate = int(self.settings["batch"]), float(self.settings["rate"])
         steps = max(int(self.settings["steps"]), int(self.settings["epochs"]) * -(-len(X) // size))
         with training(X, seed):
-            network = self._network(S.shape[1], X.shape[1]).to(device)
+            networks = torch.nn.ModuleList(
+                self._network(S.shape[1], X.shape[1]) for _ in range(int(self.settings["networks"]))
+            ).to(device)
             decay = float(self.settings["weight_decay"])
-            optimiser = torch.optim.Adam(network.parameters(), rate, weight_decay=decay)
+            optimiser = torch.optim.Adam(networks.parameters(), rate, weight_decay=decay)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
             for rows in batches(len(X), size, seed, steps):
                 batch = torch.from_numpy(rows).to(device)
-                prototypes = functional.normalize(network(S))  # (C', d)
-                logits = float(self.settings["temperature"]) * X[batch] @ prototypes.T  # (b, C')
-                loss = functional.cross_entropy(logits, labels[batch], weights)
+                x, right = float(self.settings["temperature"]) * X[batch], labels[batch]
                 optimiser.zero_grad()
-                loss.backward()
+                for network in networks:
+                    logits = x @ functional.normalize(network(S)).T  # (b, C')
+                    functional.cross_entropy(logits, right, weights).backward()
                 optimiser.step()
                 schedule.step()
-            self._hold(network, S)
+            return [_held(network, S) for network in networks]
 
     def _network(self, width: int, outputs: int) -> Any:
         from torch import nn
@@ -128,24 +158,25 @@ class Prototype(Mapper):
             nn.ReLU() if self.clipped_ else nn.Identity(),
         )
 
-    def _hold(self, network: Any, S: Any) -> None:
-        """Keep the network as arrays, with the figures of all seen classes S (C', k) under its last weights.
 
-        That is where the running figures were heading, without their lag.
-        """
-        import torch
+def _held(network: Any, S: Any) -> Network:
+    """The network as arrays, with the figures of all seen classes S (C', k) under its last weights.
 
-        with torch.no_grad():
-            norms: list[Any] = [layer for layer in network if isinstance(layer, torch.nn.BatchNorm1d)]
-            for norm in norms:
-                norm.momentum = 1.0
-            network(S)
-            figures = [(norm.running_mean, (norm.running_var + norm.eps).rsqrt()) for norm in norms]
-        self.figures_ = torch.stack([torch.stack(pair) for pair in figures]).cpu().numpy()  # (2, 2, h)
-        linear = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
-        self.layers_ = [
-            (layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()) for layer in linear
-        ]
+    That is where the running figures were heading, without their lag.
+    """
+    import torch
+
+    with torch.no_grad():
+        norms: list[Any] = [layer for layer in network if isinstance(layer, torch.nn.BatchNorm1d)]
+        for norm in norms:
+            norm.momentum = 1.0
+        network(S)
+        figures = [(norm.running_mean, (norm.running_var + norm.eps).rsqrt()) for norm in norms]
+    linear = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
+    return Network(
+        [(layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()) for layer in linear],
+        torch.stack([torch.stack(pair) for pair in figures]).cpu().numpy(),
+    )
 
 
 def _scaled(A: np.ndarray) -> np.ndarray:

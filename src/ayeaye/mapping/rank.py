@@ -29,20 +29,20 @@ class Rank(Mapper):
         return {
             "loss": "ale",
             "margin": 1.0,
-            "weight_decay": 1.0,
-            "dropout": 0.3,
+            "weight_decay": 30.0,
+            "dropout": 0.5,
             "rate": 3e-4,
             "batch": 128,
             "steps": 150,
-            "epochs": 4,
+            "epochs": 8,
         }
 
     @classmethod
     def grid(cls) -> list[Settings]:
         return [
-            {"loss": loss, "rate": rate}
+            {"loss": loss, "weight_decay": decay}
             for loss in LOSSES
-            for rate in (1e-4, 3e-4, 1e-3)  # from zero in so few steps: how far W gets
+            for decay in (60.0, 30.0, 10.0)  # a step takes rate × decay off W
         ]
 
     def __init__(self, **settings: Any) -> None:

@@ -7,8 +7,9 @@ then the winners are blended, one after the other as long as that helps (ensembl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ class Family(NamedTuple):
 
     mapper: str
     source: str | None = None
-    fixed: Settings | None = None
+    fixed: Mapping[str, Any] = MappingProxyType({})
 
 
 def families(
@@ -59,11 +60,12 @@ def families(
     Where class vectors are of several sources, a mapper in closed form also sees each of them alone, unless
     the user has `weighted` them.
     """
-    names = AUTO if mapper is None else (mapper,) if isinstance(mapper, str) else tuple(mapper)
+    names = [mapper] if isinstance(mapper, str) else mapper
+    asked = AUTO if names is None else [(name, {}) for name in names]
     alone = () if weighted or len(examples.sources) < 2 else tuple(examples.sources)
     return [
-        Family(name, source)
-        for name in names
+        Family(name, source, fixed)
+        for name, fixed in asked
         for source in (None, *(alone if MAPPERS[name].closed_form else ()))
     ]
 
@@ -121,9 +123,9 @@ class Race:
         mapper = MAPPERS[family.mapper]
         self.family = family
         self.columns = None if family.source is None else examples.sources[family.source]
-        fixed = family.fixed or {}
-        candidates = mapper.grid() if tuned else [mapper.defaults()]
-        self.grid = [each for each in candidates if fixed.items() <= each.items()] or [fixed]
+        fixed = family.fixed.items()
+        grid = [each for each in mapper.grid() if all(each.get(key, value) == value for key, value in fixed)]
+        self.grid = [{**each, **family.fixed} for each in (grid if tuned else [mapper.defaults()])]
         self.figures: list[list[Figures]] = [[] for _ in self.grid]
         self.running = list(range(len(self.grid)))
 
