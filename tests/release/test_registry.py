@@ -180,6 +180,8 @@ def test_a_bundle_that_is_gone_raises_meaningful_error(registry: Registry, train
     shutil.rmtree(registry.bundle(version))
     with pytest.raises(RegistryError, match="the bundle of version 1 is gone"):
         registry.bundle(version)
+    registry.record(training)
+    assert (registry.bundle(version) / "bundle.json").read_text() == '{"letter": "a"}'
 
 
 @pytest.mark.parametrize("step", ["create_run", "log_batch", "log_inputs", "log_artifacts", "set_terminated",

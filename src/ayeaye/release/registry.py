@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from ayeaye.errors import RegistryError, ReleaseError
-from ayeaye.files import replacing, sync_folder
+from ayeaye.files import digest_folder, replacing, sync_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -180,11 +180,19 @@ class Registry:
 
     def _reevaluate(self, known: Version, training: Training) -> None:
         run = self._open().get_run(known.run_id)
+        self._restore(run, training)
         if run.data.tags.get("evaluation_digest") != training.evaluation_digest:
             self._log_evaluation(known.run_id, training)
         if known.tags.get("evaluation_digest") != training.evaluation_digest:
             # The digest last: a call that is killed before it is made again.
             self.tag(known.number, **training.tags, evaluation_digest=training.evaluation_digest)
+
+    def _restore(self, run: Run, training: Training) -> None:
+        """Put the bundle back where it was lost or damaged, as the errors about it promise."""
+        local = _local(run.info.artifact_uri)
+        if local and digest_folder(local / "model" / "bundle") != training.bundle_digest:
+            shutil.rmtree(local / "model" / "bundle", ignore_errors=True)
+            self._open().log_artifacts(run.info.run_id, str(training.bundle_folder), "model/bundle")
 
     def _register(self, run: Run, training: Training) -> Version:
         from mlflow.exceptions import MlflowException
