@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from zsl import data_sets, loaded, made
 
-from ayeaye.evaluation.metrics import point_figures
 from ayeaye.mapping import create
-from ayeaye.pipeline.blending import Family, blended, families, offset
+from ayeaye.pipeline.blending import Family, blended, families, figures_of
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import class_folds, hold_out
 
@@ -45,7 +44,7 @@ def draw(data: Examples, number: int, folds: int, repeats: int) -> dict[str, dic
     chosen = {"auto": {"mapper": found.mapper, "settings": found.settings}, **singles}
     for name, mapper in chosen.items():
         fold = held.score(create(mapper["mapper"], **mapper["settings"]), 0, "cpu")
-        figures[name] = point_figures(fold.scores, fold.y, fold.seen, offset([fold]))
+        figures[name] = figures_of(fold)
     return figures
 
 

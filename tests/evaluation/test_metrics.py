@@ -14,6 +14,7 @@ from ayeaye.evaluation.metrics import (
     FIGURES,
     confusion,
     curve,
+    curve_figures,
     measure,
     measure_folds,
     per_class_accuracy,
@@ -94,6 +95,27 @@ def test_ausuc_is_the_area_over_all_offsets(seed, classes, pictures):
     found = measure(scores, y, seen, 0.3, **QUICK)
     assert found["AUSUC"] == pytest.approx(brute_area(scores, y, seen))
     assert found["unseen_auroc"] == pytest.approx(brute_auroc(scores, y, seen))
+
+
+@given(seed=st.integers(0, 10**6), classes=st.integers(2, 6), levels=st.integers(1, 30))
+@settings(max_examples=60, deadline=None)
+def test_figures_of_the_whole_curve_are_those_of_its_points(seed, classes, levels):
+    scores, y, seen, _ = case(seed, classes)
+    scores = np.round(scores * levels) / levels
+    found, whole = curve_figures(scores, y, seen), measure(scores, y, seen, 0.0, **QUICK)
+    points = curve(scores, y, seen)
+    total = points["unseen"] + points["seen"]
+    harmonic = 2 * points["unseen"] * points["seen"] / np.where(total > 0, total, 1)
+    assert found["T1"] == pytest.approx(whole["T1"])
+    assert found["AUSUC"] == pytest.approx(whole["AUSUC"])
+    assert found["H"] == pytest.approx(harmonic.max())
+
+
+@pytest.mark.parametrize(("kept", "names"), [(True, set()), (False, {"T1"})])
+def test_figures_of_a_curve_that_there_is_not_are_left_out(kept, names):
+    scores, y, seen, _ = case(1)
+    side = seen[y] == kept
+    assert curve_figures(scores[side], y[side], seen).keys() == names
 
 
 @settings(max_examples=40, deadline=None)

@@ -120,6 +120,33 @@ def point_figures(scores: np.ndarray, y: np.ndarray, seen: np.ndarray, gamma: fl
     return {name: float(values[0]) for name, values in _figures(rows, rows.weight[None]).items()}
 
 
+def curve_figures(scores: np.ndarray, y: np.ndarray, seen: np.ndarray) -> dict[str, float]:
+    """T1, AUSUC and the highest H along the curve, none of which depends on an offset, from one sort.
+
+    For comparing many candidates; those of a side without pictures are left out.
+    """
+    seen = np.asarray(seen, dtype=bool)
+    of_seen = seen[y]
+    counts = np.bincount(y, minlength=len(seen))
+    classes = np.where(of_seen, np.sum(counts[seen] > 0), np.sum(counts[~seen] > 0))
+    weight = 1 / (counts[y] * classes)
+    best_seen, top_seen = _top(scores, np.flatnonzero(seen))
+    best_unseen, top_unseen = _top(scores, np.flatnonzero(~seen))
+    won = weight * (~of_seen & (best_unseen == y))
+    lost = weight * (of_seen & (best_seen == y))
+    figures = {} if of_seen.all() else {"T1": float(won.sum())}
+    if not of_seen.all() and of_seen.any():
+        gap = top_seen - top_unseen
+        order = np.argsort(gap, kind="stable")
+        starts = np.flatnonzero(np.diff(gap[order], prepend=-np.inf) > 0)
+        won, lost = np.add.reduceat(won[order], starts), np.add.reduceat(lost[order], starts)
+        U = np.r_[0.0, np.cumsum(won)]
+        S = lost.sum() - np.r_[0.0, np.cumsum(lost)]
+        figures["H"] = float(np.max(bootstrap.harmonic_mean(U, S)))
+        figures["AUSUC"] = float(np.sum(lost * (U[1:] - won / 2)))
+    return figures
+
+
 def curve(scores: np.ndarray, y: np.ndarray, seen: np.ndarray) -> dict[str, np.ndarray]:
     """The exact seen–unseen curve: U and S (P,) from γ = `gamma[i]` up to the next, from one sort.
 

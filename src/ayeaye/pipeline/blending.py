@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ayeaye.evaluation.metrics import Fold, point_figures
-from ayeaye.labelling import calibration
+from ayeaye.evaluation.metrics import Fold, curve_figures
 from ayeaye.mapping import AUTO, MAPPERS, Blend, create
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import HeldOut, hold_out
@@ -238,10 +237,9 @@ def most_regular(figures: Sequence[Figures]) -> int:
     return next(place for place, each in enumerate(figures) if each["score"] >= best["score"] - margin)
 
 
-def figures_of(fold: Fold) -> Figures:
+def figures_of(fold: Fold) -> dict[str, float]:
     """T1, the best H along the curve and AUSUC; those of a side without pictures are left out."""
-    figures = point_figures(fold.scores, fold.y, fold.seen, offset([fold]))
-    return {name: figures[name] for name in FIGURES if name in figures}
+    return curve_figures(fold.scores, fold.y, fold.seen)
 
 
 def summary(figures: Sequence[Figures]) -> Figures:
@@ -259,16 +257,10 @@ def summary(figures: Sequence[Figures]) -> Figures:
 
 def decisive(fold: Fold) -> float:
     """AUSUC, or T1 where no picture of a seen class was held out and there is no curve."""
-    figures = point_figures(fold.scores, fold.y, fold.seen, 0.0)
+    figures = figures_of(fold)
     return figures.get("AUSUC", figures.get("T1", 0.0))
 
 
 def error_of(values: np.ndarray) -> float:
     """Standard error of the mean over folds."""
     return float(values.std() / np.sqrt(len(values)))
-
-
-def offset(folds: Sequence[Fold]) -> float:
-    """The offset with the best mean H; 0 where no picture of a seen class was held out to balance against."""
-    both = [fold for fold in folds if fold.seen[fold.y].any() and not fold.seen[fold.y].all()]
-    return calibration.choose_gamma_over([(fold.scores, fold.y, fold.seen) for fold in both]) if both else 0.0

@@ -12,7 +12,7 @@ from ayeaye.evaluation.metrics import Fold
 from ayeaye.labelling import calibration, hubs, nearest, unknown
 from ayeaye.labelling.hubs import Correction
 from ayeaye.mapping import Mapper, create
-from ayeaye.pipeline.blending import Blended, Family, blended, decisive, error_of, offset
+from ayeaye.pipeline.blending import Blended, Family, blended, decisive, error_of
 from ayeaye.pipeline.examples import Examples
 
 
@@ -127,6 +127,12 @@ def _gains(plain: Sequence[Fold], corrected: Sequence[Sequence[Fold]]) -> list[d
     before = np.array([decisive(fold) for fold in plain])
     gains = [np.array([decisive(fold) for fold in folds]) - before for folds in corrected]
     return [{"gain": float(each.mean()), "gain_error": error_of(each)} for each in gains]
+
+
+def offset(folds: Sequence[Fold]) -> float:
+    """The offset with the best mean H; 0 where no picture of a seen class was held out to balance against."""
+    both = [fold for fold in folds if fold.seen[fold.y].any() and not fold.seen[fold.y].all()]
+    return calibration.choose_gamma_over([(fold.scores, fold.y, fold.seen) for fold in both]) if both else 0.0
 
 
 def _temperature(folds: Sequence[Fold], gamma: float) -> float:
