@@ -17,13 +17,12 @@ RIDGE = [Family("ridge")]
 
 
 def test_the_most_regular_of_equally_good_settings_wins() -> None:
-    figures = [
-        {"score": 0.30, "score_error": 0.02},
-        {"score": 0.39, "score_error": 0.05},
-        {"score": 0.40, "score_error": 0.02},
-    ]
-    assert blending.most_regular(figures) == 1
-    assert blending.most_regular([{**each, "score_error": 0.0} for each in figures]) == 2
+    hard, easy = 0.2, 0.6
+    best = np.array([hard, easy, hard, easy])
+    noise = np.array([0.03, -0.01, 0.02, -0.03])
+    worse = best - 0.02
+    assert blending.most_regular(np.stack([worse, best - 0.005 + noise, best])) == 1
+    assert blending.most_regular(np.stack([worse, worse - 0.1, best])) == 2
 
 
 def two_sources() -> Examples:

@@ -143,7 +143,8 @@ class Race:
 
     @property
     def chosen(self) -> int:
-        return self.running[most_regular([summary(self.figures[place]) for place in self.running])]
+        decided = [[decided_by(each) for each in self.figures[place]] for place in self.running]
+        return self.running[most_regular(np.array(decided))]
 
     def member(self, place: int) -> Settings:
         """The family with one of its settings, as a member of a blend."""
@@ -226,15 +227,16 @@ def _ranking(races: Sequence[Race], path: Sequence[Figures]) -> list[Figures]:
     return [path[-1], *sorted(rows, key=lambda row: -row["score"])]
 
 
-def most_regular(figures: Sequence[Figures]) -> int:
-    """The first candidate, in the grid's order of regularity, that is as good as the best one.
+def most_regular(scores: np.ndarray) -> int:
+    """The first candidate, in the grid's order of regularity, that is as good as the best one; scores are
+    (candidates, folds).
 
-    As good is within one standard error of the best mean over folds (Breiman et al. 1984): a few classes
-    differ so much that the very best of many settings is mostly the luckiest.
+    As good is within one standard error of the best mean (Breiman et al. 1984), an error of the difference fold
+    by fold, since folds differ in difficulty far more than candidates do: the very best of many settings is
+    mostly the luckiest.
     """
-    best = max(figures, key=lambda each: each["score"])
-    margin = best["score_error"]
-    return next(place for place, each in enumerate(figures) if each["score"] >= best["score"] - margin)
+    best = scores[scores.mean(axis=1).argmax()]
+    return next(place for place, each in enumerate(scores) if np.mean(best - each) <= error_of(best - each))
 
 
 def figures_of(fold: Fold) -> dict[str, float]:
@@ -256,8 +258,12 @@ def summary(figures: Sequence[Figures]) -> Figures:
 
 
 def decisive(fold: Fold) -> float:
+    """The figure that decides, of one fold."""
+    return decided_by(figures_of(fold))
+
+
+def decided_by(figures: dict[str, float]) -> float:
     """AUSUC, or T1 where no picture of a seen class was held out and there is no curve."""
-    figures = figures_of(fold)
     return figures.get("AUSUC", figures.get("T1", 0.0))
 
 

@@ -50,8 +50,8 @@ def registry_of(workspace: Workspace) -> Registry:
 
 
 def _identity(workspace: Workspace) -> str:
-    """Beside the promotion record, whose identity it is: a clone has neither."""
-    path = workspace.release / "id"
+    """Beside the workspace's own registry: a clone has neither."""
+    path = workspace.state / "id"
     if not path.is_file():
         write_atomic(path, uuid.uuid4().hex.encode())
     return path.read_text().strip()
