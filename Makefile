@@ -6,6 +6,8 @@ INSTALLED = $(VENV)/.installed
 DEMO = demo
 ARGS =
 JOBS = 2
+# One thread each: two programs that both wait for two cores take several times as long.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -20,7 +22,7 @@ demo: $(INSTALLED) ## Retrain on the drawn bestiary, in the workspace demo/, and
 	$(BIN)/ayeaye demo $(DEMO)
 
 test: lint ## Lint, then run every test but the soak, JOBS at a time; ARGS="-k gate" goes to pytest.
-	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) -m "not soak" $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and that files import only downwards.
 	$(BIN)/ruff check
@@ -35,7 +37,7 @@ format: $(INSTALLED) ## Mend what ruff can mend.
 install: $(INSTALLED) ## Make .venv, with the versions of constraints.txt.
 
 soak: $(INSTALLED) ## Run the long tests: kills, fuzzing, load.
-	$(BIN)/python -m pytest -m soak $(ARGS)
+	$(PYTEST) -m soak $(ARGS)
 
 bench: $(INSTALLED) ## Time a retrain of the demo and measure the bestiary's fairness.
 	@for program in bench/retrain.py bench/bestiary.py; do \
