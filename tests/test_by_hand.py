@@ -96,6 +96,10 @@ def test_dvc_runs_the_stages_by_hand_and_shows_what_changed(place: Place) -> Non
     page = Path(dvc(place, "plots", "diff").strip().removeprefix("file://")).read_text()
     assert page.count("<img") >= 2 and "HEAD" in page
 
+    # Weights that are given are no longer chosen in training, also where they leave the class space as it was.
+    place.set("classes.weights=[1.0]")
+    assert "Running stage 'train'" in dvc(place, "repro")
+
 
 def test_a_stage_that_waits_for_another_says_so(place: Place) -> None:
     assert place("prepare").code == 0
