@@ -10,23 +10,21 @@ other folds.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zsl import data_sets, loaded, made
+from zsl import ROOT, data_sets, loaded, made, options
 
 from ayeaye.classspace.space import ClassSpace
 from ayeaye.data.table import Dataset
 from ayeaye.evaluation.metrics import Fold, point_figures
 from ayeaye.files import write_atomic
-from ayeaye.labelling import hubs
 from ayeaye.mapping.base import unit
 from ayeaye.pipeline import selection
-from ayeaye.pipeline.blending import Blended, Family, blended, families
+from ayeaye.pipeline.blending import Family, blended, families
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import class_folds
 from ayeaye.workspace import Workspace
@@ -66,18 +64,6 @@ def figures(folds: Sequence[Fold]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in ("T1", "H at 0", "H", "AUSUC")}
 
 
-def corrected(found: Blended) -> list[Fold]:
-    choice = selection.read(found, "auto")
-    return [
-        fold._replace(
-            scores=hubs.fit(choice.hubs, choice.hub_settings, fold.scores[fold.seen[fold.y]]).apply(
-                fold.scores
-            )
-        )
-        for fold in found.folds
-    ]
-
-
 def table(workspace: Workspace, data: Examples, repeats: int) -> Iterator[str]:
     folds = class_folds(data.pool, 3, repeats)
     names = ("T1", "H at 0", "H", "AUSUC")
@@ -89,19 +75,16 @@ def table(workspace: Workspace, data: Examples, repeats: int) -> Iterator[str]:
     for said, examples, among in steps(workspace, data):
         found = blended(among, examples, folds)
         yield row(said, figures(found.folds))
-    yield row("hubs corrected: auto", figures(corrected(found)))
+    choice = selection.read(found, "auto")
+    yield row(
+        "hubs corrected: auto",
+        figures(selection.corrected(found.folds, choice.hubs, choice.hub_settings)),
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    root = Path(__file__).resolve().parents[1]
-    parser.add_argument("--data", type=Path, default=root.parent / "shared" / "data")
-    parser.add_argument("--work", type=Path, default=root / "build" / "bench-zsl")
-    parser.add_argument("--only", default="")
-    parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=root / "docs")
+    parser = options(__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs")
     arguments = parser.parse_args()
     lines = [
         "# Ablation\n",

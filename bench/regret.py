@@ -11,13 +11,12 @@ points of 100.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zsl import data_sets, loaded, made
+from zsl import data_sets, loaded, made, options
 
 from ayeaye.mapping import create
 from ayeaye.pipeline.blending import Family, blended, families, figures_of
@@ -72,16 +71,9 @@ def regret(draws: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    root = Path(__file__).resolve().parents[1]
-    parser.add_argument("--data", type=Path, default=root.parent / "shared" / "data")
-    parser.add_argument("--work", type=Path, default=root / "build" / "bench-zsl")
-    parser.add_argument("--only", default="grocery")
+    parser = options(__doc__, only="grocery", repeats=4)
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     result = {}

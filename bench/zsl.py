@@ -47,6 +47,7 @@ HEADINGS = (
     *("T1 of auto hubs", "fit s", "fit MB", "select s"),
 )
 SEEDS = (0, 1, 2)
+ROOT = Path(__file__).resolve().parents[1]
 # label: mappers, and the settings that are not tuned
 MAPPINGS: dict[str, tuple[list[str] | None, dict[str, Any]]] = {
     "auto": (None, {}),
@@ -222,10 +223,8 @@ def run(arguments: argparse.Namespace) -> None:
                 for what, key in (("choose", "readings"), ("measure", "figures")):
                     if key not in held:
                         print(f"{name}: {what}", flush=True)
-                        options = [
-                            f"--{key}={getattr(arguments, key)}" for key in ("data", "work", "repeats")
-                        ]
-                        command = [sys.executable, __file__, "--step", what, "--only", name, *options]
+                        passed = [f"--{key}={getattr(arguments, key)}" for key in ("data", "work", "repeats")]
+                        command = [sys.executable, __file__, "--step", what, "--only", name, *passed]
                         subprocess.run(command, check=True)
 
 
@@ -310,16 +309,21 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
+def options(description: str | None, *, only: str = "", repeats: int = 1) -> argparse.ArgumentParser:
+    """What every program takes that measures on these data sets."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    root = Path(__file__).resolve().parents[1]
-    parser.add_argument("--data", type=Path, default=root.parent / "shared" / "data")
-    parser.add_argument("--work", type=Path, default=root / "build" / "bench-zsl")
-    parser.add_argument("--only", default="")
-    parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=root / "docs")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench-zsl")
+    parser.add_argument("--only", default=only)
+    parser.add_argument("--repeats", type=int, default=repeats)
+    return parser
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs")
     parser.add_argument("--step", choices=("choose", "measure"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from ayeaye.files import replacing, write_atomic
 from ayeaye.labelling import calibration, unknown
 from ayeaye.mapping import create
 from ayeaye.params import Evaluate
-from ayeaye.pipeline import blending, examples, pretraining, selection
+from ayeaye.pipeline import examples, pretraining, selection
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import TUNING, class_folds, hold_out
 from ayeaye.pipeline.progress import Progress
@@ -108,7 +108,6 @@ def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: A
     """Each fold of pretend-unseen classes, scored by a mapper chosen and fitted without it."""
     training = workspace.params.train
     device = backbones.device_of(training.device)
-    among = blending.families(training.mapper, data, weighted=bool(workspace.params.classes.weights))
     outer = class_folds(data.pool, chosen.folds)
     columns = np.flatnonzero(data.seen)
     folds, rows, choices = [], [], []
@@ -116,17 +115,7 @@ def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: A
         known = data.seen & ~fold
         pool = data.pool & ~fold
         inner = class_folds(pool, training.folds, training.repeats, training.seed)
-        choice = selection.select(
-            among,
-            data,
-            inner,
-            known=known,
-            tuned=training.select == "auto",
-            correction=training.hubs,
-            false_accept=training.false_accept,
-            seed=training.seed,
-            device=device,
-        )
+        choice = selection.by_params(workspace.params, data, inner, known=known, device=device)
         correction = choice.correct(data, known, columns, seed=training.seed, device=device)
         held = hold_out(
             data,

@@ -12,7 +12,8 @@ from ayeaye.evaluation.metrics import Fold
 from ayeaye.labelling import calibration, hubs, nearest, unknown
 from ayeaye.labelling.hubs import Correction
 from ayeaye.mapping import Mapper, create
-from ayeaye.pipeline.blending import Blended, Family, blended, decisive, error_of
+from ayeaye.params import Params
+from ayeaye.pipeline.blending import Blended, Family, blended, decisive, error_of, families
 from ayeaye.pipeline.examples import Examples
 
 
@@ -72,6 +73,21 @@ def select(
     return read(blended(among, examples, folds, **options), correction, false_accept)
 
 
+def by_params(params: Params, examples: Examples, folds: Sequence[np.ndarray], **options: Any) -> Choice:
+    """What `select` finds with the knobs of the section `train`; `options` are those that are not knobs."""
+    chosen = params.train
+    return select(
+        families(chosen.mapper, examples, weighted=bool(params.classes.weights)),
+        examples,
+        folds,
+        tuned=chosen.select == "auto",
+        correction=chosen.hubs,
+        false_accept=chosen.false_accept,
+        seed=chosen.seed,
+        **options,
+    )
+
+
 def read(found: Blended, correction: str = "none", false_accept: float = 1.0) -> Choice:
     """The hub correction, the offset, the temperature and the threshold for what was found.
 
@@ -80,12 +96,12 @@ def read(found: Blended, correction: str = "none", false_accept: float = 1.0) ->
     gain, fold by fold. `false_accept` is the share of pictures of unknown classes that may be accepted.
     """
     corrections = _candidates(correction, found.folds)
-    corrected = [_corrected(found.folds, each["hubs"], each["settings"]) for each in corrections]
-    tried = _gains(found.folds, corrected)
+    each_corrected = [corrected(found.folds, each["hubs"], each["settings"]) for each in corrections]
+    tried = _gains(found.folds, each_corrected)
     best = max(range(len(tried)), key=lambda place: tried[place]["gain"])
     if correction == "auto" and tried[best]["gain"] <= tried[best]["gain_error"]:
         best = 0
-    taken = corrected[best]
+    taken = each_corrected[best]
     gamma = offset(taken)
     temperature = _temperature(taken, gamma)
     trials = (trial for fold in taken for trial in unknown.trials(fold._replace(gamma=gamma), temperature))
@@ -111,7 +127,7 @@ def _candidates(correction: str, folds: Sequence[Fold]) -> list[dict[str, Any]]:
     return [{"hubs": kind, "settings": settings} for kind in kinds for settings in hubs.GRIDS[kind]]
 
 
-def _corrected(folds: Sequence[Fold], kind: str, settings: dict[str, Any]) -> list[Fold]:
+def corrected(folds: Sequence[Fold], kind: str, settings: dict[str, Any]) -> list[Fold]:
     """Folds as a correction leaves them, its bank the held-out pictures of the classes that stayed.
 
     These are scored, too, and lie among their own neighbours, which speaks against the correction a little.
@@ -122,10 +138,10 @@ def _corrected(folds: Sequence[Fold], kind: str, settings: dict[str, Any]) -> li
     ]
 
 
-def _gains(plain: Sequence[Fold], corrected: Sequence[Sequence[Fold]]) -> list[dict[str, float]]:
+def _gains(plain: Sequence[Fold], tried: Sequence[Sequence[Fold]]) -> list[dict[str, float]]:
     """The mean gain of each over the plain folds in the figure that decides, and its standard error."""
     before = np.array([decisive(fold) for fold in plain])
-    gains = [np.array([decisive(fold) for fold in folds]) - before for folds in corrected]
+    gains = [np.array([decisive(fold) for fold in folds]) - before for folds in tried]
     return [{"gain": float(each.mean()), "gain_error": error_of(each)} for each in gains]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ayeaye.classifier import Classifier
 from ayeaye.classspace.space import ClassSpace
 from ayeaye.embedding import backbones
-from ayeaye.pipeline import blending, examples, selection
+from ayeaye.pipeline import examples, selection
 from ayeaye.pipeline.folds import TUNING, class_folds
 from ayeaye.pipeline.progress import Progress
 from ayeaye.workspace import Workspace
@@ -20,20 +20,9 @@ def train(workspace: Workspace, progress: Progress) -> dict[str, object]:
     chosen = workspace.params.train
     data = examples.load(workspace)
     device = backbones.device_of(chosen.device)
-    among = blending.families(chosen.mapper, data, weighted=bool(workspace.params.classes.weights))
     folds = class_folds(data.pool, chosen.folds, chosen.repeats, chosen.seed)
     with progress.done_of("choosing settings") as report:
-        choice = selection.select(
-            among,
-            data,
-            folds,
-            tuned=chosen.select == "auto",
-            correction=chosen.hubs,
-            false_accept=chosen.false_accept,
-            seed=chosen.seed,
-            device=device,
-            progress=report,
-        )
+        choice = selection.by_params(workspace.params, data, folds, device=device, progress=report)
     # Once everything is chosen, the pictures it was chosen on are worth more as training pictures.
     learned = data.rows(*TUNING) & data.seen[data.y]
     mapper = choice.fit(data, learned, seed=chosen.seed, device=device)
