@@ -1,6 +1,6 @@
 """Which part of the default brings how much, on class folds of seen classes; writes docs/ablation.md.
 
-python bench/ablation.py [--data DIR] [--work DIR] [--only TEXT] [--repeats 1] [--out docs]
+python bench/ablation.py [--data DIR] [--work DIR] [--only TEXT] [--repeats 4] [--out docs]
 
 Parts are added one after the other. No test picture is looked at: pretend-unseen classes are labelled beside
 held-out pictures of the others, three folds, parted --repeats times. Settings are chosen on the same folds, for

@@ -270,6 +270,16 @@ class TestRidge:
         mapped = mapper.fit(world.X, world.y, world.A).map_classes(world.A)
         np.testing.assert_allclose(mapped, reference.predict(world.A), atol=1e-5)
 
+    def test_the_metric_is_that_of_the_roots_of_embeddings_without_a_negative_number(
+        self, world: World
+    ) -> None:
+        signed = world.X - world.X.mean(axis=0)
+        for X, rows in ((np.abs(world.X) ** 2, np.abs(world.X)), (signed, signed)):
+            mapper = create("ridge", shrinkage=1e9).fit(X, world.y, world.A)  # a metric that leaves all alike
+            plain = create("ridge", shrinkage=None).fit(rows, world.y, world.A)
+            cosines = unit(mapper.map_images(X)) @ unit(plain.map_images(rows)).T
+            np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-4)
+
     def test_an_unknown_kernel_is_refused(self) -> None:
         with pytest.raises(ParamsError, match="known: linear, quadratic, gaussian"):
             create("ridge", kernel="cubic")

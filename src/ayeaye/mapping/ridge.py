@@ -17,6 +17,7 @@ from ayeaye.mapping.base import (
     check_training,
     class_means,
     remembered,
+    roots,
     unit,
 )
 from ayeaye.mapping.moments import gram
@@ -32,9 +33,10 @@ class Ridge(Mapper):
     centring the unseen accuracy on photographs fell by two thirds. Distances are then taken in the metric of
     the classes' common covariance, shrunk towards a multiple of the identity by `shrinkage` (Ledoit & Wolf
     2004 for the form; as in linear discriminant analysis, Fisher 1936), so that what varies within every
-    class, pose or light, weighs little; `shrinkage: None` leaves the embeddings as they are. Solved in the
-    dual, (K + λI)⁻¹ over seen classes, unless the class space is narrower than that; a kernel other than
-    linear is always dual.
+    class, pose or light, weighs little; of embeddings without a negative number the square roots are taken
+    first, whose spread hangs less on their size (Bartlett 1936), so that one covariance suits all classes
+    better. `shrinkage: None` leaves the embeddings as they are. Solved in the dual, (K + λI)⁻¹ over seen
+    classes, unless the class space is narrower than that; a kernel other than linear is always dual.
     """
 
     name: ClassVar[str] = "ridge"
@@ -62,9 +64,11 @@ class Ridge(Mapper):
     def fit(self, X: np.ndarray, y: np.ndarray, A: np.ndarray, *, seed: int = 0, device: str = "cpu") -> Self:
         present = check_training(X, y, A)
         S = unit(A[present].astype(np.float64))  # (C', k)
+        shrinkage = self.settings["shrinkage"]
+        rooted = shrinkage is not None and bool(np.min(X) >= 0)
+        X = roots(X) if rooted else X
         M = class_means(X, y)  # (C', d)
         centre = centre_of(X, y)
-        shrinkage = self.settings["shrinkage"]
         metric = None if shrinkage is None else _metric(X, y, float(shrinkage))
         targets = (M - centre) @ metric.T if metric is not None else M - centre  # (C', d)
         penalty = float(self.settings["penalty"])
@@ -75,11 +79,13 @@ class Ridge(Mapper):
             K = self._kernel(S, S)
             weights = np.linalg.solve(K + penalty * np.eye(len(S)), targets)  # (C', d)
             support = S
-        return self._hold(centre, support, weights, metric)
+        return self._hold(centre, support, weights, metric, rooted)
 
     def map_images(self, X: np.ndarray) -> np.ndarray:
         check_images(X, len(self.centre_))
-        return centred(X, self.centre_) if self.metric_ is None else _turned(X, self.metric_, self.centre_)
+        if self.metric_ is None:
+            return centred(X, self.centre_)
+        return _turned(roots(X) if self.rooted_ else X, self.metric_, self.centre_)
 
     def map_classes(self, A: np.ndarray) -> np.ndarray:
         check_classes(A, self.support_.shape[1])
@@ -88,19 +94,27 @@ class Ridge(Mapper):
 
     def state(self) -> dict[str, np.ndarray]:
         state = {"centre": self.centre_, "support": self.support_, "weights": self.weights_}
-        return state if self.metric_ is None else {**state, "metric": self.metric_}
+        if self.metric_ is None:
+            return state
+        return {**state, "metric": self.metric_, "rooted": np.array(self.rooted_)}
 
     @classmethod
     def from_state(cls, settings: Settings, state: dict[str, np.ndarray]) -> Self:
-        return cls(**settings)._hold(state["centre"], state["support"], state["weights"], state.get("metric"))
+        arrays = (state["centre"], state["support"], state["weights"])
+        return cls(**settings)._hold(*arrays, state.get("metric"), bool(state.get("rooted", False)))
 
     def _hold(
-        self, centre: np.ndarray, support: np.ndarray, weights: np.ndarray, metric: np.ndarray | None
+        self,
+        centre: np.ndarray,
+        support: np.ndarray,
+        weights: np.ndarray,
+        metric: np.ndarray | None,
+        rooted: bool,
     ) -> Self:
         self.centre_, self.support_, self.weights_ = (
             np.asarray(a, np.float32) for a in (centre, support, weights)
         )
-        self.metric_ = metric
+        self.metric_, self.rooted_ = metric, rooted
         return self
 
     def _kernel(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
