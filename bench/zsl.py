@@ -265,8 +265,8 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield (
         "Mapper, settings, weights of sources, offset and hub correction are chosen on folds of seen classes "
         f"(three folds, for closed forms parted {rows[0]['repeats']} time{'s' * (rows[0]['repeats'] > 1)}); each row "
-        f"looked at the test pictures once: {len(rows)} looks. T1 is the mean per-class accuracy of unseen pictures among unseen "
-        "classes; U, S and H among all classes, at the offset that was chosen. ± is the standard deviation over "
+        f"looked at the test pictures once: {len(rows)} looks. T1 is the mean per-class accuracy of unseen pictures "
+        "among unseen classes; U, S and H among all classes, at the offset that was chosen. ± is the standard deviation over "
         "three seeds of the fit, where it draws random numbers. Without a hub correction; all of them are in "
         "[benchmark.csv](benchmark.csv).\n"
     )

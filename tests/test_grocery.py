@@ -52,7 +52,7 @@ def test_descriptions_by_tfidf_become_champion_by_the_default_thresholds(grocery
     assert json.loads(done["out"])["outcome"] == "promoted"
     figures = grocery.read("reports/metrics.json")
     assert figures["estimated_on"] == "unseen classes"
-    assert figures["T1"] >= 0.40
+    assert figures["T1"] >= 0.45
     assert figures.keys() >= {"U", "S", "H", "AUSUC", "seen_bias", "hubness"}
     page = (grocery.root / "reports" / "index.html").read_text(encoding="utf-8")
     assert "hub" in page.lower()
@@ -79,7 +79,9 @@ def test_shuffled_descriptions_are_refused_by_the_default_thresholds(grocery: Pl
     outcome = place.retrain(expect=3)
     assert outcome["outcome"] == "refused"
     assert outcome["champion"] is None
-    assert place.read("reports/metrics.json")["T1"] < 0.20
+    failed = [check["name"] for check in place.read("release/decision.json")["checks"] if not check["passed"]]
+    assert "descriptions_p" in failed
+    assert place.read("reports/metrics.json")["T1"] < 0.30  # what the names alone tell
 
 
 def fresh(grocery: Place, folder: Path) -> Place:

@@ -140,6 +140,30 @@ def test_a_class_described_later_lies_near_what_it_resembles() -> None:
     assert space.names[int(cosines.argmax())] == "Polar-Bear"
 
 
+def test_a_name_that_says_more_than_the_description_counts() -> None:
+    space = build(table({**ANIMALS, "White-Whale": "Large."}), Classes(source="tfidf"), Path)
+    cosines = space.vectors @ space.encode(table({"Grey whale": "Large animal."}))[0]
+    assert space.names[int(cosines.argmax())] == "White-Whale"
+
+
+def test_the_descriptions_alone_know_no_names() -> None:
+    renamed = {f"Plain {place}": said for place, said in enumerate(ANIMALS.values())}
+    ours, theirs = (
+        build(table(names), Classes(source="tfidf"), Path).by_descriptions() for names in (ANIMALS, renamed)
+    )
+    assert ours is not None and theirs is not None
+    np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=0.05)
+    assert build(table(attributes=ATTRIBUTES), Classes(source="attributes"), Path).by_descriptions() is None
+
+
+def test_classes_described_alike_may_differ_in_their_attributes() -> None:
+    twins = table(
+        {**ANIMALS, "Sealion": ANIMALS["Seal"]},
+        attributes=pd.concat([ATTRIBUTES, ATTRIBUTES[:1] * 0.5 + 0.2]),
+    )
+    assert build(twins, Classes(source=["tfidf", "attributes"]), Path).vectors.shape[0] == len(ANIMALS) + 1
+
+
 def test_weights_say_how_much_of_a_cosine_each_source_makes() -> None:
     both = table(attributes=ATTRIBUTES, other=ATTRIBUTES**2 + 0.1)
     parts = [build(both, Classes(source=name), Path).vectors for name in ("attributes", "other")]
@@ -218,8 +242,8 @@ def test_the_same_description_twice_names_both_classes(vectors: Path, source: st
 
 def test_a_later_class_described_like_a_known_one_is_refused(vectors: Path) -> None:
     space = build(table(), settings(vectors, "tfidf"), Path)
-    with pytest.raises(CoincidentClasses, match="Sealion and Seal"):
-        space.encode(table({"Sealion": ANIMALS["Seal"]}))
+    with pytest.raises(CoincidentClasses, match="Sealion and Seal have the same description"):
+        space.encode(table({"Sealion": ANIMALS["Seal"].upper()}))
     assert space.encode(table({"Seal": ANIMALS["Seal"]})).shape == (1, space.vectors.shape[1])
 
 

@@ -11,11 +11,11 @@ from ayeaye.errors import ClassSpaceError
 TEXTS = ["A red apple with firm pulp.", "Green apples, sour.", "A thick brown root."]
 
 
-def test_agrees_with_scikit_learn_on_binary_counts() -> None:
+def test_agrees_with_scikit_learn() -> None:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    plain = ["red apple firm pulp", "green apple sour", "thick brown root"]
-    reference = TfidfVectorizer(binary=True).fit(plain)
+    plain = ["red apple firm red pulp red", "green apple sour", "thick brown root"]
+    reference = TfidfVectorizer(sublinear_tf=True).fit(plain)
     table = TermTable.fit(plain)
     assert table.terms == reference.get_feature_names_out().tolist()
     ours = np.stack([table.vector(text)[0] for text in plain])

@@ -269,6 +269,15 @@ def test_the_class_space_is_called_what_it_is(noise, word):
     assert f"The class space is {said}" in page.text
 
 
+def test_descriptions_that_only_names_save_are_called_out():
+    chance = np.random.default_rng(0)
+    vectors = chance.normal(size=(60, 8))
+    found = quality.judge(vectors, vectors + 0.1 * chance.normal(size=vectors.shape))
+    said, why = strength({**found, "descriptions_p": 0.4})
+    assert said == "names alone agree"
+    assert "those of other classes" in why
+
+
 def test_a_class_space_of_too_few_classes_is_not_judged():
     page = Page(
         measure(*measured_case(), resamples=20), [*"abcdefgh"], quality=quality.judge(np.eye(3), np.eye(3))

@@ -18,9 +18,9 @@ MOST_TERMS = 20_000
 class TermTable:
     """Terms in alphabetical order and their inverse document frequencies (T,) float32.
 
-    A term counts once per text however often it is said, plurals are folded, stop words dropped: on
-    descriptions of a few sentences that placed held-out seen classes best. Counts, bigrams, parts of words and
-    latent dimensions placed them worse, BM25's weights no better than chance allows.
+    A term said n times counts 1 + ln n, plurals are folded, stop words dropped: on names and descriptions of a
+    few sentences that placed held-out seen classes best. Bigrams, parts of words and latent dimensions placed
+    them worse, BM25's weights no better than chance allows.
     """
 
     terms: list[str]
@@ -40,9 +40,10 @@ class TermTable:
     def vector(self, text_: str) -> tuple[np.ndarray, list[str]]:
         """The unit vector (T,) of a text, zero where no term is known, and the terms not known."""
         vector = np.zeros(len(self.terms))
-        said = list(dict.fromkeys(terms(text_)))
+        said = Counter(terms(text_))
         rows = [self._rows[term] for term in said if term in self._rows]
-        vector[rows] = self.idf[rows]
+        times = np.array([said[self.terms[row]] for row in rows])
+        vector[rows] = (1 + np.log(times)) * self.idf[rows]
         norm = np.linalg.norm(vector)
         return vector / (norm or 1.0), [term for term in said if term not in self._rows]
 
@@ -53,4 +54,5 @@ class TermTable:
 
 def terms(text_: str) -> list[str]:
     """The terms of a text: content words in lower case, plurals folded."""
-    return [text.stem(word.lower()) for word in text.content_words(text_)]
+    lower = (word.lower() for word in text.words(text_))
+    return [text.stem(word) for word in lower if word not in text.STOP_WORDS]

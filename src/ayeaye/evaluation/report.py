@@ -188,6 +188,11 @@ def strength(quality: Mapping[str, Any]) -> tuple[str, str]:
             f"What the vectors say of the classes has nothing to do with how they look (p = {shown(quality['p'])}). "
             "Unseen classes will be named at random: look at their descriptions and at the source."
         )
+    if (quality.get("descriptions_p") or 0) > 0.05:
+        return "names alone agree", (
+            f"The descriptions, read without the names, have nothing to do with how the classes look (p = "
+            f"{shown(quality['descriptions_p'])}): look whether they are those of other classes."
+        )
     chance = quality["neighbour_overlap_chance"]
     beyond = (quality["neighbour_overlap"] - chance) / (1 - chance)
     word = next(word for least, word in STRENGTHS if beyond >= least)

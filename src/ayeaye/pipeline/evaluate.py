@@ -17,6 +17,7 @@ import pandas as pd
 
 from ayeaye.classifier import Classifier
 from ayeaye.classspace import quality
+from ayeaye.classspace.space import ClassSpace
 from ayeaye.data.decode import Limits, decode
 from ayeaye.data.table import Dataset
 from ayeaye.embedding import backbones
@@ -79,7 +80,7 @@ def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
             measured.folds, k=chosen.neighbours, resamples=chosen.bootstrap, seed=chosen.seed
         )
     figures["none_of_these"] = none_of_these(measured, workspace.params.train.false_accept)
-    figures["class_space"] = class_space_quality(data, chosen.seed)
+    figures["class_space"] = class_space_quality(data, classifier.space, chosen.seed)
     figures["leakage"] = leaks | split_figures(measured, data, figures, leaks["flags"], chosen)
     names = [data.names[c] for c in measured.columns]
     answers = predictions(data, measured, names)
@@ -188,13 +189,21 @@ def split_figures(
     return pretraining.apart(measured.folds[0], np.isin(data.names, list(flags)), chosen)
 
 
-def class_space_quality(data: Examples, seed: int) -> dict[str, Any]:
-    """How well the class space agrees with the mean training pictures of the seen classes."""
+def class_space_quality(data: Examples, space: ClassSpace, seed: int) -> dict[str, Any]:
+    """How well the class space agrees with the mean training pictures of the seen classes.
+
+    `descriptions_p` is the p-value of the descriptions alone: names that tell enough would hide that the
+    descriptions are those of other classes. Where names do not count, it is that of the class space.
+    """
     train = data.rows("train")
     present = [c for c in np.flatnonzero(data.seen) if (train & (data.y == c)).any()]
     visual = np.array([data.X[train & (data.y == c)].mean(axis=0) for c in present])
     # Centred, as an embedding's common part says nothing of its class.
-    return quality.judge(data.A[present], visual - visual.mean(axis=0), seed=seed)
+    visual -= visual.mean(axis=0)
+    found = quality.judge(data.A[present], visual, seed=seed)
+    described = space.by_descriptions()
+    alone = found if described is None else quality.judge(described[present], visual, seed=seed)
+    return {**found, "descriptions_p": alone["p"]}
 
 
 def reliability(answers: pd.DataFrame) -> dict[str, Any]:
@@ -332,7 +341,7 @@ def _warnings(figures: dict[str, Any], data: Examples) -> list[str]:
             f"The backbone has most likely seen pictures of {leaked} of the {(~data.seen).sum()} unseen classes "
             "before: see the table of leakage, and the figures without them."
         )
-    if (figures["class_space"]["p"] or 0) > 0.05:
+    if max(figures["class_space"][name] or 0 for name in ("p", "descriptions_p")) > 0.05:
         found.append(report.strength(figures["class_space"])[1])
     return found
 

@@ -46,6 +46,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "hubness_hub_occurrence": ("hubness", "hub_occurrence"),
     "class_space_rho": ("class_space", "rho"),
     "class_space_p": ("class_space", "p"),
+    "descriptions_p": ("class_space", "descriptions_p"),
     "class_space_overlap": ("class_space", "neighbour_overlap"),
     "class_space_rank": ("class_space", "leave_one_out_rank", "relative"),
 }  # fmt: skip
