@@ -45,7 +45,7 @@ from ayeaye.workspace import Workspace
 FIGURES = ("T1", "U", "S", "H", "AUSUC", "seen_bias")
 HEADINGS = (
     *("class space", "mapper", "T1", "U", "S", "H", "AUSUC", "seen bias", "hub excess"),
-    *("T1 of auto hubs", "fit s", "fit MB", "select s"),
+    *("T1 of auto hubs", "fit s", "fit MB", "select s", "folds"),
 )
 SEEDS = (0, 1, 2)
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,14 +131,16 @@ def chosen(data: Examples, mapping: str, repeats: int) -> dict[str, Any]:
     """Mapper and settings, and by hub correction how its scores are read, from class folds alone."""
     names, fixed = MAPPINGS[mapping]
     among = [family._replace(fixed=fixed) for family in blending.families(names, data)]
-    before = time.perf_counter()
     partings = repeats if all(MAPPERS[family.mapper].closed_form for family in among) else 1
-    found = blending.blended(among, data, class_folds(data.pool, 3, partings))
+    folds = class_folds(data.pool, 3, partings)
+    before = time.perf_counter()
+    found = blending.blended(among, data, folds)
     readings = {kind: selection.read(found, kind) for kind in (*hubs.KINDS, "auto")}
     return {
         "mapper": found.mapper,
         "settings": found.settings,
         "on folds": {name: found.ranking[0][name] for name in ("T1", "H", "AUSUC", "AUSUC_spread")},
+        "folds": len(folds),
         "select seconds": time.perf_counter() - before,
         "readings": {
             kind: {"hubs": each.hubs, "hub_settings": each.hub_settings, "gamma": each.gamma}
@@ -205,7 +207,7 @@ def step(name: str, what: str, chosen_arguments: argparse.Namespace) -> None:
     path = chosen_arguments.work / "rows" / f"{name.replace('/', '--')}.json"
     found = loaded(made(data_name, data, chosen_arguments.work), data.spaces[space])
     if what == "choose":
-        row = {"data": data_name, "space": space, "mapping": mapping, "repeats": chosen_arguments.repeats}
+        row = {"data": data_name, "space": space, "mapping": mapping}
         content = {**row, **chosen(found, mapping, chosen_arguments.repeats)}
     else:
         content = json.loads(path.read_bytes())
@@ -239,14 +241,14 @@ def report(arguments: argparse.Namespace) -> None:
         writer = csv.writer(file)
         shown = (*FIGURES, "hub_excess")
         writer.writerow(
-            ["data", "class space", "mapper", "hub correction", "seeds", *shown]
+            ["data", "class space", "mapper", "hub correction", "folds", "seeds", *shown]
             + [f"{name} spread" for name in shown]
             + ["select seconds", "fit seconds", "fit megabytes"]
         )
         for row in rows:
             for kind, figures in row["figures"].items():
                 writer.writerow(
-                    [row["data"], row["space"], row["mapping"], kind, row["seeds"]]
+                    [row["data"], row["space"], row["mapping"], kind, row["folds"], row["seeds"]]
                     + [f"{figures[name]['mean']:.4f}" for name in shown]
                     + [f"{figures[name]['spread']:.4f}" for name in shown]
                     + [
@@ -263,10 +265,10 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "# Benchmark\n"
     yield "Made by `make bench-zsl`; every figure is from this code, on these data, on the machine named below.\n"
     yield (
-        "Mapper, settings, weights of sources, offset and hub correction are chosen on folds of seen classes "
-        f"(three folds, for closed forms parted {rows[0]['repeats']} time{'s' * (rows[0]['repeats'] > 1)}); each row "
-        f"looked at the test pictures once: {len(rows)} looks. T1 is the mean per-class accuracy of unseen pictures "
-        "among unseen classes; U, S and H among all classes, at the offset that was chosen. ± is the standard deviation over "
+        "Mapper, settings, weights of sources, offset and hub correction are chosen on folds of seen classes, as "
+        "many as the table says, each a third of them. Each row looked at the test pictures once: "
+        f"{len(rows)} looks. T1 is the mean per-class accuracy of unseen pictures among unseen classes; U, S and H "
+        "among all classes, at the offset that was chosen. ± is the standard deviation over "
         "three seeds of the fit, where it draws random numbers. Without a hub correction; all of them are in "
         "[benchmark.csv](benchmark.csv).\n"
     )
@@ -285,7 +287,8 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
                     for cell, key in zip(cells, (*FIGURES, "hub_excess"), strict=True)
                 ]
             cells += [f"{auto['T1']['mean']:.3f}", f"{row['fit seconds']:.2f}", f"{row['fit megabytes']:.0f}"]
-            yield f"| {row['space']} | {row['mapping']} | {' | '.join(cells)} | {row['select seconds']:.0f} |"
+            cells += [f"{row['select seconds']:.0f}", str(row["folds"])]
+            yield f"| {row['space']} | {row['mapping']} | {' | '.join(cells)} |"
         yield ""
 
 

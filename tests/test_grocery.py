@@ -13,6 +13,11 @@ import pytest
 import workspaces
 from workspaces import SHARED, Place
 
+from ayeaye.classifier import Classifier
+from ayeaye.labelling.propagation import propagate
+from ayeaye.pipeline import examples
+from ayeaye.workspace import Workspace
+
 GROCERY = SHARED / "grocery"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_1001.pth"
 NEWS = SHARED / "vectors" / "googlenews_8000.w2v.bin"
@@ -69,6 +74,22 @@ def test_words_of_googlenews_become_champion_by_default_thresholds(grocery: Plac
     place.set("classes.source=word2vec", f"classes.vectors={NEWS}", "classes.text=descriptions")
     assert place.retrain()["outcome"] == "promoted"
     assert place.read("reports/metrics.json")["T1"] >= 0.23
+
+
+def test_pictures_labelled_together_are_labelled_better(grocery: Place) -> None:
+    """All pictures of unseen classes in one batch, among the unseen classes."""
+    data = examples.load(Workspace(grocery.root))
+    classifier = Classifier.load(Workspace(grocery.root).classifier)
+    unseen, rows = np.flatnonzero(~data.seen), data.rows("test_unseen")
+    correction, columns = classifier.correction, np.zeros((int(rows.sum()), len(data.seen)), np.float32)
+
+    def scores(cosines: np.ndarray) -> np.ndarray:
+        columns[:, unseen] = cosines
+        return correction.apply(columns)[:, unseen]
+
+    images, classes = classifier.mapper.map_images(data.X[rows]), classifier.mapped_classes[unseen]
+    labels = unseen[propagate(images, classes, scores, classifier.temperature).argmax(axis=1)]
+    assert np.mean([(labels[data.y[rows] == c] == c).mean() for c in unseen]) >= 0.55
 
 
 def test_shuffled_descriptions_are_refused_by_the_default_thresholds(grocery: Place, tmp_path: Path) -> None:

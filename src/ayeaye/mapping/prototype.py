@@ -14,7 +14,6 @@ from ayeaye.mapping.base import (
     check_images,
     check_training,
     class_means,
-    roots,
     unit,
 )
 from ayeaye.mapping.training import batches, training
@@ -41,12 +40,11 @@ class Prototype(Mapper):
     """p: R^k → R^d with logits τ·cos(x, p(a_c)) over the seen classes (Skorokhodov & Elhoseiny 2021; Zhang et
     al. 2017 before them).
 
-    p is FC–ReLU–FC–standardise–ReLU–standardise–FC, then a ReLU where no embedding is negative, and x are
-    square roots, as in `ridge`; where some are, that ReLU would halve the accuracy, and embeddings are
-    centred instead. Class vectors are scaled to length √k. Both standardisations are over classes: over all
-    seen ones in every step, and afterwards with the figures of the seen ones, so that a class is mapped alike
-    in whatever company. One cycle of the rate, over `steps` batches or over `epochs` passes where those are
-    more, takes the place of the paper's 50 passes.
+    p is FC–ReLU–FC–standardise–ReLU–standardise–FC, then a ReLU where no embedding is negative; where some
+    are, that ReLU would halve the accuracy, and embeddings are centred instead. Class vectors are scaled to
+    length √k. Both standardisations are over classes: over all seen ones in every step, and afterwards with
+    the figures of the seen ones, so that a class is mapped alike in whatever company. One cycle of the rate,
+    over `steps` batches or over `epochs` passes where those are more, takes the place of the paper's 50 passes.
     A prototype is the sum of the unit ones of several `networks` from other first weights, since these err
     differently where no class was seen (Lakshminarayanan et al. 2017); it costs nothing when images are mapped.
     """
@@ -56,7 +54,7 @@ class Prototype(Mapper):
     @classmethod
     def defaults(cls) -> Settings:
         return {
-            "networks": 3,
+            "networks": 5,
             "hidden": 512,
             "temperature": 25.0,
             "weight_decay": 1e-4,
@@ -82,7 +80,7 @@ class Prototype(Mapper):
 
     def map_images(self, X: np.ndarray) -> np.ndarray:
         check_images(X, len(self.centre_))
-        return unit(roots(X) if self.clipped_ else np.asarray(X, np.float32)) - self.centre_
+        return unit(np.asarray(X, np.float32)) - self.centre_
 
     def map_classes(self, A: np.ndarray) -> np.ndarray:
         check_classes(A, self.networks_[0].layers[0][0].shape[1])
