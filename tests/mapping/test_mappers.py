@@ -280,6 +280,15 @@ class TestRidge:
             cosines = unit(mapper.map_images(X)) @ unit(plain.map_images(rows)).T
             np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-4)
 
+    def test_the_metric_is_found_once_for_all_settings(self, world: World) -> None:
+        """It is by far the dearest part; mapping other images in between must not cost it."""
+        found, X = [], np.abs(world.X)
+        for penalty in (0.1, 1.0):
+            mapper = create("ridge", penalty=penalty, shrinkage=1.0).fit(X, world.y, world.A)
+            mapper.map_images(world.queries)
+            found.append(mapper.state()["metric"])
+        assert found[0] is found[1]
+
     def test_an_unknown_kernel_is_refused(self) -> None:
         with pytest.raises(ParamsError, match="known: linear, quadratic, gaussian"):
             create("ridge", kernel="cubic")

@@ -156,10 +156,3 @@ def centre_of(X: np.ndarray, y: np.ndarray) -> np.ndarray:
 def centred(X: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """(n, d) float32 unit embeddings less the centre (d,)."""
     return unit(np.asarray(X, np.float32)) - centre
-
-
-@remembered
-def roots(X: np.ndarray) -> np.ndarray:
-    """(n, d) float32 square roots of the sizes, with the signs of X."""
-    X = np.asarray(X, np.float32)
-    return np.copysign(np.sqrt(np.abs(X)), X)

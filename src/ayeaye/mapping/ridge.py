@@ -17,7 +17,6 @@ from ayeaye.mapping.base import (
     check_training,
     class_means,
     remembered,
-    roots,
     unit,
 )
 from ayeaye.mapping.moments import gram
@@ -64,13 +63,7 @@ class Ridge(Mapper):
     def fit(self, X: np.ndarray, y: np.ndarray, A: np.ndarray, *, seed: int = 0, device: str = "cpu") -> Self:
         present = check_training(X, y, A)
         S = unit(A[present].astype(np.float64))  # (C', k)
-        shrinkage = self.settings["shrinkage"]
-        rooted = shrinkage is not None and bool(np.min(X) >= 0)
-        X = roots(X) if rooted else X
-        M = class_means(X, y)  # (C', d)
-        centre = centre_of(X, y)
-        metric = None if shrinkage is None else _metric(X, y, float(shrinkage))
-        targets = (M - centre) @ metric.T if metric is not None else M - centre  # (C', d)
+        centre, metric, rooted, targets = _targets(X, y, self.settings["shrinkage"])
         penalty = float(self.settings["penalty"])
         if self.settings["kernel"] == "linear" and S.shape[1] < len(S):
             weights = np.linalg.solve(S.T @ S + penalty * np.eye(S.shape[1]), S.T @ targets)  # (k, d)
@@ -85,7 +78,7 @@ class Ridge(Mapper):
         check_images(X, len(self.centre_))
         if self.metric_ is None:
             return centred(X, self.centre_)
-        return _turned(roots(X) if self.rooted_ else X, self.metric_, self.centre_)
+        return _turned(X, self.metric_, self.centre_, self.rooted_)
 
     def map_classes(self, A: np.ndarray) -> np.ndarray:
         check_classes(A, self.support_.shape[1])
@@ -126,13 +119,35 @@ class Ridge(Mapper):
         return cosines
 
 
+def _roots(X: np.ndarray) -> np.ndarray:
+    """(n, d) float32 square roots of the sizes, with the signs of X."""
+    X = np.asarray(X, np.float32)
+    return np.copysign(np.sqrt(np.abs(X)), X)
+
+
 @remembered
-def _turned(X: np.ndarray, metric: np.ndarray, centre: np.ndarray) -> np.ndarray:
+def _targets(
+    X: np.ndarray, y: np.ndarray, shrinkage: float | None
+) -> tuple[np.ndarray, np.ndarray | None, bool, np.ndarray]:
+    """Centre (d,) of the embeddings, the metric, whether both are of their roots, and (C', d) float64 what class
+    vectors are mapped to: the centred class means in that metric."""
+    if shrinkage is None:
+        centre = centre_of(X, y)
+        return centre, None, False, class_means(X, y) - centre
+    rooted = bool(np.min(X) >= 0)
+    rows = _roots(X) if rooted else X
+    means = np.stack([unit(rows[y == c].astype(np.float64)).mean(axis=0) for c in np.unique(y)])
+    centre = means.mean(axis=0).astype(np.float32)
+    metric = _metric(rows, y, float(shrinkage))
+    return centre, metric, rooted, (means - centre) @ metric.T
+
+
+@remembered
+def _turned(X: np.ndarray, metric: np.ndarray, centre: np.ndarray, rooted: bool) -> np.ndarray:
     """(n, d) float32 centred unit embeddings times the metric, the dearest step where many settings share it."""
-    return centred(X, centre) @ metric.T
+    return (unit(_roots(X) if rooted else np.asarray(X, np.float32)) - centre) @ metric.T
 
 
-@remembered
 def _metric(X: np.ndarray, y: np.ndarray, shrinkage: float) -> np.ndarray:
     """A triangular W (d, d) with WᵀW = (C + εI)⁻¹, C the covariance within classes, ε `shrinkage` × its mean variance.
 
