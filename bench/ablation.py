@@ -43,6 +43,14 @@ def as_they_are(workspace: Workspace, data: Examples) -> Examples:
 
 def steps(workspace: Workspace, data: Examples) -> Iterator[tuple[str, Examples, Sequence[Family]]]:
     if len(data.sources) == 1:
+        alone = ClassSpace.load(workspace.class_space).by_descriptions()
+        if alone is not None:
+            yield (
+                "linear ridge, descriptions without names",
+                replace(data, A=alone.astype(np.float32)),
+                LINEAR,
+            )
+            yield "names and descriptions", data, LINEAR
         yield "linear ridge, class vectors as they are", as_they_are(workspace, data), LINEAR
         yield "class vectors centred", data, LINEAR
     else:
