@@ -153,7 +153,8 @@ def test_the_descriptions_alone_know_no_names() -> None:
     )
     assert ours is not None and theirs is not None
     np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=0.05)
-    assert build(table(attributes=ATTRIBUTES), Classes(source="attributes"), Path).by_descriptions() is None
+    for source in ("attributes", ["attributes", "tfidf"]):
+        assert build(table(attributes=ATTRIBUTES), Classes(source=source), Path).by_descriptions() is None
 
 
 def test_classes_described_alike_may_differ_in_their_attributes() -> None:
@@ -243,7 +244,7 @@ def test_the_same_description_twice_names_both_classes(vectors: Path, source: st
 def test_a_later_class_described_like_a_known_one_is_refused(vectors: Path) -> None:
     space = build(table(), settings(vectors, "tfidf"), Path)
     with pytest.raises(CoincidentClasses, match="Sealion and Seal have the same description"):
-        space.encode(table({"Sealion": ANIMALS["Seal"].upper()}))
+        space.encode(table({"Sealion": "The " + ANIMALS["Seal"].upper() + "!"}))
     assert space.encode(table({"Seal": ANIMALS["Seal"]})).shape == (1, space.vectors.shape[1])
 
 

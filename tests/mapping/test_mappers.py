@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from ayeaye.errors import ClassSpaceError, DataError, ParamsError
 from ayeaye.labelling.nearest import scores
 from ayeaye.mapping import MAPPERS, Mapper, create
-from ayeaye.mapping.base import remembered, unit
+from ayeaye.mapping.base import frozen, remembered, unit
 from ayeaye.mapping.moments import Tridiagonal
 
 NEURAL = ("drop_last", "prototype", "rank")
@@ -225,6 +225,16 @@ def test_labels_that_cannot_be_trained_on_are_refused(name: str, world: World) -
         create(name).fit(world.X, np.zeros_like(world.y), world.A)
 
 
+def test_images_that_were_changed_in_place_are_mapped_anew(
+    name: str, fitted: dict[str, Mapper], world: World
+) -> None:
+    images = world.queries.copy()
+    fitted[name].map_images(images)
+    images[:] = world.queries[::-1]
+    found = fitted[name].map_images(images)
+    np.testing.assert_allclose(found, fitted[name].map_images(world.queries)[::-1], atol=1e-5)
+
+
 def test_arrays_of_another_width_are_refused(name: str, fitted: dict[str, Mapper], world: World) -> None:
     with pytest.raises(DataError, match=r"expected \(n, 48\)"):
         fitted[name].map_images(world.X[:, :-1])
@@ -280,12 +290,33 @@ class TestRidge:
             cosines = unit(mapper.map_images(X)) @ unit(plain.map_images(rows)).T
             np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-4)
 
+    @pytest.mark.parametrize("signed", [True, False])
+    def test_the_metric_is_the_inverse_of_what_varies_within_classes(
+        self, world: World, signed: bool
+    ) -> None:
+        X = (world.X if signed else np.abs(world.X)).astype(np.float64)
+        mapper = create("ridge", penalty=0.3, kernel="gaussian", shrinkage=0.5).fit(X, world.y, world.A)
+        rows = unit(X if signed else np.sqrt(X))
+        means = np.stack([rows[world.y == c].mean(axis=0) for c in range(24)])
+        within = rows - means[world.y]
+        weights = 1 / (24 * np.bincount(world.y)[world.y])
+        C = (within * weights[:, None]).T @ within
+        expected = np.linalg.inv(C + 0.5 * np.trace(C) / 48 * np.eye(48)) * np.trace(C) / 48
+        metric = mapper.state()["metric"].astype(np.float64)
+        np.testing.assert_allclose(metric.T @ metric, expected, atol=1e-4 * np.abs(expected).max())
+        K, k = (np.exp(5 * (A @ world.A[:24].T - 1)) for A in (world.A[:24], world.A))
+        targets = (means - means.mean(axis=0)) @ metric.T
+        solved = k @ np.linalg.solve(K + 0.3 * np.eye(24), targets)
+        np.testing.assert_allclose(mapper.map_classes(world.A), solved, atol=1e-3 * np.abs(solved).max())
+        again = type(mapper).from_state(mapper.settings, mapper.state())
+        np.testing.assert_array_equal(again.map_images(X), mapper.map_images(X))
+
     def test_the_metric_is_found_once_for_all_settings(self, world: World) -> None:
         """It is by far the dearest part; mapping other images in between must not cost it."""
-        found, X = [], np.abs(world.X)
+        found, X, y = [], frozen(np.abs(world.X)), frozen(world.y.copy())
         for penalty in (0.1, 1.0):
-            mapper = create("ridge", penalty=penalty, shrinkage=1.0).fit(X, world.y, world.A)
-            mapper.map_images(world.queries)
+            mapper = create("ridge", penalty=penalty, shrinkage=1.0).fit(X, y, world.A)
+            mapper.map_images(frozen(world.queries.copy()))
             found.append(mapper.state()["metric"])
         assert found[0] is found[1]
 
@@ -486,9 +517,9 @@ class TestRemembered:
             calls.append(power)
             return float((X**power).sum() + y.sum())
 
-        X, y = np.arange(3.0), np.arange(3)
+        X, y = frozen(np.arange(3.0)), frozen(np.arange(3))
         assert [compute(X, y, power) for power in (1, 2, 1, 2)] == [6, 8, 6, 8]
         assert calls == [1, 2]
-        assert compute(X + 1, y, 1) == 9
+        assert compute(frozen(X + 1), y, 1) == 9
         assert compute(X, y, 1) == 6
         assert calls == [1, 2, 1, 1]

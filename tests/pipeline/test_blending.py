@@ -61,6 +61,8 @@ def test_settings_that_are_not_tuned_leave_the_others_to_be() -> None:
     assert devise == [each for each in MAPPERS["rank"].grid() if each["loss"] == "devise"]
     images = blending.Race(Family("eszsl", fixed={"space": "images"}), data).grid
     assert images == [{**each, "space": "images"} for each in MAPPERS["eszsl"].grid()]
+    (wide,) = blending.Race(Family("prototype", fixed={"hidden": 2048}), data).grid
+    assert wide == {"hidden": 2048}
     (untuned,) = blending.Race(Family("eszsl", fixed={"space": "images"}), data, tuned=False).grid
     assert untuned == {**MAPPERS["eszsl"].defaults(), "space": "images"}
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ayeaye import params
 from ayeaye.classspace import sentences, text, words
-from ayeaye.classspace.tfidf import TermTable
+from ayeaye.classspace.tfidf import TermTable, terms
 from ayeaye.classspace.words import WordTable
 from ayeaye.data.table import ClassTable
 from ayeaye.errors import ClassSpaceError, CoincidentClasses, UnknownWords
@@ -229,10 +229,14 @@ class Encoder:
         # Centres are stored as float32: what is fitted is rounded first, so that it encodes as it is stored.
         return cls(parts, weights, [part.raw(table)[0].mean(axis=0).astype(np.float32) for part in parts])
 
+    @property
+    def described(self) -> bool:
+        """Whether descriptions, with names at most, are all that tells classes apart."""
+        return all(getattr(part, "text", "") == text.DESCRIPTIONS for part in self.parts)
+
     def told_apart(self, descriptions: list[str]) -> list[str]:
-        """The descriptions in a form that is equal where they say the same; blank where more than they counts."""
-        by_text = all(getattr(part, "text", "") == text.DESCRIPTIONS for part in self.parts)
-        return [" ".join(said.lower().split()) if by_text else "" for said in descriptions]
+        """The words of each description, equal where two say the same; blank where more than they counts."""
+        return [" ".join(sorted(terms(said))) if self.described else "" for said in descriptions]
 
     def encode(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         """(m, k) float32 of unit rows, and per class its coverage by each part."""
@@ -267,9 +271,10 @@ class ClassSpace:
         return dict(zip(named, zip([0, *ends[:-1]], ends, strict=True), strict=True))
 
     def by_descriptions(self) -> np.ndarray | None:
-        """(C, T) the classes by their descriptions without their names; None where names do not count."""
-        for part in self.encoder.parts:
-            if isinstance(part, Terms) and part.text == text.DESCRIPTIONS:
+        """(C, T) the classes by their descriptions without their names; None where names do not count, or other
+        sources do."""
+        for part in self.encoder.parts if self.encoder.described else ():
+            if isinstance(part, Terms):
                 rows = np.stack([part.table.vector(said)[0] for said in self.descriptions])
                 return _unit(rows - rows.mean(axis=0))
         return None
@@ -488,11 +493,12 @@ def _check_distinct(vectors: np.ndarray, names: list[str], said: list[str], firs
     pairs = [(a, b) for a, b in zip(rows.tolist(), columns.tolist(), strict=True) if a < b]
     pairs += [(blank[0], row) for row in blank[1:]]
     if pairs:
-        shown = [f"{names[a]} and {names[b]}{_same_text(said[a], said[b])}" for a, b in pairs[:5]]
+        shown = [
+            f"{names[a]} and {names[b]}{' have the same description' * (said[a] == said[b] != '')}"
+            for a, b in pairs[:5]
+        ]
         more = f"; {len(pairs) - 5} more pairs" if len(pairs) > 5 else ""
-        raise CoincidentClasses(
-            f"same class vector: {'; '.join(shown)}{more}; describe what tells them apart"
-        )
+        raise CoincidentClasses(f"not told apart: {'; '.join(shown)}{more}; describe what tells them apart")
     if blank:
         raise CoincidentClasses(
             f"the vector of {names[blank[0]]} is the mean of all classes: describe what tells it apart"
@@ -510,10 +516,6 @@ def _complaint(unknown: list[tuple[str, list[str]]], origin: str, kind: str, kno
         f"{origin} knows no word of the {kind} of {len(unknown)} class{'es' * (len(unknown) > 1)}: "
         f"{', '.join(lines)}{more}; add synonyms or descriptions, or use another source"
     )
-
-
-def _same_text(a: str, b: str) -> str:
-    return " have the same description" if a and a == b else ""
 
 
 def _cover(source: str, tokens: list[Any], missing: list[str]) -> About:

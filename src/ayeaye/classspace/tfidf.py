@@ -1,4 +1,4 @@
-"""TF-IDF of class descriptions, from a stored table of terms."""
+"""TF-IDF of class names and descriptions, from a stored table of terms."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class TermTable:
         """Smoothed idf over `texts`; raises ClassSpaceError when they hold no word."""
         counts = Counter(term for text_ in texts for term in set(terms(text_)))
         if not counts:
-            raise ClassSpaceError("the descriptions hold no words: write some, or set classes.source")
+            raise ClassSpaceError(
+                "the names and descriptions hold no words: write some, or set classes.source"
+            )
         most = sorted(sorted(counts), key=lambda term: -counts[term])[:MOST_TERMS]
         kept = sorted(most)
         idf = [np.log((1 + len(texts)) / (1 + counts[term])) + 1 for term in kept]

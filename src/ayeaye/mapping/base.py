@@ -105,17 +105,25 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
+def frozen(array: np.ndarray) -> np.ndarray:
+    """The array itself, which can then no longer be written to."""
+    array.setflags(write=False)
+    return array
+
+
 def remembered(compute: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """`compute(X, y, …)` whose results are kept until X or y are others: a grid is tried on the same ones.
 
-    Arrays are the same when they are one object, all else when it is equal. An array that is changed in place
-    is therefore not noticed.
+    Arrays are the same when they are one object, all else when it is equal. Only what is computed of `frozen` X
+    and y is kept, since others may be changed in place; it is frozen, too.
     """
     held: list[tuple[tuple[Any, ...], Result]] = []
 
     @wraps(compute)
     def recall(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
         nonlocal held
+        if any(isinstance(each, np.ndarray) and each.flags.writeable for each in arguments[:2]):
+            return compute(*arguments, **named)
         # Threads may call at once: each goes by the list that it found, and puts another in its place.
         found = held
         if found and not _same(found[0][0][:2], arguments[:2]):
@@ -124,6 +132,9 @@ def remembered(compute: Callable[Arguments, Result]) -> Callable[Arguments, Resu
             if _same(known, arguments):
                 return result
         result = compute(*arguments, **named)
+        for each in result if isinstance(result, tuple) else (result,):
+            if isinstance(each, np.ndarray):
+                frozen(each)
         held = [*found, (arguments, result)]
         return result
 

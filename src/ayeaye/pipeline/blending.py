@@ -124,7 +124,8 @@ class Race:
         self.columns = None if family.source is None else examples.sources[family.source]
         fixed = family.fixed.items()
         grid = [each for each in mapper.grid() if all(each.get(key, value) == value for key, value in fixed)]
-        self.grid = [{**each, **family.fixed} for each in (grid if tuned else [mapper.defaults()])]
+        # What is fixed may be none of the grid's: then there is nothing to choose.
+        self.grid = [{**each, **family.fixed} for each in (grid or [{}] if tuned else [mapper.defaults()])]
         self.figures: list[list[Figures]] = [[] for _ in self.grid]
         self.running = list(range(len(self.grid)))
 

@@ -13,7 +13,7 @@ import numpy as np
 from ayeaye.errors import DataError
 from ayeaye.evaluation.metrics import Fold
 from ayeaye.mapping import Mapper
-from ayeaye.mapping.base import unit
+from ayeaye.mapping.base import frozen, unit
 from ayeaye.pipeline.examples import Examples
 
 TUNING = ("train", "validation")
@@ -92,10 +92,10 @@ def hold_out(
     number = np.full(len(known), -1)
     number[columns] = np.arange(len(columns))
     return HeldOut(
-        X_fit=examples.X[fitted],
-        y_fit=examples.y[fitted],
+        X_fit=frozen(examples.X[fitted]),
+        y_fit=frozen(examples.y[fitted]),
         A=examples.A,
-        X=examples.X[rows],
+        X=frozen(examples.X[rows]),
         y=number[examples.y[rows]],
         seen=~fold[columns],
         columns=columns,

@@ -12,6 +12,7 @@ from ayeaye.evaluation.metrics import Fold
 from ayeaye.labelling import calibration, hubs, nearest, unknown
 from ayeaye.labelling.hubs import Correction
 from ayeaye.mapping import Mapper, create
+from ayeaye.mapping.base import frozen
 from ayeaye.params import Params
 from ayeaye.pipeline.blending import Blended, Family, blended, decisive, error_of, families
 from ayeaye.pipeline.examples import Examples
@@ -39,7 +40,9 @@ class Choice:
 
     def fit(self, examples: Examples, rows: np.ndarray, *, seed: int, device: str) -> Mapper:
         mapper = create(self.mapper, **self.settings)
-        return mapper.fit(examples.X[rows], examples.y[rows], examples.A, seed=seed, device=device)
+        # Frozen: members of a blend share what they find in the images.
+        X, y = frozen(examples.X[rows]), frozen(examples.y[rows])
+        return mapper.fit(X, y, examples.A, seed=seed, device=device)
 
     def correct(
         self, examples: Examples, known: np.ndarray, columns: np.ndarray, *, seed: int, device: str
