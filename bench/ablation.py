@@ -43,19 +43,15 @@ def as_they_are(workspace: Workspace, data: Examples) -> Examples:
 
 def steps(workspace: Workspace, data: Examples) -> Iterator[tuple[str, Examples, Sequence[Family]]]:
     if len(data.sources) == 1:
+        yield "linear ridge, class vectors as they are", as_they_are(workspace, data), LINEAR
         alone = ClassSpace.load(workspace.class_space).by_descriptions()
         if alone is not None:
-            yield (
-                "linear ridge, descriptions without names",
-                replace(data, A=alone.astype(np.float32)),
-                LINEAR,
-            )
-            yield "names and descriptions", data, LINEAR
-        yield "linear ridge, class vectors as they are", as_they_are(workspace, data), LINEAR
+            without = replace(data, A=alone.astype(np.float32))
+            yield "centred, but of descriptions without names", without, LINEAR
         yield "class vectors centred", data, LINEAR
     else:
         yield "linear ridge, sources weighed alike", data, LINEAR
-    yield "images in the metric of what varies within classes", data, METRIC
+    yield "images as square roots, in the metric of what varies within classes", data, METRIC
     yield "any kernel, and with or without the metric", data, [Family("ridge")]
     if len(data.sources) > 1:
         yield "blended with ESZSL, sources weighed alike", data, families(None, data, weighted=True)
