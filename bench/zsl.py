@@ -275,10 +275,11 @@ def page(rows: list[dict[str, Any]], looks: int) -> Iterator[str]:
     yield (
         "Mapper, settings, weights of sources, offset and hub correction are chosen on folds of seen classes, as "
         "many as the table says, each a third of them. A row looks at the test pictures once it is chosen, for all "
-        f"corrections and seeds; {looks} looks were taken for these {len(rows)} rows. T1 is the mean per-class accuracy of unseen pictures among unseen classes; U, S and H "
-        "among all classes, at the offset that was chosen. ± is the standard deviation over "
-        "three seeds of the fit, where it draws random numbers. Figures are with the hub correction that the folds "
-        "chose, as `ayeaye train` has it, and T1 also without; every correction is in [benchmark.csv](benchmark.csv). "
+        f"corrections and seeds; {looks} looks were taken for these {len(rows)} rows. T1 is the mean per-class "
+        "accuracy of unseen pictures among unseen classes; U, S and H among all classes, at the offset that was "
+        "chosen. ± is the standard deviation over three seeds of the fit, where it draws random numbers (class "
+        "normalisation, as its paper trains it, has one). Figures are with the hub correction that the folds chose, "
+        "as `ayeaye train` has it, and T1 also without; every correction is in [benchmark.csv](benchmark.csv). "
         "Fit s is the final fit, select s everything that is chosen before it, both in one thread; MB the most that "
         "the process of the final fits held, the embeddings among it.\n"
     )

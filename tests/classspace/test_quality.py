@@ -100,4 +100,13 @@ def test_noise_is_ranked_and_overlaps_as_chance_says():
 
 
 def test_so_few_classes_have_no_figures():
-    assert judge(np.eye(3), np.eye(3)) == {"classes": 3, "rho": None, "p": None}
+    assert judge(np.eye(3), np.eye(3)) == {"classes": 3, "rho": None, "p": None, "descriptions_p": None}
+
+
+def test_descriptions_of_other_classes_are_found_out_beside_names_that_tell() -> None:
+    chance = np.random.default_rng(0)
+    looks, elsewhere = chance.normal(size=(40, 6)), chance.normal(size=(40, 6))
+    both = np.hstack([looks, elsewhere])
+    assert judge(both, looks)["descriptions_p"] == judge(both, looks)["p"] == 0.001
+    assert judge(both, looks, elsewhere)["descriptions_p"] > 0.05
+    assert judge(both, looks, looks)["descriptions_p"] == 0.001

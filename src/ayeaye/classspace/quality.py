@@ -14,15 +14,25 @@ from ayeaye.errors import ClassSpaceError
 NEIGHBOURS = 5
 
 
-def judge(vectors: np.ndarray, visual: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """Every figure of this module, with what chance would give; of fewer than 4 classes they are None."""
+def judge(
+    vectors: np.ndarray, visual: np.ndarray, described: np.ndarray | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Every figure of this module, with what chance would give; of fewer than 4 classes they are None.
+
+    `described` (C, T) are the classes by their descriptions alone, where the vectors have it from names, too:
+    names that tell enough would hide that the descriptions are those of other classes. `descriptions_p` is the
+    p-value of these, and without them that of the vectors.
+    """
     classes = len(vectors)
     if classes < 4:
-        return {"classes": classes, "rho": None, "p": None}
+        return {"classes": classes, "rho": None, "p": None, "descriptions_p": None}
     k = _usable(NEIGHBOURS, classes)
+    found = spearman(vectors, visual, seed=seed)
+    alone = found if described is None else spearman(described, visual, seed=seed)
     return {
         "classes": classes,
-        **spearman(vectors, visual, seed=seed),
+        **found,
+        "descriptions_p": alone["p"],
         "neighbours": k,
         "neighbour_overlap": neighbour_overlap(vectors, visual, k),
         "neighbour_overlap_chance": k / (classes - 1),

@@ -188,7 +188,7 @@ def strength(quality: Mapping[str, Any]) -> tuple[str, str]:
             f"What the vectors say of the classes has nothing to do with how they look (p = {shown(quality['p'])}). "
             "Unseen classes will be named at random: look at their descriptions and at the source."
         )
-    if (quality.get("descriptions_p") or 0) > 0.05:
+    if quality["descriptions_p"] > 0.05:
         return "names alone agree", (
             f"The descriptions, read without the names, have nothing to do with how the classes look (p = "
             f"{shown(quality['descriptions_p'])}): look whether they are those of other classes."
@@ -226,7 +226,7 @@ def quality_rows(quality: Mapping[str, Any]) -> list[dict[str, Any]]:
             "value": quality["rho"],
             "chance": 0,
             "what it is": "Spearman's ρ of how far classes are from one another by vectors and by looks; "
-            f"permutation p = {shown(quality['p'])}",
+            f"permutation p = {shown(quality['p'])}, of descriptions without names {shown(quality['descriptions_p'])}",
         },
         {
             "figure": "neighbour overlap",

@@ -190,20 +190,14 @@ def split_figures(
 
 
 def class_space_quality(data: Examples, space: ClassSpace, seed: int) -> dict[str, Any]:
-    """How well the class space agrees with the mean training pictures of the seen classes.
-
-    `descriptions_p` is the p-value of the descriptions alone: names that tell enough would hide that the
-    descriptions are those of other classes. Where names do not count, it is that of the class space.
-    """
+    """How well the class space agrees with the mean training pictures of the seen classes."""
     train = data.rows("train")
     present = [c for c in np.flatnonzero(data.seen) if (train & (data.y == c)).any()]
     visual = np.array([data.X[train & (data.y == c)].mean(axis=0) for c in present])
     # Centred, as an embedding's common part says nothing of its class.
-    visual -= visual.mean(axis=0)
-    found = quality.judge(data.A[present], visual, seed=seed)
     described = space.by_descriptions()
-    alone = found if described is None else quality.judge(described[present], visual, seed=seed)
-    return {**found, "descriptions_p": alone["p"]}
+    alone = None if described is None else described[present]
+    return quality.judge(data.A[present], visual - visual.mean(axis=0), alone, seed)
 
 
 def reliability(answers: pd.DataFrame) -> dict[str, Any]:
