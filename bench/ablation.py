@@ -92,15 +92,15 @@ def main() -> None:
     arguments = parser.parse_args()
     lines = [
         "# Ablation\n",
-        "Made by `bench/ablation.py`. Parts are added one after the other; figures are means over "
-        f"{3 * arguments.repeats} folds of seen classes, of which a third stands in for unseen ones. No test picture "
-        "was looked at. H at 0 is without the offset for seen classes, H with the offset chosen on the other folds.\n",
+        "Made by `bench/ablation.py`. Parts are added one after the other; figures are means over as many folds of "
+        "seen classes as the heading says, of which a third stands in for unseen ones. No test picture was looked "
+        "at. H at 0 is without the offset for seen classes, H with the offset chosen on the other folds.\n",
     ]
     for name, data in data_sets(arguments.data).items():
         for space in ROWS.get(name, tuple(data.spaces)):
             if arguments.only in f"{name}/{space}":
                 workspace = made(name, data, arguments.work)
-                lines.append(f"## {name}, {space}\n")
+                lines.append(f"## {name}, {space} ({3 * arguments.repeats} folds)\n")
                 for line in table(workspace, loaded(workspace, data.spaces[space]), arguments.repeats):
                     print(line, flush=True)
                     lines.append(line)
