@@ -240,7 +240,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def report(arguments: argparse.Namespace) -> None:
-    rows = [row for row in rows_of(arguments.work) if "figures" in row]
+    rows = [row for row in rows_of(arguments.work) if "megabytes" in row]
     if not rows:
         sys.exit("no row is there yet")
     looks = len((arguments.work / "looks.log").read_text(encoding="utf-8").splitlines())
