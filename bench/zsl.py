@@ -313,10 +313,14 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
     names = list(dict.fromkeys(row["data"] for row in rows))
     figure, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 4), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
-        for mapping in MAPPINGS:
+        for number, mapping in reversed(list(enumerate(MAPPINGS))):  # auto last, on top of what it chose
             here = [row for row in rows if row["data"] == name and row["mapping"] == mapping]
+            look = {"s": 70, "marker": "*", "color": "black"} if mapping == "auto" else {"s": 24}
+            look = {"color": plt.get_cmap("tab20")(number), **look}
             seconds = [max(row["fit seconds"], 1e-3) for row in here]
-            axis.scatter(seconds, [row["figures"]["auto"]["H"]["mean"] for row in here], label=mapping, s=24)
+            axis.scatter(
+                seconds, [row["figures"]["auto"]["H"]["mean"] for row in here], label=mapping, **look
+            )
         axis.set(xscale="log", xlabel="seconds of a fit", title=name)
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("H")
