@@ -434,7 +434,7 @@ def _training_sentences(table: ClassTable, chosen: str) -> list[list[str]]:
     found = []
     for names, described in zip(text.phrases(table, text.SYNONYMS), table.frame["description"], strict=True):
         named = [] if chosen == text.DESCRIPTIONS else [w for name in names for w in text.name_words(name)]
-        found.append(_trained([*named, *text.words(described)]))
+        found.append(text.without_stop_words([*named, *text.words(described)]))
     return found
 
 
@@ -445,11 +445,7 @@ def _corpus(path: Path) -> list[list[str]]:
         raise ClassSpaceError(
             f"classes.corpus {path} cannot be read ({error}): expected UTF-8 text"
         ) from None
-    return [_trained(text.words(line)) for line in content.splitlines() if line.strip()]
-
-
-def _trained(said: list[str]) -> list[str]:
-    return [word.lower() for word in said if word.lower() not in text.STOP_WORDS]
+    return [text.without_stop_words(text.words(line)) for line in content.splitlines() if line.strip()]
 
 
 def _documents(table: ClassTable, chosen: str) -> list[str]:
@@ -487,8 +483,8 @@ def _check_distinct(vectors: np.ndarray, names: list[str], said: list[str], firs
     class of which the same is `said`: then only its name would tell it apart."""
     blank = [row for row in range(first) if not vectors[row].any()]
     cosines = vectors[:first].astype(np.float64) @ vectors.T.astype(np.float64)
-    words = np.array(said, object)
-    alike = (cosines > SAME) | ((words[:first, None] == words) & (words != ""))
+    content = np.array(said, object)
+    alike = (cosines > SAME) | ((content[:first, None] == content) & (content != ""))
     rows, columns = np.nonzero(alike)
     pairs = [(a, b) for a, b in zip(rows.tolist(), columns.tolist(), strict=True) if a < b]
     pairs += [(blank[0], row) for row in blank[1:]]

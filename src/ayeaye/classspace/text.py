@@ -65,6 +65,11 @@ def content_words(text: str) -> list[str]:
     return [word for lower, word in distinct.items() if lower not in STOP_WORDS]
 
 
+def without_stop_words(said: list[str]) -> list[str]:
+    """Words in lower case, as often as they are said."""
+    return [word.lower() for word in said if word.lower() not in STOP_WORDS]
+
+
 def name_words(name: str) -> list[str]:
     """A name split at spaces, hyphens, underscores and camel case: `GrannySmith-apple` is three words."""
     return words(_HUMP.sub(" ", _NUMBERED.sub("", name)))

@@ -56,5 +56,4 @@ class TermTable:
 
 def terms(text_: str) -> list[str]:
     """The terms of a text: content words in lower case, plurals folded."""
-    lower = (word.lower() for word in text.words(text_))
-    return [text.stem(word) for word in lower if word not in text.STOP_WORDS]
+    return [text.stem(word) for word in text.without_stop_words(text.words(text_))]

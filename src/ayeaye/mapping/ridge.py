@@ -136,7 +136,7 @@ def _targets(
         return centre, None, False, class_means(X, y) - centre
     rooted = bool(np.min(X) >= 0)
     rows = _roots(X) if rooted else X
-    means = np.stack([unit(rows[y == c].astype(np.float64)).mean(axis=0) for c in np.unique(y)])
+    means = class_means(rows, y)
     centre = means.mean(axis=0).astype(np.float32)
     metric = _metric(rows, y, float(shrinkage))
     return centre, metric, rooted, (means - centre) @ metric.T
@@ -145,7 +145,7 @@ def _targets(
 @remembered
 def _turned(X: np.ndarray, metric: np.ndarray, centre: np.ndarray, rooted: bool) -> np.ndarray:
     """(n, d) float32 centred unit embeddings times the metric, the dearest step where many settings share it."""
-    return (unit(_roots(X) if rooted else np.asarray(X, np.float32)) - centre) @ metric.T
+    return centred(_roots(X) if rooted else X, centre) @ metric.T
 
 
 def _metric(X: np.ndarray, y: np.ndarray, shrinkage: float) -> np.ndarray:
