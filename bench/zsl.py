@@ -1,6 +1,6 @@
 """Every mapper on every class space with every hub correction, on three data sets: one table and one picture.
 
-python bench/zsl.py [--data DIR] [--work DIR] [--only TEXT] [--repeats 4] [--out docs]
+python bench/zsl.py [--data DIR] [--work DIR] [--only TEXT] [--repeats N] [--out docs]
 
 DIR of --data holds grocery/, weights/, vectors/ and cub/cub_vgg_fc7.npz; without it only the bestiary is drawn.
 Results are kept in --work, one file a row, so that a run that was stopped goes on; take rows away that a change of
@@ -131,13 +131,13 @@ def loaded(workspace: Workspace, space: list[str]) -> Examples:
     return examples.load(fresh)
 
 
-def chosen(data: Examples, mapping: str, repeats: int) -> dict[str, Any]:
+def chosen(data: Examples, mapping: str, repeats: int | None) -> dict[str, Any]:
     """Mapper and settings, and by hub correction how its scores are read, from class folds alone."""
     names, fixed = MAPPINGS[mapping]
     among = [family._replace(fixed=fixed) for family in blending.families(names, data)]
     partings = repeats if all(MAPPERS[family.mapper].closed_form for family in among) else 1
     folds = class_folds(data.pool, 3, partings)
-    before = time.perf_counter()
+    before = time.process_time()
     found = blending.blended(among, data, folds)
     readings = {kind: selection.read(found, kind) for kind in (*hubs.KINDS, "auto")}
     return {
@@ -145,7 +145,7 @@ def chosen(data: Examples, mapping: str, repeats: int) -> dict[str, Any]:
         "settings": found.settings,
         "on folds": {name: found.ranking[0][name] for name in ("T1", "H", "AUSUC", "AUSUC_spread")},
         "folds": len(folds),
-        "select seconds": time.perf_counter() - before,
+        "select seconds": time.process_time() - before,
         "readings": {
             kind: {"hubs": each.hubs, "hub_settings": each.hub_settings, "gamma": each.gamma}
             for kind, each in readings.items()
@@ -165,9 +165,9 @@ def measured(data: Examples, choice: dict[str, Any]) -> dict[str, Any]:
     took = []
     for seed in seeds:
         plain = selection.Choice(choice["mapper"], choice["settings"], 0.0, 1.0)
-        before = time.perf_counter()
+        before = time.process_time()
         mapper = plain.fit(data, learned, seed=seed, device="cpu")
-        took.append(time.perf_counter() - before)
+        took.append(time.process_time() - before)
         scores = nearest.scores(mapper.map_images(data.X[test]), mapper.map_classes(data.A))
         careful = plain.fit(data, data.rows("train") & data.seen[data.y], seed=seed, device="cpu")
         banked = nearest.scores(careful.map_images(data.X[bank]), careful.map_classes(data.A))
@@ -233,7 +233,11 @@ def run(arguments: argparse.Namespace) -> None:
                 for what, key in (("choose", "readings"), ("measure", "figures")):
                     if key not in held:
                         print(f"{name}: {what}", flush=True)
-                        passed = [f"--{key}={getattr(arguments, key)}" for key in ("data", "work", "repeats")]
+                        passed = [
+                            f"--{key}={getattr(arguments, key)}"
+                            for key in ("data", "work", "repeats")
+                            if getattr(arguments, key)
+                        ]
                         command = [sys.executable, __file__, "--step", what, "--only", name, *passed]
                         # One thread, so that what else the machine does changes the times little.
                         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -280,7 +284,7 @@ def page(rows: list[dict[str, Any]], looks: int) -> Iterator[str]:
         "chosen. ± is the standard deviation over three seeds of the fit, where it draws random numbers (class "
         "normalisation, as its paper trains it, has one). Figures are with the hub correction that the folds chose, "
         "as `ayeaye train` has it, and T1 also without; every correction is in [benchmark.csv](benchmark.csv). "
-        "Fit s is the final fit, select s everything that is chosen before it, both in one thread; MB the most that "
+        "Fit s is the final fit, select s everything that is chosen before it, both in seconds of one thread; MB the most that "
         "the process of the final fits held, the embeddings among it.\n"
     )
     yield f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}.\n"
@@ -330,7 +334,9 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def options(description: str | None, *, only: str = "", repeats: int = 4) -> argparse.ArgumentParser:
+def options(
+    description: str | None, *, only: str = "", repeats: int | None = None
+) -> argparse.ArgumentParser:
     """What every program takes that measures on these data sets."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from ayeaye.errors import ClassSpaceError, DataError, ParamsError
 from ayeaye.labelling.nearest import scores
-from ayeaye.mapping import MAPPERS, Mapper, create
+from ayeaye.mapping import MAPPERS, Mapper, create, ridge
 from ayeaye.mapping.base import frozen, remembered, unit
 from ayeaye.mapping.moments import Tridiagonal
 
@@ -310,6 +310,22 @@ class TestRidge:
         np.testing.assert_allclose(mapper.map_classes(world.A), solved, atol=1e-3 * np.abs(solved).max())
         again = type(mapper).from_state(mapper.settings, mapper.state())
         np.testing.assert_array_equal(again.map_images(X), mapper.map_images(X))
+
+    def test_the_metric_of_very_wide_embeddings_is_that_of_the_space_they_lie_in(self) -> None:
+        """40 directions of 2,100: a mean variance over the space alone is that of all, 2,100 / 40 as large."""
+        chance = np.random.default_rng(0)
+        y = np.repeat(np.arange(8), 5)
+        X = chance.normal(size=(40, 40)) @ chance.normal(size=(40, ridge.WIDE + 52)) + 3 * np.eye(8)[y] @ (
+            chance.normal(size=(8, ridge.WIDE + 52))
+        )
+        A = chance.normal(size=(10, 6))
+        narrow = create("ridge", shrinkage=0.5).fit(X, y, A)
+        assert narrow.state()["metric"].shape == (40, X.shape[1])
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(ridge, "WIDE", X.shape[1])
+            whole = create("ridge", shrinkage=0.5 * X.shape[1] / 40).fit(X, y, A)
+        found, expected = (scores(each.map_images(X), each.map_classes(A)) for each in (narrow, whole))
+        np.testing.assert_allclose(found, expected, atol=1e-3)
 
     def test_the_metric_is_found_once_for_all_settings(self, world: World) -> None:
         """It is by far the dearest part; mapping other images in between must not cost it."""

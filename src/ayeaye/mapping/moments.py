@@ -118,6 +118,17 @@ def gram(classes: Iterable[np.ndarray], d: int) -> np.ndarray:
     return add() if held else total
 
 
+def span_of(X: np.ndarray, directions: int) -> np.ndarray:
+    """(d, directions) float32 orthonormal, or (d, n) for fewer images: the space that takes in most of the unit rows
+    of X (n, d), the way to their mean among them.
+
+    The randomised range finder (Halko, Martinsson & Tropp 2011), always with the same random numbers.
+    """
+    rows = unit(np.asarray(X, np.float32))
+    mixing = np.random.default_rng(0).standard_normal((len(rows), min(directions, len(rows))), np.float32)
+    return np.linalg.qr(rows.T @ mixing)[0]
+
+
 def _weighted(X: np.ndarray, y: np.ndarray, centre: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
     """Class by class its centred unit rows times the root of their weight, and that root; weights average to one."""
     classes, counts = np.unique(y, return_counts=True)
