@@ -284,8 +284,8 @@ def page(rows: list[dict[str, Any]], looks: int) -> Iterator[str]:
         "chosen. ± is the standard deviation over three seeds of the fit, where it draws random numbers (class "
         "normalisation, as its paper trains it, has one). Figures are with the hub correction that the folds chose, "
         "as `ayeaye train` has it, and T1 also without; every correction is in [benchmark.csv](benchmark.csv). "
-        "Fit s is the final fit, select s everything that is chosen before it, both in seconds of one thread; MB the most that "
-        "the process of the final fits held, the embeddings among it.\n"
+        "Fit s is the final fit, select s everything that is chosen before it, both in seconds of one thread; MB the "
+        "most that the process of the final fits held, the embeddings among it.\n"
     )
     yield f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}.\n"
     yield "![H against the seconds of a fit, by data set](benchmark.png)\n"
