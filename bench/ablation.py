@@ -1,11 +1,11 @@
 """Which part of the default brings how much, on class folds of seen classes; writes docs/ablation.md.
 
-python bench/ablation.py [--data DIR] [--work DIR] [--only TEXT] [--repeats N] [--out docs]
+python bench/ablation.py [--data DIR] [--work DIR] [--only TEXT] [--repeats 4] [--out docs]
 
 Parts are added one after the other. No test picture is looked at: pretend-unseen classes are labelled beside
-held-out pictures of the others, three folds, parted --repeats times, by default as `train.repeats` has it. Settings
-are chosen on the same folds, for every row alike, so the figures are a little too good but comparable; the offset
-of a fold is chosen on the other folds.
+held-out pictures of the others, three folds, parted --repeats times. Settings are chosen on the same folds, for
+every row alike, so the figures are a little too good but comparable; the offset of a fold is chosen on the
+other folds.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def figures(folds: Sequence[Fold]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in ("T1", "H at 0", "H", "AUSUC")}
 
 
-def table(workspace: Workspace, data: Examples, folds: list[np.ndarray]) -> Iterator[str]:
+def table(workspace: Workspace, data: Examples, repeats: int) -> Iterator[str]:
+    folds = class_folds(data.pool, 3, repeats)
     names = ("T1", "H at 0", "H", "AUSUC")
     yield f"| | {' | '.join(names)} |\n|---|{'---|' * len(names)}"
 
@@ -99,10 +100,8 @@ def main() -> None:
         for space in ROWS.get(name, tuple(data.spaces)):
             if arguments.only in f"{name}/{space}":
                 workspace = made(name, data, arguments.work)
-                found = loaded(workspace, data.spaces[space])
-                folds = class_folds(found.pool, 3, arguments.repeats)
-                lines.append(f"## {name}, {space} ({len(folds)} folds)\n")
-                for line in table(workspace, found, folds):
+                lines.append(f"## {name}, {space} ({3 * arguments.repeats} folds)\n")
+                for line in table(workspace, loaded(workspace, data.spaces[space]), arguments.repeats):
                     print(line, flush=True)
                     lines.append(line)
                 lines.append("")

@@ -27,7 +27,7 @@ FIGURES = ("AUSUC", "H", "T1")
 ALSO = ("sae",)  # beside the families of auto
 
 
-def draw(data: Examples, number: int, folds: int, repeats: int | None) -> dict[str, dict[str, float]]:
+def draw(data: Examples, number: int, folds: int, repeats: int) -> dict[str, dict[str, float]]:
     """Figures of auto and of every family on classes that neither was chosen on."""
     chance = np.random.default_rng(number)
     pool = np.flatnonzero(data.pool)
@@ -71,7 +71,7 @@ def regret(draws: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = options(__doc__, only="grocery")
+    parser = options(__doc__, only="grocery", repeats=4)
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--out", type=Path)

@@ -1,6 +1,6 @@
 """Every mapper on every class space with every hub correction, on three data sets: one table and one picture.
 
-python bench/zsl.py [--data DIR] [--work DIR] [--only TEXT] [--repeats N] [--out docs]
+python bench/zsl.py [--data DIR] [--work DIR] [--only TEXT] [--repeats 4] [--out docs]
 
 DIR of --data holds grocery/, weights/, vectors/ and cub/cub_vgg_fc7.npz; without it only the bestiary is drawn.
 Results are kept in --work, one file a row, so that a run that was stopped goes on; take rows away that a change of
@@ -131,7 +131,7 @@ def loaded(workspace: Workspace, space: list[str]) -> Examples:
     return examples.load(fresh)
 
 
-def chosen(data: Examples, mapping: str, repeats: int | None) -> dict[str, Any]:
+def chosen(data: Examples, mapping: str, repeats: int) -> dict[str, Any]:
     """Mapper and settings, and by hub correction how its scores are read, from class folds alone."""
     names, fixed = MAPPINGS[mapping]
     among = [family._replace(fixed=fixed) for family in blending.families(names, data)]
@@ -233,11 +233,7 @@ def run(arguments: argparse.Namespace) -> None:
                 for what, key in (("choose", "readings"), ("measure", "figures")):
                     if key not in held:
                         print(f"{name}: {what}", flush=True)
-                        passed = [
-                            f"--{key}={getattr(arguments, key)}"
-                            for key in ("data", "work", "repeats")
-                            if getattr(arguments, key)
-                        ]
+                        passed = [f"--{key}={getattr(arguments, key)}" for key in ("data", "work", "repeats")]
                         command = [sys.executable, __file__, "--step", what, "--only", name, *passed]
                         # One thread, so that what else the machine does changes the times little.
                         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -334,9 +330,7 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def options(
-    description: str | None, *, only: str = "", repeats: int | None = None
-) -> argparse.ArgumentParser:
+def options(description: str | None, *, only: str = "", repeats: int = 4) -> argparse.ArgumentParser:
     """What every program takes that measures on these data sets."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -86,7 +86,7 @@ class Train(Section):
     mapper: Annotated[str | list[str] | None, AfterValidator(_mappers)] = None
     select: Literal["auto", "defaults"] = "auto"
     folds: Annotated[int, Field(ge=2)] = 3
-    repeats: Count | None = None
+    repeats: Count = 4
     hubs: Literal["none", "csls", "inverted_softmax", "nnn", "local_scaling", "auto"] = "auto"
     false_accept: Annotated[float, Field(gt=0, le=1)] = 0.5
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -26,11 +26,6 @@ def test_repeated_folds_part_the_pool_anew_each_time() -> None:
     assert len({fold.tobytes() for fold in folds}) == 12
 
 
-@pytest.mark.parametrize(("classes", "repeats"), [(20, 4), (61, 4), (150, 2), (240, 1), (1000, 1)])
-def test_many_classes_need_fewer_partings(classes: int, repeats: int) -> None:
-    assert len(class_folds(np.ones(classes, bool), 3, repeats=None)) == 3 * repeats
-
-
 def test_one_class_cannot_stand_in() -> None:
     with pytest.raises(DataError, match="at least 2 are needed"):
         class_folds(np.array([True, False]), 4)

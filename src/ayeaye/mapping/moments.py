@@ -99,16 +99,17 @@ class Tridiagonal:
         return turned
 
 
-def gram(classes: Iterable[np.ndarray], d: int) -> np.ndarray:
-    """Lower triangle (d, d) of the sum of RᵀR over the rows R (n, d) of each class.
+def gram(classes: Iterable[np.ndarray], d: int, precision: type = np.float64) -> np.ndarray:
+    """Lower triangle (d, d) of the sum of RᵀR over the rows R (n, d) of each class, which are of that precision.
 
     Gathered into blocks: the product of one large block is many times as fast as that of many small ones.
     """
-    total = np.zeros((d, d), order="F")
+    total = np.zeros((d, d), precision, order="F")
+    syrk = blas.get_blas_funcs("syrk", (total,))
     held: list[np.ndarray] = []
 
     def add() -> np.ndarray:
-        return blas.dsyrk(1.0, np.concatenate(held).T, beta=1.0, c=total, lower=1, overwrite_c=1)
+        return syrk(1.0, np.concatenate(held).T, beta=1.0, c=total, lower=1, overwrite_c=1)
 
     for rows in classes:
         held.append(rows)
@@ -116,17 +117,6 @@ def gram(classes: Iterable[np.ndarray], d: int) -> np.ndarray:
             total = add()
             held.clear()
     return add() if held else total
-
-
-def span_of(X: np.ndarray, directions: int) -> np.ndarray:
-    """(d, directions) float32 orthonormal, or (d, n) for fewer images: the space that takes in most of the unit rows
-    of X (n, d), the way to their mean among them.
-
-    The randomised range finder (Halko, Martinsson & Tropp 2011), always with the same random numbers.
-    """
-    rows = unit(np.asarray(X, np.float32))
-    mixing = np.random.default_rng(0).standard_normal((len(rows), min(directions, len(rows))), np.float32)
-    return np.linalg.qr(rows.T @ mixing)[0]
 
 
 def _weighted(X: np.ndarray, y: np.ndarray, centre: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:

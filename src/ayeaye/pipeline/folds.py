@@ -17,14 +17,13 @@ from ayeaye.mapping.base import frozen, unit
 from ayeaye.pipeline.examples import Examples
 
 TUNING = ("train", "validation")
-STAND_INS, MOST_REPEATS = 240, 4  # luck averages out over so many classes that stood in, or so many partings
 
 
-def class_folds(pool: np.ndarray, folds: int, repeats: int | None = 1, seed: int = 0) -> list[np.ndarray]:
+def class_folds(pool: np.ndarray, folds: int, repeats: int = 1, seed: int = 0) -> list[np.ndarray]:
     """Masks (C,) that part the classes of `pool` (C,) into at most `folds` folds of nearly equal size.
 
-    With `repeats` the classes are parted so often, each time at random; with None until STAND_INS have stood in.
-    Raises DataError where fewer than two classes can stand in.
+    With `repeats` the classes are parted so often, each time at random. Raises DataError where fewer than two
+    classes can stand in.
     """
     members = np.flatnonzero(pool)
     if len(members) < 2:
@@ -32,8 +31,6 @@ def class_folds(pool: np.ndarray, folds: int, repeats: int | None = 1, seed: int
             f"{len(members)} seen classes can stand in for unseen ones, at least 2 are needed: "
             "add seen classes, or raise prepare.validation_classes where the backbone is trained here"
         )
-    if repeats is None:
-        repeats = min(MOST_REPEATS, -(-STAND_INS // len(members)))
     chance = np.random.default_rng(seed)
     orders = [chance.permutation(members) if repeats > 1 else members for _ in range(repeats)]
     parts = [order[start::folds] for order in orders for start in range(min(folds, len(members)))]
