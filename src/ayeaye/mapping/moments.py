@@ -104,7 +104,7 @@ def gram(classes: Iterable[np.ndarray], d: int, precision: type = np.float64) ->
 
     Gathered into blocks: the product of one large block is many times as fast as that of many small ones.
     """
-    total = np.zeros((d, d), precision, order="F")
+    total: np.ndarray = np.zeros((d, d), precision, order="F")
     syrk = blas.get_blas_funcs("syrk", (total,))
     held: list[np.ndarray] = []
 
