@@ -16,6 +16,10 @@ AyeayeError
 ├── BundleError            a classifier bundle that is damaged or of another version
 ├── RegistryError          MLflow cannot be reached, or a version is not there
 ├── RemoteError            the DVC remote cannot be reached
+├── StoreError             what the service keeps cannot be reached, read or written
+│   ├── Conflict           a run-time class of that name is there already, or feedback was decided otherwise
+│   ├── NotKept            no run-time class of that name, or no feedback of that number
+│   └── StoreFull          as many run-time classes, or as much pending feedback, as is allowed
 └── ReleaseError           a Bento cannot be built, tried or served
     ├── TrialFailed        the Bento answered, but not as it should
     └── Incomparable       two classifiers cannot be measured on the same pictures
@@ -85,6 +89,22 @@ class RegistryError(AyeayeError):
 
 
 class RemoteError(AyeayeError):
+    pass
+
+
+class StoreError(AyeayeError):
+    pass
+
+
+class Conflict(StoreError):
+    pass
+
+
+class NotKept(StoreError):
+    pass
+
+
+class StoreFull(StoreError):
     pass
 
 

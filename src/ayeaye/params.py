@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from ayeaye.errors import ParamsError
 
@@ -116,6 +116,8 @@ class Serve(Section):
     workers: Count = 1
     max_bytes: Count = 20_000_000
     max_pixels: Count = 50_000_000
+    state: str = ".ayeaye/service"
+    database: SecretStr | None = None  # may hold a password: what logs the parameters must not log it
 
 
 class Params(Section):
