@@ -107,7 +107,7 @@ def test_a_planted_hub_loses_its_hold(kind: str, chosen: dict[str, Any]) -> None
 @pytest.mark.parametrize(("kind", "chosen"), CORRECTIONS)
 def test_a_correction_comes_back_from_its_state(kind: str, chosen: dict[str, Any]) -> None:
     fitted = hubs.fit(kind, chosen, cosines(0, 30, 5))
-    again = hubs.Correction.from_state(kind, chosen, fitted.state())
+    again = hubs.Correction.from_state(*fitted.state())
     scores = cosines(1, 4, 5)
     np.testing.assert_array_equal(again.apply(scores), fitted.apply(scores))
 
