@@ -23,6 +23,7 @@ from ayeaye.errors import (
     DataError,
     NoSuchClass,
     PictureError,
+    TakenName,
 )
 from ayeaye.files import digest_folder, write_atomic
 from ayeaye.labelling import calibration, nearest, propagation
@@ -74,11 +75,11 @@ class Classifier:
         its table. Of two that coincide the first is taken.
         """
         space, refused = self.space, []
+        there = set(self.labels)
         for each in classes:
-            if each.name in self.labels:
-                refused.append((each, f"{each.name} is now a class of the classifier itself"))
-                continue
             try:
+                if each.name in there:
+                    raise TakenName(f"{each.name} is now a class of the classifier itself")
                 space = space.extended([each])
             except ClassSpaceError as error:
                 refused.append((each, str(error)))

@@ -68,7 +68,7 @@ class ClassSpaceError(AyeayeError):
 
 
 class UnknownWords(ClassSpaceError):
-    """`unknown`: by class its words, and for each of them the near ones that are known."""
+    """`unknown`: by class its words, and for each of the first few the near ones that are known."""
 
     def __init__(self, message: str, unknown: dict[str, dict[str, list[str]]] | None = None) -> None:
         super().__init__(message)

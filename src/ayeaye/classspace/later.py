@@ -46,15 +46,15 @@ def table_of(classes: Sequence[NewClass], matrices: Mapping[str, Sequence[str]])
         frame,
         {
             name: pd.DataFrame(
-                [_row(each, name, list(columns)) for each in classes], columns=list(columns), dtype=np.float32
+                np.array([_row(each, name, columns) for each in classes], np.float32), columns=list(columns)
             )
             for name, columns in matrices.items()
         },
     )
 
 
-def _row(new: NewClass, matrix: str, columns: list[str]) -> list[float]:
-    """The numbers of a class in one matrix; NaN in none of them."""
+def _row(new: NewClass, matrix: str, columns: Sequence[str]) -> list[float]:
+    """The numbers of a class in one matrix, all of them finite."""
     found = [new.attributes.get(f"{matrix}/{column}", new.attributes.get(column)) for column in columns]
     absent = [
         column
@@ -65,7 +65,7 @@ def _row(new: NewClass, matrix: str, columns: list[str]) -> list[float]:
         raise IncompleteClass(
             f"{new.name} has no number for {text.listed(absent)} of {matrix}: give all {len(columns)} columns "
             "as attributes, made as those of the other classes were, or a vector",
-            columns,
+            list(columns),
         )
     return [float(number) for number in found if number is not None]
 

@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -251,7 +252,8 @@ class Encoder:
 
     def told_apart(self, descriptions: list[str]) -> list[str]:
         """The words of each description, equal where two say the same; blank where more than they counts."""
-        return [" ".join(sorted(terms(said))) if self.described else "" for said in descriptions]
+        described = self.described
+        return [_words_of(said) if described else "" for said in descriptions]
 
     def encode(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         """(m, k) float32 of unit rows, and per class its coverage by each part."""
@@ -579,9 +581,16 @@ def _check_distinct(vectors: np.ndarray, names: list[str], said: list[str], firs
 def _unknown_words(
     unknown: list[tuple[str, list[str]]], origin: str, kind: str, known: list[str]
 ) -> UnknownWords:
-    lines, found = [], {}
+    # Near spellings take milliseconds a word: the first few are shown them.
+    found = {
+        name: {
+            word: text.near_spellings(word, known) if max(row, place) < 5 else []
+            for place, word in enumerate(missing)
+        }
+        for row, (name, missing) in enumerate(unknown)
+    }
+    lines = []
     for name, missing in unknown[:5]:
-        found[name] = {word: text.near_spellings(word, known) for word in missing[:5]}
         near = [close for closest in found[name].values() for close in closest]
         spelled = f"; near: {', '.join(dict.fromkeys(near))}" if near else ""
         lines.append(f"{name} ({', '.join(missing[:5]) or 'no words'}{spelled})")
@@ -600,6 +609,11 @@ def _cover(source: str, tokens: list[Any], missing: list[str]) -> About:
         "known": len(tokens) - len(missing),
         "missing": missing[:20],
     }
+
+
+@lru_cache(maxsize=10_000)  # a class that comes later is compared with every one that is there
+def _words_of(said: str) -> str:
+    return " ".join(sorted(terms(said)))
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
