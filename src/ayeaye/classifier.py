@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ayeaye.classspace import text
+from ayeaye.classspace.later import NewClass
 from ayeaye.classspace.space import ClassSpace
 from ayeaye.data.decode import Limits, decode
-from ayeaye.errors import AyeayeError, BundleError, DataError, PictureError
+from ayeaye.errors import (
+    AyeayeError,
+    BundleError,
+    ClassSpaceError,
+    DataError,
+    NoSuchClass,
+    PictureError,
+    TakenName,
+)
 from ayeaye.files import digest_folder, write_atomic
 from ayeaye.labelling import calibration, nearest, propagation
 from ayeaye.labelling.hubs import Correction
@@ -24,8 +35,8 @@ if TYPE_CHECKING:
 
     from ayeaye.embedding.backbones import Backbone
 
-FORMAT = 2
-READABLE = (1, 2)  # 1 had neither hub correction nor threshold
+FORMAT = 3
+READABLE = (1, 2, 3)  # 1 had neither hub correction nor threshold, 2 no bank for classes that come later
 Part = TypeVar("Part")
 
 
@@ -42,10 +53,85 @@ class Classifier:
     correction: Correction = field(default_factory=Correction)  # of hub classes, its statistics frozen
     threshold: float = 0.0  # of the confidence below which a picture is of none of the classes
     about: dict[str, Any] | None = None  # how it was made: settings, folds; no times, no paths
+    candidates: tuple[int, ...] | None = None  # columns that may be an answer, ascending; none given: all
 
     @property
     def labels(self) -> list[str]:
         return self.space.names
+
+    def with_classes(self, classes: Sequence[NewClass]) -> Classifier:
+        """A classifier with these classes after its own, as unseen ones; this one stays as it is.
+
+        Every class is as if it had been in the class table from the start, but for the centre of the class
+        vectors, which stays that of the table; a bundle without a hub bank knows less, see
+        `Correction.extended`. Raises what `ClassSpace.extended` does.
+        """
+        return self._over(self.space.extended(classes))
+
+    def reencode(self, classes: Sequence[NewClass]) -> tuple[Classifier, list[tuple[NewClass, str]]]:
+        """A classifier with those of the classes that it can take, and why it cannot take the others.
+
+        For classes that another classifier had: this one may know other words, or know a class of that name by
+        its table. Of two that coincide the first is taken.
+        """
+        space, refused = self.space, []
+        there = set(self.labels)
+        for each in classes:
+            try:
+                if each.name in there:
+                    raise TakenName(f"{each.name} is now a class of the classifier itself")
+                space = space.extended([each])
+            except ClassSpaceError as error:
+                refused.append((each, str(error)))
+        return self._over(space), refused
+
+    def _over(self, space: ClassSpace) -> Classifier:
+        """The classifier on a space that has more classes after its own."""
+        count = len(self.labels)
+        vectors = space.vectors[count:]
+        if not len(vectors):
+            return self
+        more = tuple(range(count, count + len(vectors)))
+        return self._replaced(
+            np.vstack([self.mapped_classes, self.mapper.map_classes(vectors)]),
+            space=space,
+            seen=np.concatenate([self.seen, np.zeros(len(vectors), bool)]),
+            correction=self.correction.extended(vectors, ~self.seen),
+            candidates=None if self.candidates is None else self.candidates + more,
+        )
+
+    def _replaced(self, mapped: np.ndarray, **changes: Any) -> Classifier:
+        """The classifier with other parts, whose `mapped` classes need not be mapped again."""
+        replaced = replace(self, **changes)
+        vars(replaced)["mapped_classes"] = mapped
+        return replaced
+
+    def among(self, names: Sequence[str]) -> Classifier:
+        """A classifier of which only these classes are answers, for one request; a bundle does not keep them.
+
+        Scores and confidence are those that the classes have among all: a confidence among the named ones alone
+        would be 1 for a single one whatever the picture shows, and the threshold, fitted among all, would refuse
+        none. So the others stay as what else a picture may show, and the confidence says how much speaks for the
+        answer before all of them. Raises NoSuchClass, with near names, and DataError without a name.
+        """
+        if not names:
+            raise DataError("no class to choose among: name one or more")
+        place = {self.labels[column]: column for column in self.answerable}
+        unknown = {name: _near(name, list(place)) for name in names if name not in place}
+        if unknown:
+            near = [close for closest in unknown.values() for close in closest]
+            spelled = f" (near: {', '.join(dict.fromkeys(near))})" if near else ""
+            raise NoSuchClass(
+                f"no class {text.listed(list(unknown))}{spelled}: name classes that there are, or describe new ones",
+                unknown,
+            )
+        columns = tuple(sorted({place[name] for name in names}))
+        return self._replaced(self.mapped_classes, candidates=columns)
+
+    @property
+    def answerable(self) -> list[int]:
+        """The columns that may be an answer, ascending."""
+        return list(range(len(self.labels)) if self.candidates is None else self.candidates)
 
     @cached_property
     def mapped_classes(self) -> np.ndarray:
@@ -80,15 +166,17 @@ class Classifier:
         return propagation.propagate(images, self.mapped_classes, self._scored, self.temperature)
 
     def known(self, scores: np.ndarray) -> np.ndarray:
-        """(n,) bool: whether pictures with these scores (n, C) are of any of the classes."""
-        return calibration.probabilities(scores, self.temperature).max(axis=1) >= self.threshold
+        """(n,) bool: whether pictures with these scores (n, C) are of any of the classes that may be an answer."""
+        confidences = calibration.probabilities(scores, self.temperature)
+        return confidences[:, self.answerable].max(axis=1) >= self.threshold
 
     def answers(self, scores: np.ndarray, top: int = 5) -> list[dict[str, Any]]:
         """For each row of scores (n, C): label, seen, known, confidence, and the `top` best as alternatives."""
         confidences = calibration.probabilities(scores, self.temperature)
-        known = confidences.max(axis=1) >= self.threshold
+        columns = np.array(self.answerable)
+        known = confidences[:, columns].max(axis=1) >= self.threshold
         # A stable sort of the negated scores: among equals the first class wins, as argmax has it.
-        ranked = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        ranked = columns[np.argsort(-scores[:, columns], axis=1, kind="stable")[:, :top]]
         return [
             {
                 "label": self.labels[order[0]],
@@ -144,13 +232,14 @@ class Classifier:
         arrays = {name: np.ascontiguousarray(array) for name, array in self.mapper.state().items()}
         with replacing(folder / "mapper.safetensors") as part:
             save_file(arrays, part)
+        hubs, arrays = self.correction.state()
         with replacing(folder / "hubs.safetensors") as part:
-            save_file(self.correction.state(), part)
+            save_file(arrays, part)
         description = {
             "format": FORMAT,
             "mapper": {"name": self.mapper.name, "settings": self.mapper.settings},
             "seen": self.seen.tolist(),
-            "hubs": {"kind": self.correction.kind, "settings": self.correction.settings},
+            "hubs": hubs,
             "gamma": self.gamma,
             "threshold": self.threshold,
             "temperature": self.temperature,
@@ -219,8 +308,13 @@ def digest(folder: Path) -> str:
 def _correction(folder: Path, described: dict[str, Any]) -> Correction:
     from safetensors.numpy import load_file
 
-    state = load_file(folder / "hubs.safetensors")
-    return Correction.from_state(described["kind"], described["settings"], state)
+    return Correction.from_state(described, load_file(folder / "hubs.safetensors"))
+
+
+def _near(name: str, names: list[str]) -> list[str]:
+    """Up to three of the names that are spelled much like `name`, whatever their case."""
+    lower = {other.lower(): other for other in names}
+    return [lower[close] for close in difflib.get_close_matches(name.lower(), lower, cutoff=0.6)]
 
 
 def _part(name: str, load: Callable[[], Part]) -> Part:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -13,10 +14,11 @@ import numpy as np
 
 from ayeaye import params
 from ayeaye.classspace import sentences, text, words
+from ayeaye.classspace.later import NewClass, table_of, unit_vector
 from ayeaye.classspace.tfidf import TermTable, terms
 from ayeaye.classspace.words import WordTable
 from ayeaye.data.table import ClassTable
-from ayeaye.errors import ClassSpaceError, CoincidentClasses, UnknownWords
+from ayeaye.errors import ClassSpaceError, CoincidentClasses, IncompleteClass, TakenName, UnknownWords
 from ayeaye.files import replacing, write_atomic
 
 SAME = 0.9999  # cosine above which two classes cannot be told apart
@@ -35,6 +37,10 @@ class Part(Protocol):
 
     @property
     def source(self) -> str: ...
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """The words that it knows."""
 
     def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         """(m, k) vectors not yet centred, and the coverage of each class."""
@@ -64,6 +70,10 @@ class Words:
         strange = any(missing for _, _, missing in map(part._described, text.descriptions(table)))
         return replace(part, spare=words.SPARE) if strange else part
 
+    @property
+    def vocabulary(self) -> list[str]:
+        return self.table.words
+
     def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         if self.text == text.DESCRIPTIONS:
             found = [self._described(described) for described in text.descriptions(table)]
@@ -76,9 +86,7 @@ class Words:
             if vector is None
         ]
         if unknown:
-            raise UnknownWords(
-                _complaint(unknown, self.table.origin or self.source, self.text, self.table.words)
-            )
+            raise _unknown_words(unknown, self.table.origin or self.source, self.text, self.table.words)
         return np.stack([vector for vector, _, _ in found if vector is not None]), coverage
 
     def _described(self, described: str) -> tuple[np.ndarray | None, list[str], list[str]]:
@@ -130,6 +138,10 @@ class Terms:
     text: str
     table: TermTable
 
+    @property
+    def vocabulary(self) -> list[str]:
+        return self.table.terms
+
     def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         found = [self.table.vector(said) for said in _documents(table, self.text)]
         coverage = [
@@ -141,7 +153,7 @@ class Terms:
             if not vector.any()
         ]
         if unknown:
-            raise UnknownWords(_complaint(unknown, "TF-IDF", self.text, self.table.terms))
+            raise _unknown_words(unknown, "TF-IDF", self.text, self.table.terms)
         return np.stack([vector for vector, _ in found]), coverage
 
     def state(self) -> tuple[About, Arrays]:
@@ -173,6 +185,10 @@ class Matrix:
         differing = (values != values[:1]).any(axis=0)
         telling = [column for column, differs in zip(columns, differing, strict=True) if differs]
         return cls(source, telling or columns, binary=len(np.unique(values)) <= 2)
+
+    @property
+    def vocabulary(self) -> list[str]:
+        return []
 
     def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         if self.source not in table.matrices:
@@ -236,7 +252,8 @@ class Encoder:
 
     def told_apart(self, descriptions: list[str]) -> list[str]:
         """The words of each description, equal where two say the same; blank where more than they counts."""
-        return [" ".join(sorted(terms(said))) if self.described else "" for said in descriptions]
+        described = self.described
+        return [_words_of(said) if described else "" for said in descriptions]
 
     def encode(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         """(m, k) float32 of unit rows, and per class its coverage by each part."""
@@ -286,12 +303,72 @@ class ClassSpace:
         cannot be told from another or from a class of this space with another name.
         """
         vectors, _ = self.encoder.encode(table)
-        others = [row for row, name in enumerate(self.names) if name not in set(table.names)]
-        everything = np.vstack([vectors, self.vectors[others]])
-        names = [*table.names, *(self.names[row] for row in others)]
-        said = [*table.frame["description"], *(self.descriptions[row] for row in others)]
-        _check_distinct(everything, names, self.encoder.told_apart(said), first=len(vectors))
+        self._check_distinct(vectors, table.names, table.frame["description"].tolist())
         return vectors
+
+    def extended(self, classes: Sequence[NewClass]) -> ClassSpace:
+        """The space with classes described later after its own, which stay as they are, and so does the encoder.
+
+        Words that it does not know are left out, and named by `unknown_words`, while it knows one of the class.
+        Raises TakenName for a name that a class has already, UnknownWords for classes of which no word is known,
+        IncompleteClass for missing descriptions and columns, ClassSpaceError for vectors that are not of this
+        space, and CoincidentClasses.
+        """
+        self._check_names([each.name for each in classes])
+        vectors = np.empty((len(classes), self.vectors.shape[1]), np.float32)
+        coverage: list[About] = [{"name": each.name, "parts": []} for each in classes]
+        given = [row for row, each in enumerate(classes) if each.vector is not None]
+        told = [row for row, each in enumerate(classes) if each.vector is None]
+        for row in given:
+            vectors[row] = unit_vector(classes[row], self.vectors.shape[1])
+        if told:
+            columns = {part.source: part.columns for part in self.encoder.parts if isinstance(part, Matrix)}
+            vectors[told], covered = self.encoder.encode(table_of([classes[row] for row in told], columns))
+            for row, each in zip(told, covered, strict=True):
+                coverage[row] = each
+        # What is said of a class with a vector of its own did not make that vector.
+        said = ["" if each.vector is not None else each.description for each in classes]
+        names = [each.name for each in classes]
+        self._check_distinct(vectors, names, said)
+        return replace(
+            self,
+            names=[*self.names, *names],
+            vectors=np.vstack([self.vectors, vectors]),
+            coverage=[*self.coverage, *coverage],
+            descriptions=[*self.descriptions, *said],
+        )
+
+    def unknown_words(self, name: str) -> dict[str, list[str]]:
+        """The words of a class that its vector was made without, each with near ones that are known."""
+        parts = self.coverage[self.names.index(name)]["parts"]
+        known = {part.source: part.vocabulary for part in self.encoder.parts}
+        return {
+            word: text.near_spellings(word, known[part["source"]])
+            for part in parts
+            for word in part["missing"]
+        }
+
+    def _check_names(self, names: list[str]) -> None:
+        blank = [name for name in names if not name.strip()]
+        if blank:
+            raise IncompleteClass("a class has no name: give it one", ["name"])
+        there = set(self.names)
+        for name in names:
+            if name in there:
+                raise TakenName(f"{name} is a class already: choose another name")
+            there.add(name)
+
+    def _check_distinct(self, vectors: np.ndarray, names: list[str], said: list[str]) -> None:
+        """Raises CoincidentClasses where a class is like another of these, or like one of the space's by another
+        name."""
+        again = set(names)
+        others = [row for row, name in enumerate(self.names) if name not in again]
+        _check_distinct(
+            np.vstack([vectors, self.vectors[others]]),
+            [*names, *(self.names[row] for row in others)],
+            self.encoder.told_apart([*said, *(self.descriptions[row] for row in others)]),
+            first=len(vectors),
+        )
 
     def state(self) -> tuple[About, Arrays]:
         """What JSON holds and what safetensors hold, from which `from_state` makes the same space."""
@@ -501,16 +578,27 @@ def _check_distinct(vectors: np.ndarray, names: list[str], said: list[str], firs
         )
 
 
-def _complaint(unknown: list[tuple[str, list[str]]], origin: str, kind: str, known: list[str]) -> str:
+def _unknown_words(
+    unknown: list[tuple[str, list[str]]], origin: str, kind: str, known: list[str]
+) -> UnknownWords:
+    # Near spellings take milliseconds a word: the first few are shown them.
+    found = {
+        name: {
+            word: text.near_spellings(word, known) if max(row, place) < 5 else []
+            for place, word in enumerate(missing)
+        }
+        for row, (name, missing) in enumerate(unknown)
+    }
     lines = []
     for name, missing in unknown[:5]:
-        near = [close for word in missing[:5] for close in text.near_spellings(word, known)]
+        near = [close for closest in found[name].values() for close in closest]
         spelled = f"; near: {', '.join(dict.fromkeys(near))}" if near else ""
         lines.append(f"{name} ({', '.join(missing[:5]) or 'no words'}{spelled})")
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-    return (
+    return UnknownWords(
         f"{origin} knows no word of the {kind} of {len(unknown)} class{'es' * (len(unknown) > 1)}: "
-        f"{', '.join(lines)}{more}; add synonyms or descriptions, or use another source"
+        f"{', '.join(lines)}{more}; add synonyms or descriptions, or use another source",
+        found,
     )
 
 
@@ -521,6 +609,11 @@ def _cover(source: str, tokens: list[Any], missing: list[str]) -> About:
         "known": len(tokens) - len(missing),
         "missing": missing[:20],
     }
+
+
+@lru_cache(maxsize=10_000)  # a class that comes later is compared with every one that is there
+def _words_of(said: str) -> str:
+    return " ".join(sorted(terms(said)))
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
