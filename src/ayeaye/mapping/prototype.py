@@ -17,6 +17,7 @@ from ayeaye.mapping.base import (
     unit,
 )
 from ayeaye.mapping.training import batches, training
+from ayeaye.sphere import unit_gradients
 
 Layer = tuple[np.ndarray, np.ndarray]
 
@@ -30,10 +31,21 @@ class Network:
 
     def __call__(self, classes: np.ndarray) -> np.ndarray:
         """(C, d) outputs for class vectors (C, k), before the last ReLU."""
-        first, second, last = self.layers
-        hidden = np.maximum(_linear(classes, first), 0)
-        hidden = np.maximum(_standardise(_linear(hidden, second), self.figures[0]), 0)
-        return _linear(_standardise(hidden, self.figures[1]), last)
+        _, hidden = self._hidden(classes)
+        return _linear(_standardise(hidden, self.figures[1]), self.layers[2])
+
+    def gradients(self, classes: np.ndarray, G: np.ndarray) -> np.ndarray:
+        """Gradients (C, k) by the class vectors, of those G (C, d) by the outputs."""
+        (first, _), (second, _), (last, _) = self.layers
+        below, above = self._hidden(classes)
+        G = (G @ last) * self.figures[1, 1] * (above > 0)
+        G = ((G * self.figures[0, 1]) @ second) * (below > 0)
+        return G @ first
+
+    def _hidden(self, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(C, h) of the two hidden layers after their ReLUs."""
+        below = np.maximum(_linear(classes, self.layers[0]), 0)
+        return below, np.maximum(_standardise(_linear(below, self.layers[1]), self.figures[0]), 0)
 
 
 class Prototype(Mapper):
@@ -89,6 +101,17 @@ class Prototype(Mapper):
             outputs = network(_scaled(A))
             mapped += unit(np.maximum(outputs, 0) if self.clipped_ else outputs)
         return mapped
+
+    def class_gradients(self, A: np.ndarray, G: np.ndarray) -> np.ndarray:
+        scaled, gradients = _scaled(A), np.zeros(A.shape, np.float32)
+        for network in self.networks_:
+            outputs = network(scaled)
+            if self.clipped_:
+                own = unit_gradients(np.maximum(outputs, 0), G) * (outputs > 0)
+            else:
+                own = unit_gradients(outputs, G)
+            gradients += network.gradients(scaled, own)
+        return np.sqrt(A.shape[1]) * unit_gradients(A, gradients)
 
     def state(self) -> dict[str, np.ndarray]:
         state = {"centre": self.centre_, "clipped": self.clipped_}
