@@ -85,7 +85,8 @@ def service(tag: str, home: Path) -> Iterator[httpx.Client]:
     program = (
         "import sys; from pathlib import Path;"
         "from ayeaye.params import Serve; from ayeaye.release import bento;"
-        "bento.serve(sys.argv[1], Path(sys.argv[2]), Serve(host='localhost', port=int(sys.argv[3])))"
+        "settings = Serve(host='localhost', port=int(sys.argv[3]), state=sys.argv[2] + '/state');"
+        "bento.serve(sys.argv[1], Path(sys.argv[2]), settings)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, tag, str(home), str(port)], start_new_session=True
@@ -219,7 +220,7 @@ def test_a_bento_that_is_not_there_raises_meaningful_error(home: Path) -> None:
 
 _BUILD = """
 import sys; from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from test_bento import recipe_for
 from ayeaye.release import bento
 bento.build(recipe_for(Path(sys.argv[2])), Path(sys.argv[3]))
@@ -288,7 +289,7 @@ def test_an_unseen_class_is_answered_in_the_promised_form(service: httpx.Client,
     response = classify(service, picture(UNSEEN, 3))
     assert response.status_code == 200
     answer = response.json()
-    assert set(answer) == {"label", "seen", "known", "confidence", "alternatives", "model"}
+    assert set(answer) == {"id", "label", "seen", "known", "confidence", "alternatives", "model"}
     assert answer["model"] == {"version": 3, "bento": tag}
     assert len(answer["alternatives"]) == 5
     assert set(answer["alternatives"][0]) == {"label", "seen", "score"}
@@ -297,15 +298,17 @@ def test_an_unseen_class_is_answered_in_the_promised_form(service: httpx.Client,
 
 
 def test_the_model_says_where_it_comes_from(service: httpx.Client, tag: str, recipe: Recipe) -> None:
-    assert service.get("/model").json() == {
+    about = service.get("/model").json()
+    expected = {
         "version": 3,
         "bento": tag,
         "bundle_digest": recipe.bundle_digest,
         "data_digest": "d" * 64,
         "metrics": {"H": 0.5},
-        "classes": {"seen": 5, "unseen": 1},
+        "classes": {"seen": 5, "unseen": 1, "run_time": 0},
         "code": "bento",
     }
+    assert {key: about[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/openapi.json", "/docs.json"])
