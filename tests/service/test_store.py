@@ -366,4 +366,6 @@ def test_only_so_much_feedback_may_be_pending(address: URL) -> None:
 def test_the_picture_must_be_the_one_that_was_answered(store: Store) -> None:
     with pytest.raises(DataError, match="not the one of answer a"):
         store.give("a", "okapi", "ann", b"another", PICTURE_ID)
+    with pytest.raises(DataError, match="is empty"):
+        store.give("a", "okapi", "ann", b"")
     assert store.pending() == []

@@ -49,7 +49,10 @@ class Review:
         Raises DataError where its class is not in the class table, or the picture contradicts another.
         """
         found = self.store.find(id)
-        outcome = self._admit(found) if found.has_picture else NO_PICTURE
+        if found.status == ACCEPTED:
+            outcome = "as it was before"
+        else:
+            outcome = self._admit(found) if found.has_picture else NO_PICTURE
         decided = self.store.decide(id, True, reviewer, reason)
         self.deliver()
         return {**_shown(decided), "outcome": outcome}
