@@ -246,7 +246,10 @@ TOWERS = [
     *((name, {}) for name in sorted(MAPPERS)),
     *(("ridge", {"kernel": kernel, "shrinkage": None}) for kernel in ridge.KERNELS),
     ("eszsl", {"space": "images"}),
-    ("blend", {"members": [{"mapper": "ridge", "columns": [0, 4]}, {"mapper": "prototype", "columns": [2, 6]}]}),
+    (
+        "blend",
+        {"members": [{"mapper": "ridge", "columns": [0, 4]}, {"mapper": "prototype", "columns": [2, 6]}]},
+    ),
 ]
 
 
@@ -522,7 +525,9 @@ class TestPrototype:
         total = torch.zeros(32, 48, dtype=torch.float64)
         for network in mapper.networks_:
             figures = torch.from_numpy(network.figures).double()
-            (one, two, last) = (tuple(torch.from_numpy(a).double() for a in layer) for layer in network.layers)
+            (one, two, last) = (
+                tuple(torch.from_numpy(a).double() for a in layer) for layer in network.layers
+            )
             hidden = functional.linear(np.sqrt(6) * functional.normalize(A), *one).relu()
             hidden = ((functional.linear(hidden, *two) - figures[0, 0]) * figures[0, 1]).relu()
             outputs = functional.linear((hidden - figures[1, 0]) * figures[1, 1], *last)
