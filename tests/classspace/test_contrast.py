@@ -68,7 +68,7 @@ def space_of(folder: Path, source: str | list[str], text: str = "descriptions") 
 
 
 def found(way: Contrast) -> dict[str, tuple[float | None, float | None]]:
-    return {each.name: (each.label, each.against) for each in way.differences}
+    return {each.name: (each.value, each.against_value) for each in way.differences}
 
 
 @pytest.mark.parametrize("text", ["names", "synonyms", "descriptions"])

@@ -19,24 +19,25 @@ from ayeaye.data.table import ClassTable
 from ayeaye.errors import ClassSpaceError
 from ayeaye.sphere import unit, unit_gradients
 
-AGREEMENT = 1e-3  # how far a vector made again from what was said may be from the one in the space
+AGREEMENT = 1e-5  # how far a vector made again from what was said may be from the one in the space
 
 
 @dataclass(frozen=True)
 class Difference:
     """One attribute, word or term, and its value for either class: an attribute's number, a word's weight.
 
+    `value` is that of the class at the end of the way, `against_value` of the one at its beginning.
     `readable` is False of a source taken as a whole, since nothing in it has a name.
     """
 
     name: str
     source: str
-    label: float | None = None
-    against: float | None = None
+    value: float | None = None
+    against_value: float | None = None
 
     @property
     def readable(self) -> bool:
-        return self.label is not None
+        return self.value is not None
 
 
 @dataclass(frozen=True)
