@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ayeaye.classspace.contrast import contrast
 from ayeaye.classspace import text
+from ayeaye.classspace.contrast import contrast
 from ayeaye.classspace.later import NewClass
 from ayeaye.classspace.space import ClassSpace
 from ayeaye.classspace.text import listed
