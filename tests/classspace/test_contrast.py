@@ -136,6 +136,7 @@ def test_a_source_of_which_nothing_was_kept_is_taken_as_a_whole(tmp_path: Path) 
         replace(
             space, values={"strengths": space.values["strengths"][:2]}, descriptions=space.descriptions[:2]
         ),
+        replace(space, values={"strengths": np.full((5, 3), np.nan)}, descriptions=[""] * 5),
         replace(space, values={"strengths": space.values["strengths"][::-1]}, descriptions=space.names),
     ):
         way = contrast(forgetful, 3, 1)
@@ -144,3 +145,14 @@ def test_a_source_of_which_nothing_was_kept_is_taken_as_a_whole(tmp_path: Path) 
             ("tfidf", False),
         ]
         np.testing.assert_allclose(way.vectors(np.array([0.0, 1.0])), space.vectors[[1, 3]], atol=1e-5)
+
+
+def test_a_space_of_an_earlier_ayeaye_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    """It kept descriptions alone: classes with synonyms, and attributes, are taken as a whole."""
+    about, arrays = space_of(tmp_path, ["strengths", "tfidf"]).state()
+    del about["synonyms"], arrays["values/strengths"]
+    space = ClassSpace.from_state(about, arrays)
+    way = contrast(space, 3, 1)
+    assert {each.source for each in way.differences if each.readable} == {"tfidf"}
+    assert {each.name for each in way.differences if not each.readable} == {"strengths"}
+    assert {each.name for each in contrast(space, 3, 0).differences} == {"strengths", "tfidf"}

@@ -415,7 +415,8 @@ class ClassSpace:
             values = {
                 key.removeprefix("values/"): a for key, a in arrays.items() if key.startswith("values/")
             }
-            said = (about["descriptions"], about.get("synonyms", []))  # which an earlier ayeaye did not keep
+            # An earlier ayeaye kept no synonyms.
+            said = (about["descriptions"], about.get("synonyms") or [[] for _ in about["names"]])
             return cls(about["names"], arrays["vectors"], about["coverage"], encoder, *said, values)
         except (KeyError, TypeError, ValueError) as error:
             raise ClassSpaceError(
@@ -463,9 +464,8 @@ def build(table: ClassTable, settings: params.Classes, read: Callable[[str], Pat
     vectors, coverage = encoder.encode(table)
     said = table.frame["description"].tolist()
     _check_distinct(vectors, table.names, encoder.told_apart(said), first=len(vectors))
-    matrices = [part for part in parts if isinstance(part, Matrix) and part.readable]
-    values = {part.source: part.values(table).astype(np.float32) for part in matrices}
-    return ClassSpace(table.names, vectors, coverage, encoder, said, table.frame["synonyms"].tolist(), values)
+    synonyms = table.frame["synonyms"].tolist()
+    return ClassSpace(table.names, vectors, coverage, encoder, said, synonyms, _values(parts, table))
 
 
 def _part(source: str, table: ClassTable, settings: params.Classes, read: Callable[[str], Path]) -> Part:
@@ -618,6 +618,12 @@ def _by_column(values: np.ndarray, columns: list[str]) -> Summands:
         alone[place] = values[place]
         summands[columns[place]] = (float(values[place]), alone)
     return summands
+
+
+def _values(parts: list[Part], table: ClassTable) -> Arrays:
+    """By source the numbers (m, k) float32 of matrices with named columns."""
+    matrices = [part for part in parts if isinstance(part, Matrix) and part.readable]
+    return {part.source: part.values(table).astype(np.float32) for part in matrices}
 
 
 def _cover(source: str, tokens: list[Any], missing: list[str]) -> About:
