@@ -115,6 +115,16 @@ def test_a_class_of_which_no_sign_is_true_is_read_as_well(tmp_path: Path) -> Non
     assert found(contrast(made, 0, 3)) == {"walks": (1, 0), "bear": (1, 0), "white": (1, 0), "sea": (1, 0)}
 
 
+@pytest.mark.parametrize(
+    ("names", "readable"), [("0 1 2", False), ("e1 e2 e3", False), ("leg2 leg4 tail", True)]
+)
+def test_columns_that_are_only_numbered_have_no_names(names: str, readable: bool) -> None:
+    matrix = pd.DataFrame(STRENGTHS.to_numpy(), columns=names.split())
+    made = build(ClassTable(table().frame, {"given": matrix}), Classes(source="given"), Path)
+    assert {each.readable for each in contrast(made, 0, 2).differences} == {readable}
+    assert ("given" in made.values) == readable
+
+
 def test_words_are_those_of_one_description_alone(tmp_path: Path) -> None:
     differing = found(contrast(space_of(tmp_path, "glove"), 1, 0))
     assert differing.keys() == {"white", "walks", "ice", "brown", "forest", "berries"}

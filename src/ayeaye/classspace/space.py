@@ -216,8 +216,9 @@ class Matrix:
 
     @property
     def readable(self) -> bool:
-        """Whether the columns have names, not only numbers as those of sentence vectors."""
-        return not all(column.isdigit() for column in self.columns)
+        """Whether the columns have names, not numbers alone as those of sentence vectors: 0, 1, … or e0, e1, …"""
+        numbered = all(column[-1:].isdigit() for column in self.columns)
+        return not numbered or len({column.rstrip("0123456789") for column in self.columns}) > 1
 
     @property
     def sized(self) -> bool:
