@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ayeaye.classspace import text
+from ayeaye.classspace.contrast import contrast
+from ayeaye.classspace.later import NewClass
 from ayeaye.classspace.space import ClassSpace
+from ayeaye.classspace.text import listed
 from ayeaye.data.decode import Limits, decode
-from ayeaye.errors import AyeayeError, BundleError, DataError, PictureError
+from ayeaye.errors import (
+    AyeayeError,
+    BundleError,
+    ClassSpaceError,
+    DataError,
+    NoSuchClass,
+    PictureError,
+    TakenName,
+)
 from ayeaye.files import digest_folder, write_atomic
-from ayeaye.labelling import calibration, nearest, propagation
+from ayeaye.labelling import calibration, explanation, nearest, propagation
 from ayeaye.labelling.hubs import Correction
 from ayeaye.mapping import MAPPERS, Mapper
 
@@ -24,8 +37,8 @@ if TYPE_CHECKING:
 
     from ayeaye.embedding.backbones import Backbone
 
-FORMAT = 2
-READABLE = (1, 2)  # 1 had neither hub correction nor threshold
+FORMAT = 3
+READABLE = (1, 2, 3)  # 1 had neither hub correction nor threshold, 2 no bank for classes that come later
 Part = TypeVar("Part")
 
 
@@ -42,10 +55,88 @@ class Classifier:
     correction: Correction = field(default_factory=Correction)  # of hub classes, its statistics frozen
     threshold: float = 0.0  # of the confidence below which a picture is of none of the classes
     about: dict[str, Any] | None = None  # how it was made: settings, folds; no times, no paths
+    candidates: tuple[int, ...] | None = None  # columns that may be an answer, ascending; none given: all
 
     @property
     def labels(self) -> list[str]:
         return self.space.names
+
+    def with_classes(self, classes: Sequence[NewClass]) -> Classifier:
+        """A classifier with these classes after its own, as unseen ones; this one stays as it is.
+
+        Their vectors are made by the encoder as it stands, with the centre and the vocabulary of the class table;
+        all else is as if they had been in the table from the start, unless the bundle has no hub bank (see
+        `Correction.extended`). Confidences are shares among all classes, and fall as classes come. Words left out
+        are told by `space.unknown_words`. Raises what `ClassSpace.extended` does.
+        """
+        return self._over(self.space.extended(classes))
+
+    def reencode(self, classes: Sequence[NewClass]) -> tuple[Classifier, list[tuple[NewClass, str]]]:
+        """A classifier with those of the classes that it can take, and why it cannot take the others.
+
+        For classes that another classifier had: this one may know other words, or know a class of that name by
+        its table. Of two that coincide the first is taken.
+        """
+        space, refused = self.space, []
+        there = set(self.labels)
+        for each in classes:
+            try:
+                if each.name in there:
+                    raise TakenName(f"{each.name} is now a class of the classifier itself")
+                space = space.extended([each])
+            except ClassSpaceError as error:
+                refused.append((each, str(error)))
+        return self._over(space), refused
+
+    def _over(self, space: ClassSpace) -> Classifier:
+        """The classifier on a space that has more classes after its own."""
+        count = len(self.labels)
+        vectors = space.vectors[count:]
+        if not len(vectors):
+            return self
+        more = tuple(range(count, count + len(vectors)))
+        return self._replaced(
+            np.vstack([self.mapped_classes, self.mapper.map_classes(vectors)]),
+            space=space,
+            seen=np.concatenate([self.seen, np.zeros(len(vectors), bool)]),
+            correction=self.correction.extended(vectors, ~self.seen),
+            candidates=None if self.candidates is None else self.candidates + more,
+        )
+
+    def _replaced(self, mapped: np.ndarray, **changes: Any) -> Classifier:
+        """The classifier with other parts, whose `mapped` classes need not be mapped again."""
+        replaced = replace(self, **changes)
+        vars(replaced)["mapped_classes"] = mapped
+        return replaced
+
+    def among(self, names: Sequence[str]) -> Classifier:
+        """A classifier of which only these classes are answers, for one request; a bundle does not keep them.
+
+        Scores and confidence are those that the classes have among all. A confidence among the named ones alone
+        would be 1 for a single one whatever the picture shows, and the threshold, fitted among all, would refuse
+        nothing. So the others stay as what else a picture may show; one that means nearly the same as a named one
+        takes its share of the confidence. Raises NoSuchClass, with near names, and DataError without a name.
+        """
+        if not names:
+            raise DataError("no class to choose among: name one or more")
+        place = {self.labels[column]: column for column in self.answerable}
+        strange = [name for name in dict.fromkeys(names) if name not in place]
+        if strange:
+            # Near names take a moment each: the first few are shown them.
+            unknown = {name: _near(name, list(place)) if row < 5 else [] for row, name in enumerate(strange)}
+            near = [close for closest in unknown.values() for close in closest]
+            spelled = f" (near: {', '.join(dict.fromkeys(near))})" if near else ""
+            raise NoSuchClass(
+                f"no class {text.listed(strange)}{spelled}: name classes that there are, or describe new ones",
+                unknown,
+            )
+        columns = tuple(sorted({place[name] for name in names}))
+        return self._replaced(self.mapped_classes, candidates=columns)
+
+    @property
+    def answerable(self) -> list[int]:
+        """The columns that may be an answer, ascending."""
+        return list(range(len(self.labels)) if self.candidates is None else self.candidates)
 
     @cached_property
     def mapped_classes(self) -> np.ndarray:
@@ -80,15 +171,17 @@ class Classifier:
         return propagation.propagate(images, self.mapped_classes, self._scored, self.temperature)
 
     def known(self, scores: np.ndarray) -> np.ndarray:
-        """(n,) bool: whether pictures with these scores (n, C) are of any of the classes."""
-        return calibration.probabilities(scores, self.temperature).max(axis=1) >= self.threshold
+        """(n,) bool: whether pictures with these scores (n, C) are of any of the classes that may be an answer."""
+        confidences = calibration.probabilities(scores, self.temperature)
+        return confidences[:, self.answerable].max(axis=1) >= self.threshold
 
     def answers(self, scores: np.ndarray, top: int = 5) -> list[dict[str, Any]]:
         """For each row of scores (n, C): label, seen, known, confidence, and the `top` best as alternatives."""
         confidences = calibration.probabilities(scores, self.temperature)
-        known = confidences.max(axis=1) >= self.threshold
+        columns = np.array(self.answerable)
+        known = confidences[:, columns].max(axis=1) >= self.threshold
         # A stable sort of the negated scores: among equals the first class wins, as argmax has it.
-        ranked = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        ranked = columns[np.argsort(-scores[:, columns], axis=1, kind="stable")[:, :top]]
         return [
             {
                 "label": self.labels[order[0]],
@@ -102,6 +195,72 @@ class Classifier:
             }
             for row, order in enumerate(ranked)
         ]
+
+    def explain(
+        self, embedding: np.ndarray, label: str | None = None, against: str | None = None, top: int = 5
+    ) -> dict[str, Any]:
+        """Why a picture with this embedding (d,) is of one class rather than of another, ready for JSON.
+
+        `label` is the highest class unless it is given, `against` the highest other one. The difference of their
+        scores is the sum of the contributions of `parts`, strongest first, of `hub_correction` and of
+        `seen_offset`. A part is an attribute, a word or a term in which the two differ, with its value for either;
+        or a source as a whole, with None as values, where nothing in it has a name. `nearest_seen` are the `top`
+        seen classes nearest to the picture in the common space, and to the label in the class space, by cosine.
+        Raises DataError for a class that there is not.
+        """
+        image = self.mapper.map_images(np.asarray(embedding)[None])
+        cosines = nearest.scores(image, self.mapped_classes)
+        corrected, scores = self.correction.apply(cosines), self._scored(cosines)
+        row, other = self._compared(scores[0], label, against)
+        way = contrast(self.space, row, other)
+        found = explanation.contributions(image[0], self.mapper, way)
+        plain, hubs, whole = (float(each[0, row] - each[0, other]) for each in (cosines, corrected, scores))
+        parts = [
+            {**asdict(difference), "contribution": each}
+            for difference, each in zip(way.differences, found.tolist(), strict=True)
+        ]
+        explained = {
+            "label": self.labels[row],
+            "seen": bool(self.seen[row]),
+            "score": float(scores[0, row]),
+            "against": self.labels[other],
+            "against_seen": bool(self.seen[other]),
+            "against_score": float(scores[0, other]),
+            "difference": whole,
+            "parts": sorted(parts, key=lambda part: -abs(part["contribution"])),
+            "hub_correction": hubs - plain,
+            "seen_offset": whole - hubs,
+            "nearest_seen": {
+                "to_picture": self._nearest_seen(cosines[0], top),
+                "to_label": self._nearest_seen(self.space.vectors @ self.space.vectors[row], top, but=row),
+            },
+        }
+        return {**explained, "sentence": explanation.sentence(explained)}
+
+    def _compared(self, scores: np.ndarray, label: str | None, against: str | None) -> tuple[int, int]:
+        """Rows of two different classes: those named, else the highest of scores (C,)."""
+        named = [self._row(name) for name in (label, against) if name is not None]
+        ranked = np.argsort(-scores, kind="stable").tolist()
+        others = iter([c for c in ranked if c not in named])
+        row = self._row(label) if label is not None else next(others, -1)
+        other = self._row(against) if against is not None else next(others, -1)
+        if -1 in (row, other) or row == other:
+            raise DataError(
+                f"{label or against or self.labels[0]} has nothing to be compared with: give another class"
+            )
+        return row, other
+
+    def _row(self, label: str) -> int:
+        if label not in self.labels:
+            near = difflib.get_close_matches(label, self.labels, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {listed(self.labels)}"
+            raise DataError(f"no class {label}: {hint}")
+        return self.labels.index(label)
+
+    def _nearest_seen(self, cosines: np.ndarray, most: int, but: int | None = None) -> list[dict[str, Any]]:
+        """The seen classes of the highest cosines (C,), without one of them."""
+        order = [c for c in np.argsort(-cosines, kind="stable").tolist() if self.seen[c] and c != but]
+        return [{"label": self.labels[c], "cosine": float(cosines[c])} for c in order[:most]]
 
     def classify(
         self, contents: Sequence[bytes], limits: Limits | None = None, top: int = 5
@@ -144,13 +303,14 @@ class Classifier:
         arrays = {name: np.ascontiguousarray(array) for name, array in self.mapper.state().items()}
         with replacing(folder / "mapper.safetensors") as part:
             save_file(arrays, part)
+        hubs, arrays = self.correction.state()
         with replacing(folder / "hubs.safetensors") as part:
-            save_file(self.correction.state(), part)
+            save_file(arrays, part)
         description = {
             "format": FORMAT,
             "mapper": {"name": self.mapper.name, "settings": self.mapper.settings},
             "seen": self.seen.tolist(),
-            "hubs": {"kind": self.correction.kind, "settings": self.correction.settings},
+            "hubs": hubs,
             "gamma": self.gamma,
             "threshold": self.threshold,
             "temperature": self.temperature,
@@ -219,8 +379,13 @@ def digest(folder: Path) -> str:
 def _correction(folder: Path, described: dict[str, Any]) -> Correction:
     from safetensors.numpy import load_file
 
-    state = load_file(folder / "hubs.safetensors")
-    return Correction.from_state(described["kind"], described["settings"], state)
+    return Correction.from_state(described, load_file(folder / "hubs.safetensors"))
+
+
+def _near(name: str, names: list[str]) -> list[str]:
+    """Up to three of the names that are spelled much like `name`, whatever their case."""
+    lower = {other.lower(): other for other in names}
+    return [lower[close] for close in difflib.get_close_matches(name.lower(), lower, cutoff=0.6)]
 
 
 def _part(name: str, load: Callable[[], Part]) -> Part:

@@ -11,11 +11,18 @@ AyeayeError
 │   └── CheckFailed        an expectation on data was not met
 ├── ClassSpaceError        class vectors cannot be built
 │   ├── UnknownWords       a class without any known word
+│   ├── IncompleteClass    a class that lacks what its vector is made of
+│   ├── TakenName          a class with the name of another
+│   ├── NoSuchClass        a name that no class has
 │   └── CoincidentClasses  two classes with the same vector
 ├── BackboneError          an unknown network, or weights that do not fit
 ├── BundleError            a classifier bundle that is damaged or of another version
 ├── RegistryError          MLflow cannot be reached, or a version is not there
 ├── RemoteError            the DVC remote cannot be reached
+├── StoreError             what the service keeps cannot be reached, read or written
+│   ├── Conflict           a run-time class of that name is there already, or feedback was decided otherwise
+│   ├── NotKept            no run-time class of that name, or no feedback of that number
+│   └── StoreFull          as many run-time classes, or as much pending feedback, as is allowed
 └── ReleaseError           a Bento cannot be built, tried or served
     ├── TrialFailed        the Bento answered, but not as it should
     └── Incomparable       two classifiers cannot be measured on the same pictures
@@ -65,7 +72,31 @@ class ClassSpaceError(AyeayeError):
 
 
 class UnknownWords(ClassSpaceError):
+    """`unknown`: by class its words, and for each of the first few the near ones that are known."""
+
+    def __init__(self, message: str, unknown: dict[str, dict[str, list[str]]] | None = None) -> None:
+        super().__init__(message)
+        self.unknown = unknown or {}
+
+
+class IncompleteClass(ClassSpaceError):
+    """`needs`: the columns, or `description`, that have to be given."""
+
+    def __init__(self, message: str, needs: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.needs = needs or []
+
+
+class TakenName(ClassSpaceError):
     pass
+
+
+class NoSuchClass(ClassSpaceError):
+    """`unknown`: the names, and for each of the first few the near ones that there are."""
+
+    def __init__(self, message: str, unknown: dict[str, list[str]] | None = None) -> None:
+        super().__init__(message)
+        self.unknown = unknown or {}
 
 
 class CoincidentClasses(ClassSpaceError):
@@ -85,6 +116,22 @@ class RegistryError(AyeayeError):
 
 
 class RemoteError(AyeayeError):
+    pass
+
+
+class StoreError(AyeayeError):
+    pass
+
+
+class Conflict(StoreError):
+    pass
+
+
+class NotKept(StoreError):
+    pass
+
+
+class StoreFull(StoreError):
     pass
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from ayeaye.errors import ParamsError
 
@@ -110,12 +110,39 @@ class Release(Section):
     clean_classes: Count = 5
 
 
+def _rate(given: str | None) -> str | None:
+    import limits
+
+    try:
+        if given is not None:
+            limits.parse_many(given)
+        return given
+    except ValueError:
+        raise ValueError("expected a rate such as 20/second or 20/second;600/minute") from None
+
+
 class Serve(Section):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
     workers: Count = 1
     max_bytes: Count = 20_000_000
     max_pixels: Count = 50_000_000
+    max_batch: Count = 64
+    max_batch_bytes: Count = 100_000_000
+    decode_seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
+    concurrency: Count = 128
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    rate: Annotated[str | None, AfterValidator(_rate)] = None
+    predictions: bool = True
+    weights_licence: str | None = None
+    token_file: str | None = None
+    state: str = ".ayeaye/service"
+    database: SecretStr | None = None  # may hold a password: what logs the parameters must not log it
+
+    @property
+    def packed(self) -> dict[str, Any]:
+        """What goes into a Bento; the rest is of the place where it is served."""
+        return self.model_dump(exclude={"host", "port", "workers", "token_file", "state", "database"})
 
 
 class Params(Section):
@@ -216,7 +243,7 @@ def value_of(setting: str) -> Any:
     try:
         return YAML(typ="safe").load(value) if value else None
     except YAMLError:
-        raise ParamsError(f"{setting}: the value is not valid YAML; put it into quotes") from None
+        raise ParamsError(f"{dotted}: the value is not valid YAML; put it into quotes") from None
 
 
 def _fault(item: Any) -> str:
@@ -229,6 +256,7 @@ def _fault(item: Any) -> str:
         near = difflib.get_close_matches(str(key), list(model.model_fields), n=1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(model.model_fields)}"
         return f"unknown parameter {where}; {hint}"
-    value = json.dumps(item["input"], default=str)
+    # It may be a password that stands in the wrong place.
+    value = "not shown" if where.startswith("serve.database") else json.dumps(item["input"], default=str)
     said = item["msg"].removeprefix("Value error, ")
     return f"{where} is {value[:80]}: {said[:1].lower()}{said[1:]}"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ayeaye.errors import DataError
 from ayeaye.evaluation.hubness import occurrences, query_weights, robin_hood
 from ayeaye.labelling import hubs, nearest
+from ayeaye.mapping import create
 
 CORRECTIONS = [(kind, grid[0]) for kind, grid in hubs.GRIDS.items()]
 REAL = [(kind, chosen) for kind, chosen in CORRECTIONS if kind != "none"]
@@ -107,7 +108,7 @@ def test_a_planted_hub_loses_its_hold(kind: str, chosen: dict[str, Any]) -> None
 @pytest.mark.parametrize(("kind", "chosen"), CORRECTIONS)
 def test_a_correction_comes_back_from_its_state(kind: str, chosen: dict[str, Any]) -> None:
     fitted = hubs.fit(kind, chosen, cosines(0, 30, 5))
-    again = hubs.Correction.from_state(kind, chosen, fitted.state())
+    again = hubs.Correction.from_state(*fitted.state())
     scores = cosines(1, 4, 5)
     np.testing.assert_array_equal(again.apply(scores), fitted.apply(scores))
 
@@ -138,3 +139,30 @@ def test_an_empty_bank_and_other_classes_are_refused() -> None:
         hubs.fit("csls", {"k": 5}, np.zeros((0, 4), np.float32))
     with pytest.raises(DataError, match=r"expected \(n, 2\)"):
         hubs.fit("csls", {"k": 5}, BANK).apply(np.zeros((1, 3), np.float32))
+
+
+def test_a_bank_has_one_picture_of_every_class_before_a_second_of_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    y = np.repeat(np.arange(5), [1, 2, 40, 3, 50])
+    np.testing.assert_array_equal(hubs.sample(y), np.arange(len(y)))
+    monkeypatch.setattr(hubs, "MOST", 12)
+    rows = hubs.sample(y)
+    assert np.bincount(y[rows]).tolist() == [1, 2, 3, 3, 3]
+    np.testing.assert_array_equal(rows, np.unique(rows))
+    np.testing.assert_array_equal(rows, hubs.sample(y))
+
+
+@pytest.mark.parametrize(("kind", "chosen"), REAL)
+def test_a_bank_in_half_precision_says_the_same(kind: str, chosen: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    A, y = rng.normal(size=(12, 6)), np.repeat(np.arange(12), 8)
+    X = (A[y] @ rng.normal(size=(6, 30)) + rng.normal(size=(len(y), 30))).astype(np.float32)
+    mapper = create("ridge").fit(X, y, A)
+    exact = hubs.fit(kind, chosen, nearest.scores(mapper.map_images(X), mapper.map_classes(A)))
+    found = hubs.fit_on(kind, chosen, hubs.Bank.of(mapper, X), A)
+    np.testing.assert_allclose(found.statistic, exact.statistic, atol=1e-3)
+    scores = cosines(1, 20, 12)
+    again = hubs.Correction.from_state(*found.state())
+    np.testing.assert_array_equal(again.apply(scores), found.apply(scores))
+    np.testing.assert_array_equal(again.bank.cosines(A), found.bank.cosines(A))

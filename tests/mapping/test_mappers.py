@@ -242,6 +242,37 @@ def test_arrays_of_another_width_are_refused(name: str, fitted: dict[str, Mapper
         fitted[name].map_classes(world.A[:, :-1])
 
 
+TOWERS = [
+    *((name, {}) for name in sorted(MAPPERS)),
+    *(("ridge", {"kernel": kernel, "shrinkage": None}) for kernel in ridge.KERNELS),
+    ("eszsl", {"space": "images"}),
+    (
+        "blend",
+        {"members": [{"mapper": "ridge", "columns": [0, 4]}, {"mapper": "prototype", "columns": [2, 6]}]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("tower", "settings"), TOWERS, ids=str)
+@pytest.mark.parametrize("signed", [True, False])
+def test_class_gradients_are_those_of_the_class_tower(
+    tower: str, settings: dict, signed: bool, world: World
+) -> None:
+    """Against central differences, in directions and at lengths of chance."""
+    rng = np.random.default_rng(4)
+    mapper = create(tower, **settings).fit(world.X if signed else np.abs(world.X), world.y, world.A)
+    A = 1.7 * world.A.astype(np.float64)
+    G = rng.standard_normal(mapper.map_classes(A).shape)
+    found = mapper.class_gradients(A, G)
+    assert found.shape == A.shape
+    step = 1e-3 * rng.standard_normal(A.shape)
+    ahead, behind = (mapper.map_classes(A + side * step).astype(np.float64) for side in (1, -1))
+    wrong = np.sum(found * step, axis=1) - np.sum(G * (ahead - behind), axis=1) / 2
+    # Towers round to single precision; a prototype's ReLUs bend between both sides, which has a test of its own.
+    bound = 0.1 if "prototype" in str((tower, settings)) else 2e-3
+    assert np.abs(wrong / np.linalg.norm(found, axis=1)).max() < bound * 1e-3
+
+
 def test_an_unknown_setting_or_mapper_names_the_known_ones(name: str) -> None:
     with pytest.raises(ParamsError, match="known: "):
         create(name, penalti=1)
@@ -465,6 +496,28 @@ class TestPrototype:
         np.testing.assert_allclose(np.linalg.norm(single, axis=2), 1, atol=1e-5)
         np.testing.assert_allclose(whole, single[0] + single[1], atol=1e-6)
         assert not np.allclose(single[0], single[1], atol=0.01)
+
+    @pytest.mark.parametrize("clipped", [True, False])
+    def test_class_gradients_agree_with_torch(self, world: World, clipped: bool) -> None:
+        import torch
+        from torch.nn import functional
+
+        X = np.abs(world.X) if clipped else world.X
+        mapper = create("prototype", steps=5, epochs=1, networks=2).fit(X, world.y, world.A)
+        A = torch.from_numpy(world.A).double().requires_grad_()
+        G = np.random.default_rng(4).standard_normal((32, 48))
+        total = torch.zeros(32, 48, dtype=torch.float64)
+        for network in mapper.networks_:
+            figures = torch.from_numpy(network.figures).double()
+            (one, two, last) = (
+                tuple(torch.from_numpy(a).double() for a in layer) for layer in network.layers
+            )
+            hidden = functional.linear(np.sqrt(6) * functional.normalize(A), *one).relu()
+            hidden = ((functional.linear(hidden, *two) - figures[0, 0]) * figures[0, 1]).relu()
+            outputs = functional.linear((hidden - figures[1, 0]) * figures[1, 1], *last)
+            total = total + functional.normalize(outputs.relu() if clipped else outputs)
+        (total * torch.from_numpy(G)).sum().backward()
+        np.testing.assert_allclose(mapper.class_gradients(world.A, G), A.grad.numpy(), atol=1e-3, rtol=1e-3)
 
     def test_a_class_is_mapped_alike_in_whatever_company(
         self, fitted: dict[str, Mapper], world: World

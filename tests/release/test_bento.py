@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from small_bundle import COLOURS, UNSEEN, picture, write_bundle
 
 from ayeaye.classifier import Classifier, digest
@@ -85,7 +86,8 @@ def service(tag: str, home: Path) -> Iterator[httpx.Client]:
     program = (
         "import sys; from pathlib import Path;"
         "from ayeaye.params import Serve; from ayeaye.release import bento;"
-        "bento.serve(sys.argv[1], Path(sys.argv[2]), Serve(host='localhost', port=int(sys.argv[3])))"
+        "settings = Serve(host='localhost', port=int(sys.argv[3]), state=sys.argv[2] + '/state');"
+        "bento.serve(sys.argv[1], Path(sys.argv[2]), settings)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, tag, str(home), str(port)], start_new_session=True
@@ -138,24 +140,31 @@ def test_the_tag_changes_with_what_is_packed_and_with_nothing_else(recipe: Recip
         replace(recipe, bundle_digest="0" * 64),
         replace(recipe, serve=Serve(max_bytes=5)),
         replace(recipe, metrics={"H": 0.6}),
+        replace(recipe, serve=recipe.serve.model_copy(update={"rate": "5/second"})),
     ):
         assert changed.tag() != recipe.tag()
-    assert replace(recipe, serve=replace_port(recipe.serve)).tag() == recipe.tag()
+    place = {"port": 4000, "workers": 2, "state": "/elsewhere", "token_file": "/token"}
+    assert replace(recipe, serve=recipe.serve.model_copy(update=place)).tag() == recipe.tag()
 
 
-def replace_port(serve: Serve) -> Serve:
-    return serve.model_copy(update={"port": 4000})
-
-
-def test_a_tried_bento_answers_as_the_classifier_does(
-    tag: str, golden: list[Golden], home: Path, recipe: Recipe
+def test_a_tried_bento_answers_as_the_classifier_does_and_keeps_nothing(
+    tag: str,
+    golden: list[Golden],
+    home: Path,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("AYEAYE_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("AYEAYE_DATABASE", f"sqlite:///{tmp_path / 'state' / 'its.db'}")
+    monkeypatch.setenv("AYEAYE_RATE", "1/hour")
     trial = bento.trial(tag, golden, home, bundle_digest=recipe.bundle_digest)
     assert trial.tag == tag
     assert trial.requests == len(golden) + 1
     assert trial.refused == 1
     assert trial.largest_difference <= bento.TOLERANCE
     assert 0 < trial.latency_ms <= trial.latency_p95_ms
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_bento_is_whole_until_something_in_it_changes(
@@ -219,7 +228,7 @@ def test_a_bento_that_is_not_there_raises_meaningful_error(home: Path) -> None:
 
 _BUILD = """
 import sys; from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from test_bento import recipe_for
 from ayeaye.release import bento
 bento.build(recipe_for(Path(sys.argv[2])), Path(sys.argv[3]))
@@ -288,7 +297,7 @@ def test_an_unseen_class_is_answered_in_the_promised_form(service: httpx.Client,
     response = classify(service, picture(UNSEEN, 3))
     assert response.status_code == 200
     answer = response.json()
-    assert set(answer) == {"label", "seen", "known", "confidence", "alternatives", "model"}
+    assert set(answer) == {"id", "label", "seen", "known", "confidence", "alternatives", "model"}
     assert answer["model"] == {"version": 3, "bento": tag}
     assert len(answer["alternatives"]) == 5
     assert set(answer["alternatives"][0]) == {"label", "seen", "score"}
@@ -297,15 +306,17 @@ def test_an_unseen_class_is_answered_in_the_promised_form(service: httpx.Client,
 
 
 def test_the_model_says_where_it_comes_from(service: httpx.Client, tag: str, recipe: Recipe) -> None:
-    assert service.get("/model").json() == {
+    about = service.get("/model").json()
+    expected = {
         "version": 3,
         "bento": tag,
         "bundle_digest": recipe.bundle_digest,
         "data_digest": "d" * 64,
         "metrics": {"H": 0.5},
-        "classes": {"seen": 5, "unseen": 1},
+        "classes": {"seen": 5, "unseen": 1, "run_time": 0},
         "code": "bento",
     }
+    assert {key: about[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/openapi.json", "/docs.json"])
@@ -430,6 +441,25 @@ def test_a_free_port_is_chosen_before_it_is_announced(
     port = commands[0][commands[0].index("--port") + 1]
     assert int(port) > 0
     assert said == [f"Serving {tag} on http://127.0.0.1:{port} (POST /classify, field image)."]
+
+
+def test_a_service_is_told_where_it_keeps_things_and_variables_go_first(
+    tag: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environments = list[dict[str, str]]()
+    monkeypatch.setattr(os, "execve", lambda program, command, environment: environments.append(environment))
+    monkeypatch.chdir(home)
+    database = "postgresql+psycopg://ayeaye:secret@localhost/ayeaye"
+    settings = Serve(port=0, state=str(tmp_path), database=SecretStr(database), token_file="/run/token")
+    bento.serve(tag, home, settings)
+    monkeypatch.setenv("AYEAYE_STATE", "/elsewhere")
+    monkeypatch.setenv("AYEAYE_TOKEN", "secret")
+    bento.serve(tag, home, settings)
+    first, second = environments
+    assert (first["AYEAYE_STATE"], second["AYEAYE_STATE"]) == (str(tmp_path), "/elsewhere")
+    assert first["AYEAYE_DATABASE"] == second["AYEAYE_DATABASE"] == database
+    assert first["AYEAYE_TOKEN_FILE"] == "/run/token"
+    assert ("AYEAYE_TOKEN" in first, second["AYEAYE_TOKEN"]) == (False, "secret")
 
 
 def test_a_bundle_trained_on_features_takes_rows(tmp_path: Path) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import pandas as pd
 
 from ayeaye import params
 from ayeaye.classspace import sentences, text, words
+from ayeaye.classspace.later import NewClass, table_of, unit_vector
 from ayeaye.classspace.tfidf import TermTable, terms
-from ayeaye.classspace.words import WordTable
+from ayeaye.classspace.words import Summands, WordTable
 from ayeaye.data.table import ClassTable
-from ayeaye.errors import ClassSpaceError, CoincidentClasses, UnknownWords
+from ayeaye.errors import ClassSpaceError, CoincidentClasses, IncompleteClass, TakenName, UnknownWords
 from ayeaye.files import replacing, write_atomic
 
 SAME = 0.9999  # cosine above which two classes cannot be told apart
@@ -36,8 +39,19 @@ class Part(Protocol):
     @property
     def source(self) -> str: ...
 
+    @property
+    def vocabulary(self) -> list[str]:
+        """The words that it knows."""
+
     def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         """(m, k) vectors not yet centred, and the coverage of each class."""
+
+    @property
+    def sized(self) -> bool:
+        """Whether a vector is the sum of its summands at unit length, or the sum as it is."""
+
+    def summands(self, table: ClassTable) -> list[Summands] | None:
+        """What each class's vector is the sum of, by names that a person can read; None where there are none."""
 
     def state(self) -> tuple[About, Arrays]: ...
 
@@ -64,6 +78,10 @@ class Words:
         strange = any(missing for _, _, missing in map(part._described, text.descriptions(table)))
         return replace(part, spare=words.SPARE) if strange else part
 
+    @property
+    def vocabulary(self) -> list[str]:
+        return self.table.words
+
     def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         if self.text == text.DESCRIPTIONS:
             found = [self._described(described) for described in text.descriptions(table)]
@@ -76,13 +94,11 @@ class Words:
             if vector is None
         ]
         if unknown:
-            raise UnknownWords(
-                _complaint(unknown, self.table.origin or self.source, self.text, self.table.words)
-            )
+            raise _unknown_words(unknown, self.table.origin or self.source, self.text, self.table.words)
         return np.stack([vector for vector, _, _ in found if vector is not None]), coverage
 
     def _described(self, described: str) -> tuple[np.ndarray | None, list[str], list[str]]:
-        tokens = text.content_words(described) or text.words(described)
+        tokens = _tokens(described)
         vector, missing = self.table.mean(tokens, self.spare, self.smoothing)
         return vector, tokens, missing
 
@@ -92,6 +108,30 @@ class Words:
         tokens = [word for name in names for word in text.name_words(name) or [name]]
         missing = [word for _, words_ in found for word in words_]
         return (np.mean(known, axis=0) if known else None), tokens, missing
+
+    @property
+    def sized(self) -> bool:
+        return self.text == text.DESCRIPTIONS
+
+    def summands(self, table: ClassTable) -> list[Summands]:
+        if self.sized:
+            return [
+                self.table.summands(_tokens(said), self.spare, self.smoothing)[0]
+                for said in text.descriptions(table)
+            ]
+        return [self._name_summands(names) for names in text.phrases(table, self.text)]
+
+    def _name_summands(self, names: list[str]) -> Summands:
+        """Of the mean of the names' unit vectors; a word in several names counts once for each."""
+        found = [self.table.name_summands(name, self.smoothing)[0] for name in names]
+        known = [summands for summands in found if summands]
+        total: Summands = {}
+        for summands in known:
+            length = len(known) * np.linalg.norm(np.sum([vector for _, vector in summands.values()], axis=0))
+            for word, (weight, vector) in summands.items():
+                before = total.get(word, (0.0, np.zeros_like(vector)))
+                total[word] = (before[0] + float(weight / length), before[1] + vector / length)
+        return total
 
     def state(self) -> tuple[About, Arrays]:
         about = {
@@ -130,6 +170,10 @@ class Terms:
     text: str
     table: TermTable
 
+    @property
+    def vocabulary(self) -> list[str]:
+        return self.table.terms
+
     def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         found = [self.table.vector(said) for said in _documents(table, self.text)]
         coverage = [
@@ -141,8 +185,16 @@ class Terms:
             if not vector.any()
         ]
         if unknown:
-            raise UnknownWords(_complaint(unknown, "TF-IDF", self.text, self.table.terms))
+            raise _unknown_words(unknown, "TF-IDF", self.text, self.table.terms)
         return np.stack([vector for vector, _ in found]), coverage
+
+    @property
+    def sized(self) -> bool:
+        return True
+
+    def summands(self, table: ClassTable) -> list[Summands]:
+        found = [self.table.weights(said)[0] for said in _documents(table, self.text)]
+        return [_by_column(weights, self.table.terms) for weights in found]
 
     def state(self) -> tuple[About, Arrays]:
         return {"text": self.text, "terms": self.table.terms}, {"idf": self.table.idf}
@@ -174,7 +226,32 @@ class Matrix:
         telling = [column for column, differs in zip(columns, differing, strict=True) if differs]
         return cls(source, telling or columns, binary=len(np.unique(values)) <= 2)
 
+    @property
+    def vocabulary(self) -> list[str]:
+        return []
+
+    @property
+    def readable(self) -> bool:
+        """Whether the columns have names, not numbers alone as those of sentence vectors: 0, 1, … or e0, e1, …"""
+        numbered = all(column[-1:].isdigit() for column in self.columns)
+        return not numbered or len({column.rstrip("0123456789") for column in self.columns}) > 1
+
+    @property
+    def sized(self) -> bool:
+        return not self.binary
+
     def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
+        values = self.values(table)
+        rows = values if self.binary else values / np.linalg.norm(values, axis=1, keepdims=True)
+        return rows, [_cover(self.source, self.columns, []) for _ in table.names]
+
+    def summands(self, table: ClassTable) -> list[Summands] | None:
+        if not self.readable:
+            return None
+        return [_by_column(values, self.columns) for values in self.values(table)]
+
+    def values(self, table: ClassTable) -> np.ndarray:
+        """(m, k) float64 of the table; raises ClassSpaceError where there is no number or nothing but zeros."""
         if self.source not in table.matrices:
             raise ClassSpaceError(
                 f"the classes have no {self.source}: give {text.listed(table.names)} a row of "
@@ -187,8 +264,7 @@ class Matrix:
             raise ClassSpaceError(f"{self.source} lacks {text.listed(absent)}: give every column")
         values = frame[self.columns].to_numpy(np.float64)
         self._check(values, table.names)
-        rows = values if self.binary else values / np.linalg.norm(values, axis=1, keepdims=True)
-        return rows, [_cover(self.source, self.columns, []) for _ in table.names]
+        return values
 
     def _check(self, values: np.ndarray, names: list[str]) -> None:
         gaps = ~np.isfinite(values)
@@ -236,7 +312,8 @@ class Encoder:
 
     def told_apart(self, descriptions: list[str]) -> list[str]:
         """The words of each description, equal where two say the same; blank where more than they counts."""
-        return [" ".join(sorted(terms(said))) if self.described else "" for said in descriptions]
+        described = self.described
+        return [_words_of(said) if described else "" for said in descriptions]
 
     def encode(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         """(m, k) float32 of unit rows, and per class its coverage by each part."""
@@ -255,13 +332,19 @@ class Encoder:
 
 @dataclass(frozen=True)
 class ClassSpace:
-    """Class vectors (C, k) float32 of unit length in the order of `names`, and the encoder that made them."""
+    """Class vectors (C, k) float32 of unit length in the order of `names`, and the encoder that made them.
+
+    `descriptions`, `synonyms` and, by source, `values` (C, k_source) of matrices with named columns are what they
+    were made of, so that a label can be explained.
+    """
 
     names: list[str]
     vectors: np.ndarray
     coverage: list[About]
     encoder: Encoder
     descriptions: list[str] = field(default_factory=list)
+    synonyms: list[list[str]] = field(default_factory=list)
+    values: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def sources(self) -> dict[str, tuple[int, int]]:
@@ -269,6 +352,25 @@ class ClassSpace:
         ends = np.cumsum([len(centre) for centre in self.encoder.centres]).tolist()
         named = [part.source for part in self.encoder.parts]
         return dict(zip(named, zip([0, *ends[:-1]], ends, strict=True), strict=True))
+
+    def table(self, rows: list[int]) -> ClassTable:
+        """Some classes as they were described, as far as that was kept."""
+        frame = pd.DataFrame(
+            {
+                "name": [self.names[row] for row in rows],
+                "description": [
+                    self.descriptions[row] if row < len(self.descriptions) else "" for row in rows
+                ],
+                "synonyms": [self.synonyms[row] if row < len(self.synonyms) else [] for row in rows],
+            }
+        )
+        columns = {part.source: part.columns for part in self.encoder.parts if isinstance(part, Matrix)}
+        matrices = {
+            source: pd.DataFrame(values[rows], columns=columns[source])
+            for source, values in self.values.items()
+            if max(rows) < len(values)
+        }
+        return ClassTable(frame, matrices)
 
     def by_descriptions(self) -> np.ndarray | None:
         """(C, T) the classes by their descriptions without their names; None where names do not count, or other
@@ -286,12 +388,72 @@ class ClassSpace:
         cannot be told from another or from a class of this space with another name.
         """
         vectors, _ = self.encoder.encode(table)
-        others = [row for row, name in enumerate(self.names) if name not in set(table.names)]
-        everything = np.vstack([vectors, self.vectors[others]])
-        names = [*table.names, *(self.names[row] for row in others)]
-        said = [*table.frame["description"], *(self.descriptions[row] for row in others)]
-        _check_distinct(everything, names, self.encoder.told_apart(said), first=len(vectors))
+        self._check_distinct(vectors, table.names, table.frame["description"].tolist())
         return vectors
+
+    def extended(self, classes: Sequence[NewClass]) -> ClassSpace:
+        """The space with classes described later after its own, which stay as they are, and so does the encoder.
+
+        Words that it does not know are left out, and named by `unknown_words`, while it knows one of the class.
+        Raises TakenName for a name that a class has already, UnknownWords for classes of which no word is known,
+        IncompleteClass for missing descriptions and columns, ClassSpaceError for vectors that are not of this
+        space, and CoincidentClasses.
+        """
+        self._check_names([each.name for each in classes])
+        vectors = np.empty((len(classes), self.vectors.shape[1]), np.float32)
+        coverage: list[About] = [{"name": each.name, "parts": []} for each in classes]
+        given = [row for row, each in enumerate(classes) if each.vector is not None]
+        told = [row for row, each in enumerate(classes) if each.vector is None]
+        for row in given:
+            vectors[row] = unit_vector(classes[row], self.vectors.shape[1])
+        if told:
+            columns = {part.source: part.columns for part in self.encoder.parts if isinstance(part, Matrix)}
+            vectors[told], covered = self.encoder.encode(table_of([classes[row] for row in told], columns))
+            for row, each in zip(told, covered, strict=True):
+                coverage[row] = each
+        # What is said of a class with a vector of its own did not make that vector.
+        said = ["" if each.vector is not None else each.description for each in classes]
+        names = [each.name for each in classes]
+        self._check_distinct(vectors, names, said)
+        return replace(
+            self,
+            names=[*self.names, *names],
+            vectors=np.vstack([self.vectors, vectors]),
+            coverage=[*self.coverage, *coverage],
+            descriptions=[*self.descriptions, *said],
+        )
+
+    def unknown_words(self, name: str) -> dict[str, list[str]]:
+        """The words of a class that its vector was made without, each with near ones that are known."""
+        parts = self.coverage[self.names.index(name)]["parts"]
+        known = {part.source: part.vocabulary for part in self.encoder.parts}
+        return {
+            word: text.near_spellings(word, known[part["source"]])
+            for part in parts
+            for word in part["missing"]
+        }
+
+    def _check_names(self, names: list[str]) -> None:
+        blank = [name for name in names if not name.strip()]
+        if blank:
+            raise IncompleteClass("a class has no name: give it one", ["name"])
+        there = set(self.names)
+        for name in names:
+            if name in there:
+                raise TakenName(f"{name} is a class already: choose another name")
+            there.add(name)
+
+    def _check_distinct(self, vectors: np.ndarray, names: list[str], said: list[str]) -> None:
+        """Raises CoincidentClasses where a class is like another of these, or like one of the space's by another
+        name."""
+        again = set(names)
+        others = [row for row, name in enumerate(self.names) if name not in again]
+        _check_distinct(
+            np.vstack([vectors, self.vectors[others]]),
+            [*names, *(self.names[row] for row in others)],
+            self.encoder.told_apart([*said, *(self.descriptions[row] for row in others)]),
+            first=len(vectors),
+        )
 
     def state(self) -> tuple[About, Arrays]:
         """What JSON holds and what safetensors hold, from which `from_state` makes the same space."""
@@ -301,10 +463,12 @@ class ClassSpace:
             about, own = part.state()
             parts.append({"kind": part.kind, "source": part.source, "weight": weight, **about})
             arrays |= {f"{number}/{key}": value for key, value in {**own, "centre": centre}.items()}
+        arrays |= {f"values/{source}": values for source, values in self.values.items()}
         about = {
             "version": VERSION,
             "names": self.names,
             "descriptions": self.descriptions,
+            "synonyms": self.synonyms,
             "coverage": self.coverage,
             "parts": parts,
         }
@@ -326,7 +490,12 @@ class ClassSpace:
             weights = [float(part["weight"]) for part in about["parts"]]
             centres = [arrays[f"{number}/centre"] for number in range(len(parts))]
             encoder = Encoder(parts, weights, centres)
-            return cls(about["names"], arrays["vectors"], about["coverage"], encoder, about["descriptions"])
+            values = {
+                key.removeprefix("values/"): a for key, a in arrays.items() if key.startswith("values/")
+            }
+            # An earlier ayeaye kept no synonyms.
+            said = (about["descriptions"], about.get("synonyms") or [[] for _ in about["names"]])
+            return cls(about["names"], arrays["vectors"], about["coverage"], encoder, *said, values)
         except (KeyError, TypeError, ValueError) as error:
             raise ClassSpaceError(
                 f"the class space is damaged ({error!r}): run `ayeaye classes` again"
@@ -373,7 +542,8 @@ def build(table: ClassTable, settings: params.Classes, read: Callable[[str], Pat
     vectors, coverage = encoder.encode(table)
     said = table.frame["description"].tolist()
     _check_distinct(vectors, table.names, encoder.told_apart(said), first=len(vectors))
-    return ClassSpace(table.names, vectors, coverage, encoder, said)
+    synonyms = table.frame["synonyms"].tolist()
+    return ClassSpace(table.names, vectors, coverage, encoder, said, synonyms, _values(parts, table))
 
 
 def _part(source: str, table: ClassTable, settings: params.Classes, read: Callable[[str], Path]) -> Part:
@@ -501,17 +671,48 @@ def _check_distinct(vectors: np.ndarray, names: list[str], said: list[str], firs
         )
 
 
-def _complaint(unknown: list[tuple[str, list[str]]], origin: str, kind: str, known: list[str]) -> str:
+def _unknown_words(
+    unknown: list[tuple[str, list[str]]], origin: str, kind: str, known: list[str]
+) -> UnknownWords:
+    # Near spellings take milliseconds a word: the first few are shown them.
+    found = {
+        name: {
+            word: text.near_spellings(word, known) if max(row, place) < 5 else []
+            for place, word in enumerate(missing)
+        }
+        for row, (name, missing) in enumerate(unknown)
+    }
     lines = []
     for name, missing in unknown[:5]:
-        near = [close for word in missing[:5] for close in text.near_spellings(word, known)]
+        near = [close for closest in found[name].values() for close in closest]
         spelled = f"; near: {', '.join(dict.fromkeys(near))}" if near else ""
         lines.append(f"{name} ({', '.join(missing[:5]) or 'no words'}{spelled})")
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-    return (
+    return UnknownWords(
         f"{origin} knows no word of the {kind} of {len(unknown)} class{'es' * (len(unknown) > 1)}: "
-        f"{', '.join(lines)}{more}; add synonyms or descriptions, or use another source"
+        f"{', '.join(lines)}{more}; add synonyms or descriptions, or use another source",
+        found,
     )
+
+
+def _tokens(described: str) -> list[str]:
+    return text.content_words(described) or text.words(described)
+
+
+def _by_column(values: np.ndarray, columns: list[str]) -> Summands:
+    """Of a vector (k,) with named columns those that are not zero."""
+    summands: Summands = {}
+    for place in np.flatnonzero(values).tolist():
+        alone = np.zeros(len(values))
+        alone[place] = values[place]
+        summands[columns[place]] = (float(values[place]), alone)
+    return summands
+
+
+def _values(parts: list[Part], table: ClassTable) -> Arrays:
+    """By source the numbers (m, k) float32 of matrices with named columns."""
+    matrices = [part for part in parts if isinstance(part, Matrix) and part.readable]
+    return {part.source: part.values(table).astype(np.float32) for part in matrices}
 
 
 def _cover(source: str, tokens: list[Any], missing: list[str]) -> About:
@@ -521,6 +722,11 @@ def _cover(source: str, tokens: list[Any], missing: list[str]) -> About:
         "known": len(tokens) - len(missing),
         "missing": missing[:20],
     }
+
+
+@lru_cache(maxsize=10_000)  # a class that comes later is compared with every one that is there
+def _words_of(said: str) -> str:
+    return " ".join(sorted(terms(said)))
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from ayeaye.data.table import ClassTable
-from ayeaye.errors import ClassSpaceError
+from ayeaye.errors import IncompleteClass
 
 NAMES, SYNONYMS, DESCRIPTIONS = "names", "synonyms", "descriptions"
 
@@ -36,12 +36,12 @@ def choose(table: ClassTable, text: str) -> str:
 
 
 def descriptions(table: ClassTable) -> list[str]:
-    """The description of every class; raises ClassSpaceError naming the classes without one."""
+    """The description of every class; raises IncompleteClass naming the classes without one."""
     texts = [str(text).strip() for text in table.frame["description"]]
     bare = [name for name, text in zip(table.names, texts, strict=True) if not text]
     if bare:
-        raise ClassSpaceError(
-            f"no description for {listed(bare)}: describe them, or set classes.text to names"
+        raise IncompleteClass(
+            f"no description for {listed(bare)}: describe them, or set classes.text to names", ["description"]
         )
     return texts
 

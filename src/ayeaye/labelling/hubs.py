@@ -16,16 +16,22 @@ scores as in a batch.
 
 s are cosines; r(c) and σ(c) look from a class at the bank, r(q) and σ(q) from a picture at the classes. A bank
 of seen classes alone raises r(c) of the seen ones: choose the seen offset after the correction.
+
+Nothing that the bank says of a class depends on what other classes there are: one that comes later is measured
+on the same bank, and stands as if it had been there from the start.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ayeaye.errors import DataError
+from ayeaye.mapping import MAPPERS, Mapper
+from ayeaye.mapping.base import unit
 
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "none": [{}],
@@ -35,6 +41,53 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "local_scaling": [{"k": k} for k in (5, 10, 20)],
 }
 KINDS = tuple(GRIDS)
+MOST = 2000  # pictures of a bank: with two mappers of 1,280 numbers each, 10 MB of a bundle
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Pictures of seen classes, mapped by a mapper that did not learn from them: images (b, m) float16 at unit
+    length."""
+
+    mapper: Mapper
+    images: np.ndarray
+
+    @classmethod
+    def of(cls, mapper: Mapper, X: np.ndarray) -> Bank:
+        """The bank of embeddings X (b, d)."""
+        return cls(mapper, unit(mapper.map_images(X)).astype(np.float16))
+
+    def cosines(self, A: np.ndarray) -> np.ndarray:
+        """(b, C) float32 of the pictures with class vectors A (C, k)."""
+        return self._rows @ unit(self.mapper.map_classes(A)).astype(np.float32).T
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        return self.images.astype(np.float32)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What JSON holds and what safetensors hold, from which `from_state` makes the same bank."""
+        arrays = {f"mapper/{name}": np.ascontiguousarray(a) for name, a in self.mapper.state().items()}
+        about = {"name": self.mapper.name, "settings": self.mapper.settings}
+        return about, {"images": self.images, **arrays}
+
+    @classmethod
+    def from_state(cls, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Bank:
+        prefix = "mapper/"
+        own = {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
+        return cls(MAPPERS[about["name"]].from_state(about["settings"], own), arrays["images"])
+
+
+def sample(y: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Rows (b,), ascending, of the pictures of a bank among those of the classes y (n,): at most MOST of them, of
+    every class one before a second of any."""
+    if len(y) <= MOST:
+        return np.arange(len(y))
+    mixed = np.random.default_rng(seed).permutation(len(y))
+    grouped = mixed[np.argsort(y[mixed], kind="stable")]
+    _, starts, counts = np.unique(y[grouped], return_index=True, return_counts=True)
+    turn = np.arange(len(y)) - np.repeat(starts, counts)
+    return np.sort(grouped[np.argsort(turn, kind="stable")[:MOST]])
 
 
 @dataclass(frozen=True)
@@ -42,12 +95,13 @@ class Correction:
     """A fitted correction of scores with C classes.
 
     `statistic` (C,) float32 is what the bank says of each class: r(c) of csls and nnn, T log mean exp of
-    inverted_softmax, σ(c) of local_scaling; of none it is empty.
+    inverted_softmax, σ(c) of local_scaling; of none it is empty. `bank` is kept for classes that come later.
     """
 
     kind: str = "none"
     settings: dict[str, Any] = field(default_factory=dict)
     statistic: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    bank: Bank | None = None
 
     def apply(self, scores: np.ndarray) -> np.ndarray:
         """Corrected scores (n, C) float32 of cosines (n, C); each row for itself."""
@@ -65,15 +119,38 @@ class Correction:
             return np.exp(-_squared_distances(scores) / scale)
         return scores - self.statistic
 
-    def state(self) -> dict[str, np.ndarray]:
-        """The frozen array, ready for safetensors."""
-        return {"statistic": self.statistic}
+    def extended(self, A: np.ndarray, unseen: np.ndarray) -> Correction:
+        """The correction with classes of vectors A (m, k) after its own.
+
+        What the bank says of them is what it would have said from the start. Without one, as bundles were before
+        format 3, they have the median of what it said of the `unseen` classes (C,), of all where there are none.
+        """
+        if self.kind == "none":
+            return self
+        if self.bank is not None:
+            more = _statistic(self.kind, self.settings, self.bank.cosines(A))
+        else:
+            like = self.statistic[unseen] if unseen.any() else self.statistic
+            more = np.full(len(A), np.median(like), np.float32)
+        return replace(self, statistic=np.concatenate([self.statistic, more]))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What JSON holds and what safetensors hold, from which `from_state` makes the same correction."""
+        about = {"kind": self.kind, "settings": self.settings}
+        arrays = {"statistic": self.statistic}
+        if self.bank is None:
+            return about, arrays
+        mapper, own = self.bank.state()
+        return {**about, "bank": mapper}, {**arrays, **{f"bank/{name}": a for name, a in own.items()}}
 
     @classmethod
-    def from_state(cls, kind: str, settings: dict[str, Any], state: dict[str, np.ndarray]) -> Correction:
-        """The same correction again; raises DataError for a kind or settings that there are not."""
-        _check(kind, settings)
-        return cls(kind, settings, state["statistic"])
+    def from_state(cls, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Correction:
+        """Raises DataError for a kind or settings that there are not."""
+        _check(about["kind"], about["settings"])
+        prefix = "bank/"
+        own = {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
+        bank = Bank.from_state(about["bank"], own) if "bank" in about else None
+        return cls(about["kind"], about["settings"], arrays["statistic"], bank)
 
 
 def fit(kind: str, settings: dict[str, Any], bank: np.ndarray) -> Correction:
@@ -91,13 +168,24 @@ def fit(kind: str, settings: dict[str, Any], bank: np.ndarray) -> Correction:
             "a hub correction needs held-out pictures of seen classes: raise prepare.validation_share, or set "
             "train.hubs=none"
         )
+    return Correction(kind, dict(settings), _statistic(kind, settings, bank))
+
+
+def fit_on(kind: str, settings: dict[str, Any], bank: Bank, A: np.ndarray) -> Correction:
+    """The correction by a bank of the classes of vectors A (C, k), which keeps the bank; raises as `fit` does."""
+    fitted = fit(kind, settings, bank.cosines(A))
+    return fitted if kind == "none" else replace(fitted, bank=bank)
+
+
+def _statistic(kind: str, settings: dict[str, Any], bank: np.ndarray) -> np.ndarray:
+    """(C,) float32: what a bank's cosines (b, C) say of each class for itself."""
     if kind == "inverted_softmax":
         statistic = _log_mean_exp(bank, settings["temperature"])
     elif kind == "local_scaling":
         statistic = _scale(bank.T, settings["k"])
     else:
         statistic = _near(bank.T, settings["k"])
-    return Correction(kind, dict(settings), statistic.astype(np.float32))
+    return statistic.astype(np.float32)
 
 
 def _check(kind: str, settings: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 import numpy as np
 
 from ayeaye.errors import ClassSpaceError, DataError
+from ayeaye.sphere import unit
 
 Settings = dict[str, Any]
 Arguments = ParamSpec("Arguments")
@@ -23,6 +24,7 @@ class Mapper(ABC):
         Mapper(**settings).fit(X, y, A)      y (n,) are rows of A; only classes that occur in y are trained on
         mapper.map_images(X)                 (n, m) float32
         mapper.map_classes(A)                (C, m) float32, also of classes never trained on
+        mapper.class_gradients(A, G)         (C, k) of Σ G · map_classes(A) by A, for G (C, m)
         type(mapper).from_state(settings, mapper.state())      the same mapper again
     """
 
@@ -55,6 +57,10 @@ class Mapper(ABC):
 
     @abstractmethod
     def map_classes(self, A: np.ndarray) -> np.ndarray: ...
+
+    @abstractmethod
+    def class_gradients(self, A: np.ndarray, G: np.ndarray) -> np.ndarray:
+        """Gradients (C, k) by class vectors A (C, k), of those G (C, m) by their mapped ones; rows are apart."""
 
     @abstractmethod
     def state(self) -> dict[str, np.ndarray]:
@@ -98,11 +104,6 @@ def check_classes(A: np.ndarray, width: int | None = None) -> None:
         raise ClassSpaceError(
             f"class vector {int((~finite).argmax())} holds NaN or infinity: run `ayeaye classes`"
         )
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows at unit length; a zero row stays zero."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def frozen(array: np.ndarray) -> np.ndarray:

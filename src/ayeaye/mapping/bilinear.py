@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from ayeaye.mapping.base import Mapper, Settings, centred, check_classes, check_images, unit
+from ayeaye.sphere import unit_gradients
 
 
 class Bilinear(Mapper):
@@ -19,6 +20,9 @@ class Bilinear(Mapper):
     def map_classes(self, A: np.ndarray) -> np.ndarray:
         check_classes(A, len(self.map_))
         return unit(A.astype(np.float32)) @ self.map_
+
+    def class_gradients(self, A: np.ndarray, G: np.ndarray) -> np.ndarray:
+        return unit_gradients(A, G @ self.map_.T)
 
     def state(self) -> dict[str, np.ndarray]:
         return {"centre": self.centre_, "map": self.map_}

@@ -13,6 +13,7 @@ from ayeaye.mapping.prototype import Prototype
 from ayeaye.mapping.rank import Rank
 from ayeaye.mapping.ridge import Ridge
 from ayeaye.mapping.sae import Sae
+from ayeaye.sphere import unit_gradients
 
 MEMBERS: dict[str, type[Mapper]] = {
     mapper.name: mapper for mapper in (DropLast, Eszsl, Prototype, Rank, Ridge, Sae)
@@ -70,6 +71,16 @@ class Blend(Mapper):
         check_classes(A)
         towers = zip(self.members_, self.columns_, strict=True)
         return self._side_by_side([member.map_classes(A[:, columns]) for member, columns in towers])
+
+    def class_gradients(self, A: np.ndarray, G: np.ndarray) -> np.ndarray:
+        gradients, first = np.zeros(A.shape), 0
+        for member, columns, factor in zip(self.members_, self.columns_, self.factors_, strict=True):
+            mapped = member.map_classes(A[:, columns])
+            last = first + mapped.shape[1]
+            own = unit_gradients(mapped, factor * G[:, first:last])
+            gradients[:, columns] += member.class_gradients(A[:, columns], own)
+            first = last
+        return gradients
 
     def state(self) -> dict[str, np.ndarray]:
         nested = {

@@ -8,6 +8,7 @@ import numpy as np
 
 from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, check_training, unit
 from ayeaye.mapping.training import Standard, batches, span, training
+from ayeaye.sphere import unit_gradients
 
 
 class DropLast(Mapper):
@@ -70,6 +71,9 @@ class DropLast(Mapper):
     def map_classes(self, A: np.ndarray) -> np.ndarray:
         check_classes(A, len(self.span_))
         return unit(A.astype(np.float32)) @ self.span_
+
+    def class_gradients(self, A: np.ndarray, G: np.ndarray) -> np.ndarray:
+        return unit_gradients(A, G @ self.span_.T)
 
     def state(self) -> dict[str, np.ndarray]:
         state = {"centre": self.standard_.centre, "scale": self.standard_.scale, "span": self.span_}

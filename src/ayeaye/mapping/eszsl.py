@@ -9,6 +9,7 @@ import numpy as np
 from ayeaye.mapping.base import Settings, centre_of, check_classes, check_training, remembered, unit
 from ayeaye.mapping.bilinear import Bilinear
 from ayeaye.mapping.moments import moment
+from ayeaye.sphere import unit_gradients
 
 SPACES = ("classes", "images")
 
@@ -60,6 +61,9 @@ class Eszsl(Bilinear):
             return super().map_classes(A)
         check_classes(A, len(self.map_))
         return unit(A.astype(np.float32))
+
+    def class_gradients(self, A: np.ndarray, G: np.ndarray) -> np.ndarray:
+        return super().class_gradients(A, G) if self.settings["space"] == "images" else unit_gradients(A, G)
 
 
 @remembered

@@ -17,6 +17,7 @@ from ayeaye.mapping.base import (
     unit,
 )
 from ayeaye.mapping.training import batches, training
+from ayeaye.sphere import unit_gradients
 
 Layer = tuple[np.ndarray, np.ndarray]
 
@@ -30,10 +31,21 @@ class Network:
 
     def __call__(self, classes: np.ndarray) -> np.ndarray:
         """(C, d) outputs for class vectors (C, k), before the last ReLU."""
+        return self.trace(classes)[-1]
+
+    def trace(self, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(C, h) of both hidden layers after their ReLUs, and the outputs."""
         first, second, last = self.layers
-        hidden = np.maximum(_linear(classes, first), 0)
-        hidden = np.maximum(_standardise(_linear(hidden, second), self.figures[0]), 0)
-        return _linear(_standardise(hidden, self.figures[1]), last)
+        below = np.maximum(_linear(classes, first), 0)
+        above = np.maximum(_standardise(_linear(below, second), self.figures[0]), 0)
+        return below, above, _linear(_standardise(above, self.figures[1]), last)
+
+    def gradients(self, below: np.ndarray, above: np.ndarray, G: np.ndarray) -> np.ndarray:
+        """(C, k) by the class vectors with these hidden layers, of gradients G (C, d) by the outputs."""
+        (first, _), (second, _), (last, _) = self.layers
+        G = (G @ last) * self.figures[1, 1] * (above > 0)
+        G = ((G * self.figures[0, 1]) @ second) * (below > 0)
+        return G @ first
 
 
 class Prototype(Mapper):
@@ -89,6 +101,17 @@ class Prototype(Mapper):
             outputs = network(_scaled(A))
             mapped += unit(np.maximum(outputs, 0) if self.clipped_ else outputs)
         return mapped
+
+    def class_gradients(self, A: np.ndarray, G: np.ndarray) -> np.ndarray:
+        scaled, G, total = _scaled(A), G.astype(np.float32), np.zeros(A.shape, np.float32)
+        for network in self.networks_:
+            below, above, outputs = network.trace(scaled)
+            if self.clipped_:
+                own = unit_gradients(np.maximum(outputs, 0), G) * (outputs > 0)
+            else:
+                own = unit_gradients(outputs, G)
+            total += network.gradients(below, above, own)
+        return np.sqrt(A.shape[1]) * unit_gradients(A, total)
 
     def state(self) -> dict[str, np.ndarray]:
         state = {"centre": self.centre_, "clipped": self.clipped_}

@@ -8,6 +8,7 @@ import numpy as np
 
 from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, check_training, unit
 from ayeaye.mapping.training import Standard, batches, span, training
+from ayeaye.sphere import unit_gradients
 
 LOSSES = ("devise", "ale")
 
@@ -69,6 +70,9 @@ class Rank(Mapper):
     def map_classes(self, A: np.ndarray) -> np.ndarray:
         check_classes(A, self.map_.shape[1])
         return unit(A.astype(np.float32))
+
+    def class_gradients(self, A: np.ndarray, G: np.ndarray) -> np.ndarray:
+        return unit_gradients(A, G)
 
     def state(self) -> dict[str, np.ndarray]:
         return {"centre": self.standard_.centre, "scale": self.standard_.scale, "map": self.map_}

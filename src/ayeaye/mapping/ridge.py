@@ -20,6 +20,7 @@ from ayeaye.mapping.base import (
     unit,
 )
 from ayeaye.mapping.moments import gram
+from ayeaye.sphere import unit_gradients
 
 KERNELS = ("linear", "quadratic", "gaussian")
 SHARPNESS = 5.0  # of the Gaussian kernel exp(s (a·a' − 1)) on unit class vectors
@@ -85,6 +86,11 @@ class Ridge(Mapper):
         K = self._kernel(unit(A.astype(np.float64)), self.support_.astype(np.float64))
         return (K @ self.weights_.astype(np.float64)).astype(np.float32)
 
+    def class_gradients(self, A: np.ndarray, G: np.ndarray) -> np.ndarray:
+        A, support = A.astype(np.float64), self.support_.astype(np.float64)
+        slopes = self._slopes(unit(A) @ support.T)
+        return unit_gradients(A, (G @ self.weights_.T.astype(np.float64) * slopes) @ support)
+
     def state(self) -> dict[str, np.ndarray]:
         state = {"centre": self.centre_, "support": self.support_, "weights": self.weights_}
         if self.metric_ is None:
@@ -117,6 +123,14 @@ class Ridge(Mapper):
         if self.settings["kernel"] == "gaussian":
             return np.exp(SHARPNESS * (cosines - 1))
         return cosines
+
+    def _slopes(self, cosines: np.ndarray) -> np.ndarray:
+        """How fast the kernel grows with the cosines."""
+        if self.settings["kernel"] == "quadratic":
+            return 2 * (1 + cosines)
+        if self.settings["kernel"] == "gaussian":
+            return SHARPNESS * np.exp(SHARPNESS * (cosines - 1))
+        return np.ones_like(cosines)
 
 
 def _roots(X: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ayeaye.evaluation.metrics import Fold
-from ayeaye.labelling import calibration, hubs, nearest, unknown
+from ayeaye.labelling import calibration, hubs, unknown
 from ayeaye.labelling.hubs import Correction
 from ayeaye.mapping import Mapper, create
 from ayeaye.mapping.base import frozen
@@ -49,17 +49,18 @@ class Choice:
     ) -> Correction:
         """The hub correction of the classes `columns`, by a bank of pictures of the `known` classes (C,).
 
-        The bank are their validation pictures under a mapper fitted on their training pictures alone: under
-        one that has learned them they would be nearer to their classes than any picture that is to come.
+        The bank are their validation pictures, at most `hubs.MOST`, under a mapper fitted on their training
+        pictures alone: under one that has learned them they would be nearer to their classes than any picture that
+        is to come.
         """
         if self.hubs == "none":
             return Correction()
         of_known = known[examples.y]
         mapper = self.fit(examples, of_known & examples.rows("train"), seed=seed, device=device)
-        bank = of_known & examples.rows("validation")
-        classes = mapper.map_classes(examples.A[columns])
-        scores = nearest.scores(mapper.map_images(examples.X[bank]), classes)
-        return hubs.fit(self.hubs, self.hub_settings, scores)
+        rows = np.flatnonzero(of_known & examples.rows("validation"))
+        rows = rows[hubs.sample(examples.y[rows])]
+        bank = hubs.Bank.of(mapper, examples.X[rows])
+        return hubs.fit_on(self.hubs, self.hub_settings, bank, examples.A[columns])
 
 
 def select(
@@ -131,14 +132,16 @@ def _candidates(correction: str, folds: Sequence[Fold]) -> list[dict[str, Any]]:
 
 
 def corrected(folds: Sequence[Fold], kind: str, settings: dict[str, Any]) -> list[Fold]:
-    """Folds as a correction leaves them, its bank the held-out pictures of the classes that stayed.
+    """Folds as a correction leaves them, its bank held-out pictures of the classes that stayed.
 
     These are scored, too, and lie among their own neighbours, which speaks against the correction a little.
     """
-    return [
-        fold._replace(scores=hubs.fit(kind, settings, fold.scores[fold.seen[fold.y]]).apply(fold.scores))
-        for fold in folds
-    ]
+    found = []
+    for fold in folds:
+        rows = np.flatnonzero(fold.seen[fold.y])
+        bank = fold.scores[rows[hubs.sample(fold.y[rows])]]
+        found.append(fold._replace(scores=hubs.fit(kind, settings, bank).apply(fold.scores)))
+    return found
 
 
 def _gains(plain: Sequence[Fold], tried: Sequence[Sequence[Fold]]) -> list[dict[str, float]]:

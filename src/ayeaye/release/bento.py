@@ -67,8 +67,7 @@ class Recipe:
             "version": self.version,
             "data_digest": self.data_digest,
             "metrics": dict(self.metrics),
-            "max_bytes": self.serve.max_bytes,
-            "max_pixels": self.serve.max_pixels,
+            **self.serve.packed,
         }
 
     def tag(self) -> str:
@@ -400,7 +399,7 @@ def _running(tag: str, home: Path) -> Iterator[_Server]:
             process = start(
                 _serve_command(folder, "127.0.0.1", port),
                 cwd=empty / "work",
-                env=_environment(empty / "home") | {"TMPDIR": str(empty / "tmp")},
+                env=_environment(empty / "home") | _apart(empty),
                 log=output,
                 hidden=[PROGRAM],
             )
@@ -408,6 +407,16 @@ def _running(tag: str, home: Path) -> Iterator[_Server]:
             yield _Server(tag, process, f"http://127.0.0.1:{port}", log)
         finally:
             stop(process)
+
+
+def _apart(folder: Path) -> dict[str, str]:
+    """What a trial is told: it keeps nothing where production does, and answers as often as it is asked."""
+    return {
+        "TMPDIR": str(folder / "tmp"),
+        "AYEAYE_STATE": str(folder / "state"),
+        "AYEAYE_DATABASE": "",
+        "AYEAYE_RATE": "",
+    }
 
 
 def _remove_dead_trials() -> None:
@@ -428,13 +437,26 @@ def serve(tag: str, home: Path, settings: Serve, say: Callable[[str], None] = la
     _check_free(settings.host, host, port)
     run = home.resolve() / ".run" / str(port)
     run.mkdir(parents=True, exist_ok=True)
-    environment = _environment(run) | {"AYEAYE_WORKERS": str(settings.workers)}
+    environment = _environment(run) | _place(settings)
     say(f"Serving {tag} on http://{settings.host}:{port} (POST /classify, field image).")
     os.chdir(run)
     sys.stdout.flush()
     sys.stderr.flush()
     command = _serve_command(folder, host, port)
     os.execve(command[0], command, environment)  # noqa: S606
+
+
+def _place(settings: Serve) -> dict[str, str]:
+    """What a service is told of where it runs; variables that are set go before params.yaml."""
+    database = settings.database.get_secret_value() if settings.database else ""
+    told = {
+        "AYEAYE_STATE": str(Path(settings.state).resolve()),
+        "AYEAYE_DATABASE": database,
+        "AYEAYE_TOKEN_FILE": settings.token_file or "",
+    }
+    given = ("AYEAYE_STATE", "AYEAYE_DATABASE", "AYEAYE_TOKEN", "AYEAYE_TOKEN_FILE", "AYEAYE_RATE")
+    told |= {name: os.environ[name] for name in given if name in os.environ}
+    return told | {"AYEAYE_WORKERS": str(settings.workers)}
 
 
 def _address(host: str) -> str:

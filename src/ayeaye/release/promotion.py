@@ -416,8 +416,11 @@ def serve(
 ) -> None:
     """Become the server of the champion's Bento, made anew where it is not current; does not return."""
     changes = {"host": host, "port": port, "workers": workers}
-    settings = workspace.params.serve.model_copy(
-        update={key: value for key, value in changes.items() if value is not None}
+    given = workspace.params.serve
+    token = given.token_file and str(workspace.resolve(given.token_file))
+    settings = given.model_copy(
+        update={"state": str(workspace.resolve(given.state)), "token_file": token}
+        | {key: value for key, value in changes.items() if value is not None}
     )
     bento.serve(_to_serve(workspace, say), workspace.bentos, settings, say)
 

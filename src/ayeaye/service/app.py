@@ -1,249 +1,270 @@
-"""The HTTP face of the service: POST /classify and GET /model, with their OpenAPI description.
+"""The HTTP face of the service: its routes, with their OpenAPI description.
 
-Every fault of an upload is a 4xx with `{"error": …}` that says what to do: 400 a field or picture that cannot
-be read, 413 too large, 415 not multipart. 503 only when more requests wait than are allowed to.
+Every fault is `{"error": …}` that says what to do: 400 what cannot be read, 401 or 403 not allowed, 404 and 405 not
+there, 409 in conflict with what is there, 413 too large, 415 of another type, 422 read but not possible, 429 too
+often, 503 not now. Nothing is ever fetched, and no answer names a file of the machine.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ayeaye.errors import PictureError
+from ayeaye.classspace.later import NewClass
+from ayeaye.errors import AyeayeError
+from ayeaye.service import openapi, schemas, uploads
 from ayeaye.service.batching import OverloadError
-from ayeaye.service.served import Served
+from ayeaye.service.faults import answer_to, faults_of, install
+from ayeaye.service.inference import Inference
+from ayeaye.service.living import Now
+from ayeaye.service.security import SecurityHeaders, client_of
+from ayeaye.service.store import RuntimeClass
 
-# What multipart adds around a file.
-_ENVELOPE = 64 * 1024
-# How much of a body that is too large is read and thrown away, so that its sender gets to read the answer.
-_LINGER_BYTES, _LINGER_SECONDS = 1_000_000_000, 10.0
+ALTERNATIVES = 5
+CANDIDATES = 100
+_AT_ONCE = 8  # pictures of one batch in memory
 
-
-class Alternative(BaseModel):
-    label: str
-    seen: bool
-    score: float
-
-
-class ModelName(BaseModel):
-    version: int | None
-    bento: str | None
+Top = Annotated[int, Query(ge=1, description="How many alternatives, at most as many as there are classes.")]
+Label = Annotated[str | None, Query(max_length=200, description="The class to explain; none: the answer.")]
+Against = Annotated[
+    str | None, Query(max_length=200, description="The class to compare with; none: the next best.")
+]
 
 
-class Answer(BaseModel):
-    """The most likely class of a picture; `seen` says whether photographs of it were trained on, `known` is false
-    where the picture seems to be of none of the classes."""
-
-    label: str
-    seen: bool
-    known: bool
-    confidence: float
-    alternatives: list[Alternative]
-    model: ModelName
-
-
-class About(BaseModel):
-    """What is being served. `code` is "bento" when the program itself comes from the Bento."""
-
-    version: int | None
-    bento: str | None
-    bundle_digest: str
-    data_digest: str | None
-    metrics: dict[str, Any]
-    classes: dict[str, int]
-    code: str
-
-
-class Fault(BaseModel):
-    error: str
-
-
-class Service(Protocol):
-    served: Served
-
-    async def answer(self, content: bytes) -> dict[str, Any]: ...
-
-    def about(self) -> dict[str, Any]: ...
-
-
-_UPLOAD = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {
-                            "type": "string",
-                            "contentMediaType": "application/octet-stream",
-                            "format": "binary",
-                            "description": "One picture: JPEG, PNG, WebP, BMP, GIF or TIFF.",
-                        }
-                    },
-                }
-            }
-        },
-    }
-}
-_FAULTS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Fault, "description": "No picture, or one that cannot be read"},
-    413: {"model": Fault, "description": "More bytes than allowed"},
-    415: {"model": Fault, "description": "Not multipart/form-data"},
-    503: {"model": Fault, "description": "Too many requests wait: try again"},
-}
-
-
-def create(service: Callable[[], Service]) -> FastAPI:
+def create(service: Callable[[], Inference]) -> FastAPI:
     """The application; `service` is asked on each request, since BentoML makes the service later."""
     from ayeaye import __version__
 
     # /docs and /redoc would load their scripts from elsewhere.
-    app = FastAPI(title="ayeaye", version=__version__, docs_url=None, redoc_url=None)
-    app.add_middleware(UploadLimit, largest=lambda: service().served.limits.max_bytes + _ENVELOPE)
+    app = FastAPI(title="ayeaye", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    install(app)
+    _pictures(app, service)
+    _classes(app, service)
+    openapi.install(app)
 
-    @app.post("/classify", response_model=Answer, responses=_FAULTS, openapi_extra=_UPLOAD)
-    async def classify(request: Request) -> Any:
-        """Label one picture."""
-        content = await _upload(request, service().served.limits.max_bytes)
-        return JSONResponse(await service().answer(content))
-
-    @app.get("/model", response_model=About)
-    async def model() -> Any:
-        """What is being served."""
-        return JSONResponse(service().about())
-
-    # BentoML's page at / shows the description it finds under this name.
-    @app.get("/docs.json", include_in_schema=False)
-    async def description() -> Any:
-        return JSONResponse(app.openapi())
-
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(PictureError, _unreadable)
-    app.add_exception_handler(OverloadError, _overloaded)
-    app.add_exception_handler(ClientDisconnect, _gone)
+    # The last added is the first to be asked.
+    app.add_middleware(uploads.BodyLimit, largest=lambda path: _largest(service(), path))
+    app.add_middleware(RateLimited, service=service)
+    app.add_middleware(SecurityHeaders)
     return app
 
 
-async def _upload(request: Request, max_bytes: int) -> bytes:
-    """The bytes of the one file in field `image`; raises HTTPException with what was wrong."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "multipart/form-data":
-        raise HTTPException(
-            415, f"the request is {kind or 'of no type'}: send multipart/form-data (curl -F image=@FILE)"
+def _pictures(app: FastAPI, service: Callable[[], Inference]) -> None:
+    async def sent(request: Request) -> bytes:
+        return await uploads.picture(request, service().served.limits.max_bytes)
+
+    @app.post(
+        "/classify",
+        response_model=schemas.Answer,
+        responses=faults_of(400, 413, 415, 422),
+        openapi_extra=openapi.PICTURE,
+    )
+    async def classify(request: Request, top: Top = ALTERNATIVES) -> Any:
+        """Label one picture."""
+        return JSONResponse(await service().classify(await sent(request), _top(service(), request, top)))
+
+    @app.post(
+        "/classify_batch",
+        response_model=schemas.Answers,
+        responses=faults_of(400, 413, 415, 422),
+        openapi_extra=openapi.PICTURES,
+    )
+    async def classify_batch(request: Request, top: Top = ALTERNATIVES) -> Any:
+        """Label many pictures; one that cannot be read has an error in its place."""
+        most = service().served.settings.max_batch
+        top = _top(service(), request, top)
+        async with uploads.form(request, files=most, name="images") as fields:
+            images = fields.getlist("images")
+            if not 1 <= len(images) <= most:
+                raise HTTPException(400, f"{len(images)} fields `images`: send 1 to {most} pictures in it")
+            return JSONResponse({"answers": await _each(service(), images, top)})
+
+    @app.post(
+        "/classify_among",
+        response_model=schemas.Answer,
+        responses=faults_of(400, 409, 413, 415, 422),
+        openapi_extra=openapi.AMONG,
+    )
+    async def classify_among(request: Request, top: Top = ALTERNATIVES) -> Any:
+        """Label one picture with one of the candidates: names of classes, texts, or classes described in full.
+
+        Scores and confidence are those that the candidates have beside all other classes."""
+        async with uploads.form(request, files=1) as fields:
+            given = uploads.text_of(fields, "candidates")
+            candidates = uploads.parse(given, list[schemas.Name | schemas.Described], "candidates")
+            if not 1 <= len(candidates) <= CANDIDATES:
+                raise HTTPException(422, f"{len(candidates)} candidates: give 1 to {CANDIDATES}")
+            content = await uploads.image_of(fields, service().served.limits.max_bytes)
+        if "top" not in request.query_params:
+            top = min(top, len(candidates))
+        chosen = [each if isinstance(each, str) else _new(each) for each in candidates]
+        return JSONResponse(await service().classify_among(content, chosen, top))
+
+    @app.post(
+        "/explain",
+        response_model=schemas.Explanation,
+        responses=faults_of(400, 413, 415, 422),
+        openapi_extra=openapi.PICTURE,
+    )
+    async def explain(request: Request, label: Label = None, against: Against = None) -> Any:
+        """Say why a picture has its label, and not another."""
+        return JSONResponse(await service().explain(await sent(request), label, against))
+
+    @app.post(
+        "/embed",
+        response_model=schemas.Embedding,
+        responses=faults_of(400, 413, 415, 422),
+        openapi_extra=openapi.PICTURE,
+    )
+    async def embed(request: Request) -> Any:
+        """Give a picture in numbers."""
+        return JSONResponse(await service().embed(await sent(request)))
+
+
+def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
+    @app.get("/classes", response_model=schemas.Classes, responses=faults_of())
+    async def classes() -> Any:
+        """Every class that is an answer, and the run-time classes that this model cannot take."""
+        return JSONResponse(_listed(service(), await asyncio.to_thread(service().classes)))
+
+    @app.post(
+        "/classes",
+        status_code=201,
+        response_model=schemas.Added,
+        responses=faults_of(400, 401, 403, 409, 413, 415, 422),
+        openapi_extra=openapi.json_of("Described") | openapi.CHANGES,
+    )
+    async def add_class(request: Request) -> Any:
+        """Make a class that nobody trained; it is one at once, and stays one with the next model."""
+        service().guard.check(request)
+        given = await uploads.json_body(request, schemas.Described)
+        new = RuntimeClass(
+            given.name,
+            given.description,
+            tuple(given.synonyms),
+            given.attributes,
+            None if given.vector is None else tuple(given.vector),
+            caller=client_of(request.scope),
         )
-    async with request.form(max_files=4, max_fields=16) as form:
-        images = form.getlist("image")
-        if len(images) != 1:
-            raise HTTPException(400, f"{len(images)} fields `image`: send exactly one picture in it")
-        image = images[0]
-        if not isinstance(image, UploadFile):
-            raise HTTPException(
-                400, "the field `image` holds text: send the picture itself; addresses are not fetched"
-            )
-        content = await image.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise _too_large(max_bytes)
-    return content
+        now = await asyncio.to_thread(service().add, new)
+        unknown = now.classifier.space.unknown_words(new.name) if new.name in now.classifier.labels else {}
+        return JSONResponse({"name": new.name, "revision": now.revision, "unknown": unknown}, 201)
+
+    @app.delete(
+        "/classes/{name:path}",
+        response_model=schemas.Removed,
+        responses=faults_of(401, 403, 404, 409, 422),
+        openapi_extra=openapi.CHANGES,
+    )
+    async def remove_class(request: Request, name: str) -> Any:
+        """Remove a run-time class; one that was trained stays (409)."""
+        service().guard.check(request)
+        now = await asyncio.to_thread(service().remove, name, client_of(request.scope))
+        return JSONResponse({"name": name, "revision": now.revision})
+
+    @app.post(
+        "/feedback",
+        status_code=201,
+        response_model=schemas.Kept,
+        responses=faults_of(400, 401, 403, 409, 413, 415, 422),
+        openapi_extra=openapi.FEEDBACK | openapi.CHANGES,
+    )
+    async def feedback(request: Request) -> Any:
+        """Say what an answer should have been; a person decides about it before the next training.
+
+        With the picture, it can be learnt from even where nobody else kept it."""
+        service().guard.check(request)
+        picture = b""
+        if uploads.kind_of(request) == uploads.MULTIPART:
+            async with uploads.form(request, files=1) as fields:
+                texts = {name: uploads.text_of(fields, name) for name in ("answer", "label")}
+                picture = await uploads.image_of(fields, service().served.limits.max_bytes, required=False)
+            given = uploads.check(texts, schemas.Correction, "the form")
+        else:
+            given = await uploads.json_body(request, schemas.Correction)
+        caller = client_of(request.scope)
+        number = await asyncio.to_thread(
+            service().give_feedback, given.answer, given.label, caller, picture or None
+        )
+        return JSONResponse({"feedback": number, "status": "pending"}, 201)
+
+    @app.get("/model", response_model=schemas.About, responses=faults_of())
+    async def model() -> Any:
+        """What is being served."""
+        return JSONResponse(await asyncio.to_thread(service().about))
 
 
-def _too_large(max_bytes: int) -> HTTPException:
-    return HTTPException(413, f"the upload is too large: at most {max_bytes:,} bytes are allowed")
+def _top(service: Inference, request: Request, top: int) -> int:
+    """The default is cut down to the classes there are; what was asked for is not."""
+    return top if "top" in request.query_params else min(top, len(service.living.trained.labels))
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
+def _new(given: schemas.Described) -> NewClass:
+    return NewClass(given.name, given.description, given.synonyms, given.attributes or {}, given.vector)
 
 
-async def _unreadable(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"error": f"the picture cannot be read: {error}"}, 400)
+async def _each(service: Inference, images: Sequence[UploadFile | str], top: int) -> list[dict[str, Any]]:
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(image: UploadFile | str) -> dict[str, Any]:
+        async with turns:
+            try:
+                content = await uploads.read_file(image, service.served.limits.max_bytes)
+                return await service.classify(content, top)
+            except (AyeayeError, OverloadError, HTTPException) as error:
+                status, fault = answer_to(error)
+                return {"error": fault["error"], "status": status}
+
+    return list(await asyncio.gather(*map(one, images)))
 
 
-async def _overloaded(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"error": f"overloaded ({error}): try again"}, 503, headers={"Retry-After": "1"})
+def _listed(service: Inference, now: Now) -> dict[str, Any]:
+    created = {each.name: each.created for each in now.classes}
+    trained = len(service.living.trained.labels)
+    listed: list[dict[str, Any]] = []
+    for number, (name, seen) in enumerate(zip(now.classifier.labels, now.classifier.seen, strict=True)):
+        since = created.get(name) if number >= trained else None
+        listed.append(
+            {
+                "name": name,
+                "seen": bool(seen),
+                "origin": "trained" if number < trained else "run-time",
+                "created": since and since.isoformat(),
+            }
+        )
+    refused = [
+        {"name": each.name, "reason": reason, "created": each.created and each.created.isoformat()}
+        for each, reason in now.refused
+    ]
+    return {"revision": now.revision, "classes": listed, "refused": refused}
 
 
-async def _gone(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"error": "the upload ended early"}, 400)
+def _largest(service: Inference, path: str) -> int:
+    settings = service.served.settings
+    if path == "/classes":
+        return uploads.JSON_BYTES + uploads.ENVELOPE
+    return (settings.max_batch_bytes if path == "/classify_batch" else settings.max_bytes) + uploads.ENVELOPE
 
 
-class UploadLimit:
-    """ASGI middleware: a body above `largest` bytes is answered with 413, its length told or not."""
+class RateLimited:
+    """ASGI middleware: a client that asks too often is answered 429 before anything of its request is read."""
 
-    def __init__(self, app: ASGIApp, largest: Callable[[], int]) -> None:
+    def __init__(self, app: ASGIApp, service: Callable[[], Inference]) -> None:
         self.app = app
-        self.largest = largest
+        self.service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        largest, taken, started = self.largest(), 0, False
-        told = _content_length(scope)
-        if told is not None and told > largest:
-            await _linger(receive)
-            await self._answer(largest)(scope, receive, send)
-            return
-
-        async def bounded() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > largest:
-                raise _TooLarge
-            return message
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self.app(scope, bounded, watched)
-        except _TooLarge:
-            if started:
-                raise
-            await _linger(receive)
-            await self._answer(largest)(scope, receive, send)
-
-    def _answer(self, largest: int) -> JSONResponse:
-        error = _too_large(largest - _ENVELOPE)
-        return JSONResponse({"error": error.detail}, error.status_code, headers={"Connection": "close"})
-
-
-class _TooLarge(BaseException):
-    # Not an Exception: nothing between here and the middleware may take it for a fault of its own.
-    pass
-
-
-def _content_length(scope: Scope) -> int | None:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value)
-    return None
-
-
-async def _linger(receive: Callable[[], Awaitable[Message]]) -> None:
-    """Read on for a while: a sender that is cut off while it writes never sees the answer."""
-    import asyncio
-
-    until, taken = time.monotonic() + _LINGER_SECONDS, 0
-    while taken < _LINGER_BYTES and (left := until - time.monotonic()) > 0:
-        try:
-            message = await asyncio.wait_for(receive(), left)
-        except TimeoutError:
-            return
-        taken += len(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body"):
-            return
+        answer: Callable[[Scope, Receive, Send], Awaitable[None]] = self.app
+        if scope["type"] == "http":
+            try:
+                self.service().limiter.check(client_of(scope))
+            except HTTPException as refused:
+                answer = JSONResponse({"error": refused.detail}, refused.status_code, headers=refused.headers)
+        await answer(scope, receive, send)

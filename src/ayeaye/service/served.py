@@ -1,7 +1,16 @@
-"""What a service serves: the bundle's folder, the settings beside it, and whose code is running.
+"""What a service serves, and where it keeps what it is told.
 
 Inside a Bento:      src/ayeaye/…   src/bundle/…   src/serve.json   bento.yaml
 For development:     AYEAYE_BUNDLE names the bundle's folder; serve.json beside it, if it is there
+
+What serve.json says was packed with the Bento. Where a service runs is told by its environment:
+
+AYEAYE_STATE         folder of run-time classes, feedback and predictions; none: ayeaye/<name of the Bento> in
+                     BENTOML_HOME, or else in the person's folder of state (XDG_STATE_HOME, ~/.local/state)
+AYEAYE_DATABASE      address of a database instead of the SQLite file in that folder; empty: none
+AYEAYE_TOKEN         the token that changes need
+AYEAYE_TOKEN_FILE    a file that holds it
+AYEAYE_RATE          instead of the packed `rate`; empty: unlimited
 """
 
 from __future__ import annotations
@@ -9,12 +18,16 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 import ayeaye
 from ayeaye.data.decode import Limits
-from ayeaye.errors import BundleError
+from ayeaye.errors import BundleError, ReleaseError
+from ayeaye.params import Serve
 
 
 @dataclass(frozen=True)
@@ -22,49 +35,110 @@ class Served:
     """`code` is "bento" only when the running ayeaye lies inside the Bento that is served."""
 
     bundle: Path
-    version: int | None
-    bento: str | None
-    code: str
-    limits: Limits = field(default_factory=lambda: Limits(20_000_000, 50_000_000))
+    state: Path
+    version: int | None = None
+    bento: str | None = None
+    code: str = "environment"
+    settings: Serve = field(default_factory=Serve)
     data_digest: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    database: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+
+    @cached_property
+    def limits(self) -> Limits:
+        return Limits(self.settings.max_bytes, self.settings.max_pixels)
 
     @classmethod
     def here(cls) -> Served:
-        """From where this package lies and AYEAYE_BUNDLE; raises BundleError when there is no bundle."""
-        root = Path(ayeaye.__file__).resolve().parents[1]
+        """From where this package lies and the environment.
+
+        Raises BundleError when there is no bundle, ReleaseError when the token cannot be read.
+        """
+        root = _root()
         bento = _bento_tag(root.parent) if (root / "serve.json").is_file() else None
-        bundle = Path(os.environ.get("AYEAYE_BUNDLE") or root / "bundle").resolve()
+        bundle = _bundle()
         if not bundle.is_dir():
             raise BundleError(
                 f"no bundle in {bundle}: serve a Bento, or set AYEAYE_BUNDLE to a bundle's folder"
             )
-        settings = _settings(bundle.parent / "serve.json")
-        default = cls(bundle, None, None, "")
+        packed = _packed()
         return cls(
             bundle=bundle,
-            version=settings.get("version"),
+            state=_state((bento or "ayeaye").partition(":")[0]),
+            version=packed.get("version"),
             bento=bento,
             code="bento" if bento and bundle.is_relative_to(root) else "environment",
-            limits=Limits(
-                settings.get("max_bytes", default.limits.max_bytes),
-                settings.get("max_pixels", default.limits.max_pixels),
-            ),
-            data_digest=settings.get("data_digest"),
-            metrics=settings.get("metrics", {}),
+            settings=settings(),
+            data_digest=packed.get("data_digest"),
+            metrics=packed.get("metrics", {}),
+            database=os.environ.get("AYEAYE_DATABASE") or None,
+            token=_token(),
         )
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def settings() -> Serve:
+    """The packed settings, or the defaults where a Bento was packed without; raises BundleError for wrong ones."""
+    packed = _packed()
+    chosen = {key: packed[key] for key in Serve().packed if key in packed}
+    if "AYEAYE_RATE" in os.environ:
+        chosen["rate"] = os.environ["AYEAYE_RATE"] or None
     try:
-        settings = json.loads(path.read_bytes())
+        return Serve(**chosen)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BundleError(
+            f"serve.json, or AYEAYE_RATE, is wrong in {'.'.join(map(str, first['loc']))} ({first['msg']}): "
+            "mend it, or build the Bento again"
+        ) from None
+
+
+def _root() -> Path:
+    return Path(ayeaye.__file__).resolve().parents[1]
+
+
+def _bundle() -> Path:
+    return Path(os.environ.get("AYEAYE_BUNDLE") or _root() / "bundle").resolve()
+
+
+def _state(name: str) -> Path:
+    """Never in the Bento, which a new champion replaces."""
+    if given := os.environ.get("AYEAYE_STATE"):
+        return Path(given).expanduser().resolve()
+    if home := os.environ.get("BENTOML_HOME"):
+        return Path(home).expanduser().resolve() / "ayeaye" / name
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    return state.resolve() / "ayeaye" / name
+
+
+def _token() -> str | None:
+    if token := os.environ.get("AYEAYE_TOKEN", "").strip():
+        return token
+    path = os.environ.get("AYEAYE_TOKEN_FILE")
+    if not path:
+        return None
+    try:
+        token = Path(path).expanduser().read_text().strip()
+    except (OSError, ValueError) as error:
+        raise ReleaseError(
+            f"the token in {path} cannot be read ({error}): mend serve.token_file, or set AYEAYE_TOKEN"
+        ) from None
+    if not token:
+        raise ReleaseError(f"{path} holds no token: write one into it, or take serve.token_file out")
+    return token
+
+
+def _packed() -> dict[str, Any]:
+    path = _bundle().parent / "serve.json"
+    try:
+        packed = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise BundleError(f"{path} is not valid JSON ({error}): build the Bento again") from None
-    if not isinstance(settings, dict):
+    if not isinstance(packed, dict):
         raise BundleError(f"{path} holds no settings: build the Bento again")
-    return settings
+    return packed
 
 
 def _bento_tag(folder: Path) -> str | None:

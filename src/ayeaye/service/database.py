@@ -1,0 +1,234 @@
+"""The database of the service: its address, its tables, and how several processes take turns in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    URL,
+    Column,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    create_engine,
+    event,
+    func,
+    inspect,
+    make_url,
+    select,
+)
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from ayeaye.errors import StoreError
+
+VERSION = 1  # of the tables; a database of a newer one is refused
+FILE = "service.db"
+PATIENCE = 10  # seconds that a writer waits for its turn
+PENDING = "pending"  # feedback nobody has decided
+_CREATION = 0x617965617965  # number of the advisory lock under which the tables are made
+
+
+def locate(state: Path, database: str | None = None) -> URL:
+    """The address of the database: `database`, or else the SQLite file in the folder `state`.
+
+    Raises StoreError, without the address, which may hold a password.
+    """
+    if not database:
+        return URL.create("sqlite", database=str(state / FILE))
+    expected = (
+        "expected postgresql+psycopg://user:password@host/name or sqlite:////folder/file.db, "
+        "with @ and % in a password written as %40 and %25"
+    )
+    try:
+        url = make_url(database)
+    except (SQLAlchemyError, ValueError):
+        raise StoreError(f"the address of the service's database cannot be read: {expected}") from None
+    if url.drivername in ("postgresql", "postgres"):
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername not in ("postgresql+psycopg", "sqlite") or "@" in (url.host or ""):
+        raise StoreError(f"the address of the service's database is not one that ayeaye can use: {expected}")
+    if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
+        raise StoreError("the address of the service's database names no file: the workers must share one")
+    return url
+
+
+class _Utc(TypeDecorator[datetime]):
+    """Aware UTC; SQLite keeps no time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+_metadata = MetaData()
+SCHEMA = Table("ayeaye_schema", _metadata, Column("version", Integer, nullable=False))
+CLASSES = Table(
+    "ayeaye_classes",
+    _metadata,
+    Column("key", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("content", JSON, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("created", _Utc, nullable=False),
+)
+CHANGES = Table(
+    "ayeaye_changes",
+    _metadata,
+    Column("revision", Integer, primary_key=True),
+    Column("time", _Utc, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("content", JSON, nullable=False),
+    sqlite_autoincrement=True,
+)
+FEEDBACK = Table(
+    "ayeaye_feedback",
+    _metadata,
+    Column("id", Integer, primary_key=True),
+    Column("time", _Utc, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("picture_id", Text),
+    Column("model_version", Integer),
+    Column("picture_bytes", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reviewer", Text),
+    Column("reason", Text),
+    Column("decided", _Utc),
+    Column("picture", LargeBinary),
+    sqlite_autoincrement=True,
+)
+# What the limits count stays quick to count, however much was decided before.
+for _name, _column, _where in (
+    ("ayeaye_feedback_pending", FEEDBACK.c.id, FEEDBACK.c.status == PENDING),
+    ("ayeaye_feedback_pictures", FEEDBACK.c.picture_bytes, FEEDBACK.c.picture.is_not(None)),
+):
+    Index(_name, _column, sqlite_where=_where, postgresql_where=_where)
+
+
+class Database:
+    """One of the service; its tables are made when they are not there. Open it after a fork, not before.
+
+    `name` is its address without the password. Raises StoreError when it cannot be used, here and in the
+    transactions, whose messages do not hold the password either.
+    """
+
+    def __init__(self, url: URL) -> None:
+        # The query may hold a password too.
+        self.name = url.set(query={}).render_as_string(hide_password=True)
+        self._engine = _engine(url)
+        with self._told():
+            self._create(url)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self._told(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that no other writer runs beside."""
+        with self._told(), self._begun() as connection:
+            # PostgreSQL's turn is this row, SQLite's came with the BEGIN.
+            self._check_version(connection.execute(select(SCHEMA).with_for_update()).scalar_one())
+            yield connection
+
+    @contextmanager
+    def _begun(self) -> Iterator[Connection]:
+        with self._engine.connect() as connection:
+            writing = connection.execution_options(begin="BEGIN IMMEDIATE")
+            with writing.begin():
+                yield writing
+
+    def _create(self, url: URL) -> None:
+        """Make the tables where they are missing; of several processes that do so at once, one does."""
+        with _alone(url), self._begun() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(_CREATION)))
+            if not inspect(connection).has_table(SCHEMA.name):
+                _metadata.create_all(connection)
+                connection.execute(SCHEMA.insert().values(version=VERSION))
+            self._check_version(connection.execute(select(SCHEMA)).scalar_one())
+
+    def _check_version(self, version: int) -> None:
+        if version > VERSION:
+            raise StoreError(
+                f"{self.name} was made by a newer ayeaye (schema {version}, this one knows {VERSION}): "
+                "upgrade ayeaye, or give the service another database"
+            )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, OSError) as error:
+            said = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
+            raise StoreError(
+                f"the service's database {self.name} cannot be used ({said[0] if said else 'no reason given'}): "
+                "see that it runs, can be written, and has room"
+            ) from error
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        defaults = {"connect_timeout": "5", "options": f"-c lock_timeout={PATIENCE}s"}
+        url = url.set(query={**defaults, **url.query})
+        # A connection that a restart of the server broke is replaced, not answered with an error.
+        return create_engine(url, hide_parameters=True, pool_pre_ping=True)
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": PATIENCE})
+
+    # As SQLAlchemy's documentation says: sqlite3 must not begin transactions by its own rules.
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, record: Any) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+    return engine
+
+
+@contextmanager
+def _alone(url: URL) -> Iterator[None]:
+    """One process at a time: SQLite does not wait for its turn while it begins to write ahead."""
+    if url.get_backend_name() != "sqlite":
+        yield
+        return
+    path = Path(str(url.database))
+    # Pictures that clients sent are nobody else's business.
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

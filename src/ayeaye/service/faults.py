@@ -1,0 +1,136 @@
+"""Which fault is which status, and how it is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from ayeaye.errors import (
+    AyeayeError,
+    ClassSpaceError,
+    CoincidentClasses,
+    Conflict,
+    DataError,
+    NoSuchClass,
+    NotKept,
+    PictureError,
+    StoreError,
+    StoreFull,
+    TakenName,
+    UnknownWords,
+)
+from ayeaye.service import schemas, uploads
+from ayeaye.service.batching import OverloadError
+from ayeaye.service.decoding import SlowPicture
+
+# Of an error's classes the first that is named here decides.
+STATUS: Mapping[type[Exception], int] = {
+    SlowPicture: 422,
+    PictureError: 400,
+    Conflict: 409,
+    StoreFull: 409,
+    NotKept: 404,
+    StoreError: 503,
+    TakenName: 409,
+    CoincidentClasses: 409,
+    ClassSpaceError: 422,
+    DataError: 422,
+    OverloadError: 503,
+}
+_WORDS = {
+    400: "What was sent cannot be read: no picture, a damaged one, JSON that is none",
+    401: "Not the token",
+    403: "The service has no token, and the request is not from its own machine",
+    404: "No run-time class of that name",
+    409: "In conflict with what is there: a name or a vector that a class has already, or as much as is kept",
+    413: "More bytes than allowed",
+    415: "Of a type that is not taken here",
+    422: "Read, but not possible: values out of bounds, words nobody knows, a picture that takes too long",
+    429: "This client asked too often, or too many requests are being answered: try again later",
+    500: "A fault of the service; its log says more",
+    503: "Too many requests wait, or the database cannot be reached: try again",
+    504: "The answer took longer than it may",
+}
+_ALWAYS = (429, 500, 503, 504)
+_log = logging.getLogger(__name__)
+
+
+def faults_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route for these statuses and those that every route has."""
+    documented: dict[int | str, dict[str, Any]] = {}
+    for status in (*statuses, *_ALWAYS):
+        documented[status] = {"model": schemas.Fault, "description": _WORDS[status]}
+        if status in (429, 503):
+            documented[status]["headers"] = {
+                "Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}
+            }
+    return documented
+
+
+def answer_to(error: Exception) -> tuple[int, dict[str, Any]]:
+    """Status and body for an error."""
+    if isinstance(error, HTTPException):
+        return error.status_code, {"error": str(error.detail)}
+    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+    if isinstance(error, PictureError):
+        return status, {"error": f"the picture cannot be read: {error}"}
+    if isinstance(error, OverloadError):
+        return status, {"error": f"overloaded ({error}): try again"}
+    if isinstance(error, UnknownWords):
+        return status, _unknown_words(error)
+    if isinstance(error, NoSuchClass):
+        return status, {"error": str(error), "near": error.unknown}
+    if status >= 500:
+        # What the message names, a file or an address, is nobody's business out there.
+        _log.error("%s: %s", type(error).__name__, error)
+        said = "the service's database cannot be used now: try again, and see its log"
+        return status, {"error": said if status == 503 else "a fault of the service: see its log"}
+    return status, {"error": str(error)}
+
+
+def _unknown_words(error: UnknownWords) -> dict[str, Any]:
+    near = {word: found for words in error.unknown.values() for word, found in words.items()}
+    told = [f"{word} (near: {', '.join(found)})" if found else word for word, found in near.items()]
+    names = ", ".join(error.unknown)
+    return {
+        "error": f"no word of {names} is known: {', '.join(told) or 'there are none'}; describe it in other words",
+        "near": near,
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application in one form."""
+
+    async def told(request: Request, error: Exception) -> JSONResponse:
+        status, body = answer_to(error)
+        headers = dict(getattr(error, "headers", None) or {})
+        if status == 503:
+            headers["Retry-After"] = "1"
+        if status == 404 and isinstance(error, HTTPException):
+            body = {"error": f"there is no {request.url.path[:200]}: GET /openapi.json says what there is"}
+        if status == 405:
+            body = {"error": f"{request.method} is not for this address; {headers.get('Allow', '')} is"}
+        return JSONResponse(body, status, headers=headers)
+
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return JSONResponse(
+            {"error": f"the request is not as it should be: {uploads.listed(error.errors())}"}, 422
+        )
+
+    async def gone(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": "the upload ended early"}, 400)
+
+    app.add_exception_handler(HTTPException, told)
+    app.add_exception_handler(AyeayeError, told)
+    app.add_exception_handler(OverloadError, told)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(ClientDisconnect, gone)
+    app.add_exception_handler(Exception, told)

@@ -1,0 +1,249 @@
+"""What the service does, without HTTP: it reads pictures, keeps classes and feedback, and logs its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from ayeaye.classspace.later import NewClass
+from ayeaye.errors import Conflict, DataError, NotKept
+from ayeaye.service.batching import Batcher
+from ayeaye.service.database import locate
+from ayeaye.service.decoding import Decoders
+from ayeaye.service.labeller import Labeller, Prepared, Reading
+from ayeaye.service.living import Living, Now, described
+from ayeaye.service.predictions import PredictionLog
+from ayeaye.service.security import Guard, RateLimiter
+from ayeaye.service.served import Served
+from ayeaye.service.store import RuntimeClass, Store, comparable
+
+LARGEST_BATCH = 32
+DECODERS = min(8, max(2, os.cpu_count() or 2))
+_ANSWER_ID = re.compile(r"(\d{1,9})-([0-9a-f]{64})-([0-9a-f]{12})")
+
+
+def name_answer(version: int | None, picture: str) -> str:
+    """A new id for an answer, which tells of what version and of what picture (SHA-256) it is: no worker has to ask
+    another, or a log, when feedback comes."""
+    return f"{version or 0}-{picture}-{secrets.token_hex(6)}"
+
+
+def answered(id: str) -> tuple[int | None, str]:
+    """The version and the picture of an answer; raises DataError where no answer could have that id."""
+    found = _ANSWER_ID.fullmatch(id)
+    if not found:
+        raise DataError("that is not the id of an answer: send the `id` that came with one")
+    return int(found[1]) or None, found[2]
+
+
+class Inference:
+    """One worker's classifier and what it needs. Make it after a fork, inside the process that uses it.
+
+    Raises BundleError and StoreError where it cannot start.
+    """
+
+    def __init__(self, served: Served) -> None:
+        from ayeaye import classifier
+
+        self.served = served
+        self.digest = classifier.digest(served.bundle)
+        self.guard = Guard(served.token)
+        self.limiter = RateLimiter(served.settings.rate)
+        self.store = Store(locate(served.state, served.database))
+        self.living = Living(classifier.Classifier.load(served.bundle), self.store)
+        self.predictions = (
+            PredictionLog(served.state / "predictions") if served.settings.predictions else None
+        )
+        labeller = Labeller(self.living, served.limits)
+        self._decoders: Decoders[Prepared] = Decoders(
+            labeller.prepare, DECODERS, served.settings.decode_seconds
+        )
+        self._batcher: Batcher[Prepared, Reading] = Batcher(labeller.read, LARGEST_BATCH)
+        labeller.warm_up()
+
+    def close(self) -> None:
+        """Write what the log still holds, and let the database go."""
+        self._decoders.close()
+        if self.predictions:
+            self.predictions.close()
+        self.store.close()
+
+    @property
+    def model(self) -> dict[str, Any]:
+        return {"version": self.served.version, "bento": self.served.bento}
+
+    # ---- pictures ----
+
+    async def read(self, content: bytes) -> Reading:
+        """Raises PictureError when it cannot be read, OverloadError when too many wait."""
+        return await self._batcher(await self._decoders(content))
+
+    async def classify(self, content: bytes, top: int) -> dict[str, Any]:
+        """The answer for one picture; it is logged."""
+        reading = await self.read(content)
+        check_top(top, len(reading.classifier.labels))
+        # The second best gives the margin, also where one alternative is asked for.
+        answer = reading.classifier.answers(reading.scores[None], max(top, 2))[0]
+        named = self._named(reading)
+        self._log(named["id"], reading, answer)
+        return {**named, **answer, "alternatives": answer["alternatives"][:top]}
+
+    async def classify_among(
+        self, content: bytes, candidates: Sequence[str | NewClass], top: int
+    ) -> dict[str, Any]:
+        """The answer among the candidates alone; not logged, since the caller chose what it could be."""
+        reading = await self.read(content)
+        return await asyncio.to_thread(self._among, reading, candidates, top)
+
+    def _among(self, reading: Reading, candidates: Sequence[str | NewClass], top: int) -> dict[str, Any]:
+        names, new = _split(candidates, reading.now.names)
+        check_top(top, len(names), "candidates")
+        narrowed = reading.classifier.with_classes(new).among(names)
+        answer = narrowed.answers(narrowed.scores(reading.embedding[None]), top)[0]
+        return {**self._named(reading), **answer}
+
+    async def explain(self, content: bytes, label: str | None, against: str | None) -> dict[str, Any]:
+        """What speaks for a class (none given: the best) rather than another (none given: the next best)."""
+        reading = await self.read(content)
+        names = reading.now.names
+        label, against = (name and names.get(comparable(name), name) for name in (label, against))
+        explained = await asyncio.to_thread(reading.classifier.explain, reading.embedding, label, against)
+        return {**self._named(reading), **explained}
+
+    async def embed(self, content: bytes) -> dict[str, Any]:
+        """The picture as the network sees it (d,), and as classes are compared with it (m,)."""
+        reading = await self.read(content)
+        return {
+            **self._named(reading),
+            "embedding": reading.embedding.tolist(),
+            "projection": reading.projection.tolist(),
+        }
+
+    def _named(self, reading: Reading) -> dict[str, Any]:
+        return {"id": name_answer(self.served.version, reading.digest), "model": self.model}
+
+    def _log(self, id: str, reading: Reading, answer: dict[str, Any]) -> None:
+        if self.predictions is None:
+            return
+        scores = [each["score"] for each in answer["alternatives"]]
+        self.predictions.append(
+            answer=id,
+            label=answer["label"],
+            seen=answer["seen"],
+            known=answer["known"],
+            confidence=answer["confidence"],
+            margin=scores[0] - scores[1] if len(scores) > 1 else 0.0,
+            vector=reading.projection,
+            picture_id=reading.digest,
+            model_version=self.served.version,
+        )
+
+    # ---- classes ----
+
+    def classes(self) -> Now:
+        return self.living.fresh()
+
+    def add(self, new: RuntimeClass) -> Now:
+        """Keep a class, after it was seen that the classifier can take it.
+
+        Raises Conflict, TakenName and CoincidentClasses; UnknownWords, IncompleteClass and other ClassSpaceErrors
+        where there is too little to tell it by; StoreFull.
+        """
+        if trained := self.living.trained_name(new.name):
+            raise Conflict(f"{trained} is a class that was trained: choose another name")
+        before = self.living.fresh()
+        if there := before.names.get(comparable(new.name)):
+            raise Conflict(f"a run-time class {there} is there already: remove it first, or use another name")
+        before.classifier.with_classes([described(new)])
+        self.store.add(new)
+        return self.living.fresh()
+
+    def remove(self, name: str, caller: str) -> Now:
+        """Forget a run-time class; raises NotKept, and Conflict for a class that was trained."""
+        try:
+            self.store.remove(name, caller)
+        except NotKept:
+            if trained := self.living.trained_name(name):
+                raise Conflict(f"{trained} was trained: only run-time classes can be removed") from None
+            raise
+        return self.living.fresh()
+
+    def give_feedback(self, answer: str, label: str, caller: str, picture: bytes | None) -> int:
+        """Keep feedback and return its number; raises DataError and StoreFull."""
+        version, digest = answered(answer)
+        return self.store.give(answer, label, caller, picture, digest, version)
+
+    # ---- the model ----
+
+    def about(self) -> dict[str, Any]:
+        """What is being served, for GET /model."""
+        classifier = self.living.trained
+        now = self.living.latest()
+        seen = int(classifier.seen.sum())
+        run_time = len(now.classifier.labels) - len(classifier.labels)
+        return {
+            **self.model,
+            "bundle_digest": self.digest,
+            "data_digest": self.served.data_digest,
+            "metrics": _finite(self.served.metrics),
+            "classes": {"seen": seen, "unseen": len(classifier.labels) - seen, "run_time": run_time},
+            "thresholds": {
+                "known": classifier.threshold,
+                "seen_offset": classifier.gamma,
+                "temperature": classifier.temperature,
+            },
+            "backbone": self._backbone(),
+            "limits": {
+                key: getattr(self.served.settings, key)
+                for key in ("max_bytes", "max_pixels", "max_batch", "max_batch_bytes", "decode_seconds")
+            },
+            "code": self.served.code,
+        }
+
+    def _backbone(self) -> dict[str, Any] | None:
+        backbone = self.living.trained.backbone
+        if backbone is None:
+            return None
+        licence = self.served.settings.weights_licence
+        return {
+            "name": backbone.name,
+            "weights": backbone.origin,
+            "width": backbone.width,
+            "licence": licence or ("of the pictures it was trained on" if backbone.trained_here else None),
+        }
+
+
+def check_top(top: int, most: int, what: str = "classes") -> None:
+    """Raises DataError unless as many alternatives can be given."""
+    if not 1 <= top <= most:
+        raise DataError(f"top is {top}: there are {most} {what}, ask for 1 to {most} alternatives")
+
+
+def _split(candidates: Sequence[str | NewClass], known: dict[str, str]) -> tuple[list[str], list[NewClass]]:
+    """The names of all candidates, each once, and those that are not classes yet: a text is its own description."""
+    names: dict[str, str] = {}
+    new: list[NewClass] = []
+    for each in candidates:
+        name = each if isinstance(each, str) else each.name
+        key = comparable(name)
+        if key in names:
+            raise DataError(f"{name} is among the candidates twice: name each once")
+        if isinstance(each, str) and key in known:
+            names[key] = known[key]
+            continue
+        names[key] = name
+        new.append(NewClass(each, description=each) if isinstance(each, str) else each)
+    return list(names.values()), new
+
+
+def _finite(metrics: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows neither NaN nor infinity."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in metrics.items()
+    }

@@ -1,0 +1,263 @@
+"""The shapes of requests and answers, as the OpenAPI description shows them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+_ID = f"3-{'0a' * 32}-0123456789ab"
+_MODEL = {"version": 3, "bento": "ayeaye:v3-1a2b3c4d"}
+_ANSWER = {
+    "label": "aye-aye",
+    "seen": False,
+    "known": True,
+    "confidence": 0.41,
+    "alternatives": [
+        {"label": "aye-aye", "seen": False, "score": 0.52},
+        {"label": "okapi", "seen": True, "score": 0.47},
+    ],
+}
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, Field(max_length=10_000)]
+
+
+def _example(example: dict[str, Any], extra: Literal["ignore", "forbid"] = "ignore") -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [example]}, extra=extra)
+
+
+class Fault(BaseModel):
+    """What was wrong, and what to do. `near`: the words or names that are not known, with near ones that are."""
+
+    model_config = _example({"error": "the picture cannot be read: empty file (0 bytes)"})
+    error: str
+    near: dict[str, list[str]] | None = None
+
+
+class ModelName(BaseModel):
+    version: int | None = Field(description="The version in the registry.")
+    bento: str | None = Field(description="The tag of the Bento.")
+
+
+class Alternative(BaseModel):
+    label: str
+    seen: bool
+    score: float
+
+
+class Named(BaseModel):
+    id: str = Field(description="Names this answer, for POST /feedback and in the log of predictions.")
+    model: ModelName
+
+
+class Answer(Named):
+    """The most likely class of a picture; `seen` says whether photographs of it were trained on, `known` is false
+    where the picture seems to be of none of the classes. Scores rank the alternatives, the best first."""
+
+    model_config = _example({"id": _ID, **_ANSWER, "model": _MODEL})
+    label: str
+    seen: bool
+    known: bool
+    confidence: float = Field(ge=0, le=1.000001)
+    alternatives: list[Alternative] = Field(min_length=1)
+
+
+class ItemFault(BaseModel):
+    """Why one picture of a batch has no answer, and the status it would have had alone."""
+
+    model_config = _example({"error": "the picture cannot be read: empty file (0 bytes)", "status": 400})
+    error: str
+    status: int
+
+
+class Answers(BaseModel):
+    answers: list[Answer | ItemFault] = Field(description="One per picture, in the order they were sent.")
+
+
+class Embedding(Named):
+    """A picture in numbers: `embedding` is the network's, `projection` lies where the classes are."""
+
+    model_config = _example({"id": _ID, "model": _MODEL, "embedding": [0.1, 0.7], "projection": [0.3]})
+    embedding: list[float]
+    projection: list[float]
+
+
+class Part(BaseModel):
+    """One attribute, word or term in which the classes differ, with its value for either; or a source as a whole."""
+
+    name: str
+    source: str
+    value: float | None
+    against_value: float | None
+    contribution: float = Field(description="To the difference of the scores.")
+
+
+class Near(BaseModel):
+    label: str
+    cosine: float
+
+
+class Nearest(BaseModel):
+    to_picture: list[Near]
+    to_label: list[Near]
+
+
+class Explanation(Named):
+    """Why one class rather than another: the difference of their scores is the sum of what the parts, the correction
+    of hubs and the offset of seen classes contribute. `nearest_seen` are the nearest classes with photographs."""
+
+    model_config = _example(
+        {
+            "id": _ID,
+            "model": _MODEL,
+            "label": "aye-aye",
+            "seen": False,
+            "score": 0.52,
+            "against": "okapi",
+            "against_seen": True,
+            "against_score": 0.47,
+            "difference": 0.05,
+            "parts": [
+                {
+                    "name": "long neck",
+                    "source": "attributes",
+                    "value": 0,
+                    "against_value": 1,
+                    "contribution": 0.08,
+                }
+            ],
+            "hub_correction": -0.03,
+            "seen_offset": 0.0,
+            "nearest_seen": {
+                "to_picture": [{"label": "loris", "cosine": 0.6}],
+                "to_label": [{"label": "loris", "cosine": 0.7}],
+            },
+            "sentence": "aye-aye rather than okapi: less long neck (+0.08); besides: hub correction (-0.03)",
+        }
+    )
+    label: str
+    seen: bool
+    score: float
+    against: str
+    against_seen: bool
+    against_score: float
+    difference: float
+    parts: list[Part]
+    hub_correction: float
+    seen_offset: float
+    nearest_seen: Nearest
+    sentence: str
+
+
+class Described(BaseModel):
+    """A class in words or numbers: what of them is needed depends on what the class space was made of, and an error
+    says what lacks. A `vector` lies in the class space and stands instead of everything else."""
+
+    model_config = _example(
+        {
+            "name": "fossa",
+            "description": "A slender brown cat-like animal with a long tail that lives in forests.",
+            "synonyms": ["Cryptoprocta ferox"],
+        },
+        extra="forbid",
+    )
+    name: Name
+    description: Text = ""
+    synonyms: Annotated[list[Name], Field(max_length=50)] = []
+    attributes: Annotated[dict[Name, FiniteFloat], Field(max_length=10_000)] | None = None
+    vector: Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536)] | None = None
+
+
+class Class(BaseModel):
+    """A class that is an answer. Of run-time classes, `created` says since when."""
+
+    name: str
+    seen: bool
+    origin: Literal["trained", "run-time"]
+    created: datetime | None = None
+
+
+class Refused(BaseModel):
+    """A run-time class that the present model cannot take; it is kept, and tried anew with each model."""
+
+    name: str
+    reason: str
+    created: datetime | None = None
+
+
+class Classes(BaseModel):
+    """`revision` grows with every change of the run-time classes."""
+
+    model_config = _example(
+        {
+            "revision": 1,
+            "classes": [
+                {"name": "okapi", "seen": True, "origin": "trained"},
+                {"name": "fossa", "seen": False, "origin": "run-time", "created": "2026-01-31T12:00:00Z"},
+            ],
+            "refused": [],
+        }
+    )
+    revision: int
+    classes: list[Class]
+    refused: list[Refused]
+
+
+class Added(BaseModel):
+    """A class that is one now, on every worker. `unknown`: words its vector was made without, with near ones."""
+
+    model_config = _example({"name": "fossa", "revision": 1, "unknown": {"cryptoprocta": []}})
+    name: str
+    revision: int
+    unknown: dict[str, list[str]] = {}
+
+
+class Removed(BaseModel):
+    model_config = _example({"name": "fossa", "revision": 2})
+    name: str
+    revision: int
+
+
+class Correction(BaseModel):
+    """Feedback without the picture."""
+
+    model_config = _example({"answer": _ID, "label": "fossa"}, extra="forbid")
+    answer: Annotated[str, Field(max_length=200, description="The id of the answer.")]
+    label: Annotated[str, Field(min_length=1, max_length=200, description="The right label.")]
+
+
+class Kept(BaseModel):
+    model_config = _example({"feedback": 12, "status": "pending"})
+    feedback: int
+    status: Literal["pending"] = "pending"
+
+
+class Thresholds(BaseModel):
+    known: float = Field(description="Below this confidence a picture is of none of the classes.")
+    seen_offset: float = Field(description="Taken from the scores of seen classes.")
+    temperature: float = Field(description="Divides scores before they become a confidence.")
+
+
+class Weights(BaseModel):
+    name: str
+    weights: str
+    width: int
+    licence: str | None
+
+
+class About(BaseModel):
+    """What is being served. `code` is "bento" when the program itself comes from the Bento; `backbone` is null for a
+    model of features."""
+
+    version: int | None
+    bento: str | None
+    bundle_digest: str
+    data_digest: str | None
+    metrics: dict[str, Any]
+    classes: dict[str, int]
+    thresholds: Thresholds
+    backbone: Weights | None
+    limits: dict[str, float]
+    code: str

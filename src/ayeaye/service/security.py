@@ -1,0 +1,128 @@
+"""Who may change what is served, how often one may ask, and what browsers are told."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import math
+import time
+from urllib.parse import urlsplit
+
+import limits
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+
+
+class SecurityHeaders:
+    """ASGI middleware: every answer carries HEADERS, but for those that it sets itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+class Guard:
+    """Lets requests change what is served: with the token, or without one from this machine alone."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token.encode() if token else None
+
+    def check(self, request: Request) -> None:
+        """Raises HTTPException, 401 or 403."""
+        if self._token is None:
+            self._check_local(request)
+            return
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        # Compared in a time that does not tell how much of it was right.
+        same = hmac.compare_digest(given.strip().encode("latin-1"), self._token)
+        if scheme.lower() != "bearer" or not same:
+            raise HTTPException(
+                401,
+                "this needs the token: send `Authorization: Bearer TOKEN`",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+    def _check_local(self, request: Request) -> None:
+        local = (
+            _is_loopback(client_of(request.scope))
+            and not any(name in request.headers for name in _FORWARDED)
+            # A page of another site, in a browser on this machine, is not a request of this machine.
+            and _is_loopback(_host_of(f"//{request.headers.get('host', '')}"))
+            and _is_loopback(_host_of(request.headers.get("origin", "http://localhost")))
+        )
+        if not local:
+            raise HTTPException(
+                403,
+                "the service has no token, so what it serves can be changed from its own machine alone: set "
+                "AYEAYE_TOKEN, or serve.token_file, where it runs, and send `Authorization: Bearer TOKEN`",
+            )
+
+
+def client_of(scope: Scope) -> str:
+    """The address that asks. Behind a proxy, FORWARDED_ALLOW_IPS says whose X-Forwarded-For is believed."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class RateLimiter:
+    """Counts the requests of each client to this worker, in sliding windows; an IPv6 client is its /64."""
+
+    def __init__(self, rate: str | None) -> None:
+        self._rates = limits.parse_many(rate) if rate else []
+        self._windows = limits.strategies.SlidingWindowCounterRateLimiter(limits.storage.MemoryStorage())
+
+    def check(self, client: str) -> None:
+        """Count a request; raises HTTPException 429 where it is one too many."""
+        key = _network(client)
+        for rate in self._rates:
+            if not self._windows.hit(rate, key):
+                reset = self._windows.get_window_stats(rate, key).reset_time
+                wait = max(1, math.ceil(reset - time.time()))
+                raise HTTPException(
+                    429, f"at most {rate} are answered: try again in {wait} s", {"Retry-After": str(wait)}
+                )
+
+
+def _network(client: str) -> str:
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return client
+    if address.version == 6 and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return client

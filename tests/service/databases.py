@@ -1,0 +1,109 @@
+"""A PostgreSQL server of the tests' own, from the machine's packages."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+import workspaces
+from sqlalchemy import URL
+
+from ayeaye.processes import free_port
+
+PASSWORD = "p@ss:w/rd%41"  # one that an address cannot hold as it is
+PROGRAMS = "/usr/lib/postgresql/*/bin"
+MISSING = (
+    f"PostgreSQL is left out: no initdb in {PROGRAMS} or on PATH "
+    "(on Debian, apt-get install --no-install-recommends postgresql)"
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL server of the tests' own."""
+
+    port: int
+
+    def url(self, name: str) -> URL:
+        return URL.create("postgresql+psycopg", "ayeaye", PASSWORD, "127.0.0.1", self.port, name)
+
+    def create(self, name: str) -> URL:
+        url = self.url("postgres")
+        with psycopg.connect(
+            host=url.host,
+            port=self.port,
+            user=url.username,
+            password=PASSWORD,
+            dbname=url.database,
+            autocommit=True,
+        ) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """A server on loopback with an empty data folder, stopped at the end, and when this process dies."""
+    found = sorted(Path("/").glob(f"{PROGRAMS}/initdb".lstrip("/")))
+    initdb = found[-1] if found else shutil.which("initdb")
+    if initdb is None:
+        pytest.skip(MISSING)
+    folder = Path(tempfile.mkdtemp(prefix="ayeaye-postgres-"))
+    user = _unprivileged(folder)
+    (folder / "password").write_text(PASSWORD)
+    data, port = folder / "data", free_port()
+    create = ["--auth=scram-sha-256", "--username=ayeaye", f"--pwfile={folder / 'password'}", "--no-sync"]
+    settings = {
+        "listen_addresses": "127.0.0.1",
+        "port": str(port),
+        "unix_socket_directories": "",
+        "fsync": "off",
+        "shared_buffers": "16MB",
+    }
+    try:
+        subprocess.run(
+            [*user, initdb, *create, "--encoding=UTF8", "--no-locale", "-D", data],
+            check=True,
+            capture_output=True,
+        )
+        command = [*user, Path(initdb).resolve().with_name("postgres"), "-D", data]
+        command += [f"--{name}={value}" for name, value in settings.items()]
+        with (folder / "server.log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        started = Server(port)
+        try:
+            workspaces.wait_for(lambda: _answers(started), 30, "PostgreSQL does not answer")
+            yield started
+        finally:
+            process.send_signal(2)  # closes the connections that are open
+            process.wait(30)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _unprivileged(folder: Path) -> list[str]:
+    """How a program is run that dies with this process; as root, by another user, who is given the folder."""
+    command = ["setpriv", "--pdeathsig", "SIGINT"]
+    if os.geteuid() == 0:
+        names = {entry.pw_name for entry in pwd.getpwall()}
+        entry = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
+        command += [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
+    return command
+
+
+def _answers(server: Server) -> bool:
+    try:
+        server.create("answers")
+    except psycopg.OperationalError:
+        return False
+    return True

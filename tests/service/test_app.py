@@ -1,0 +1,372 @@
+"""The routes: what each answers, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import services
+from services import TestClient
+from small_bundle import COLOURS, picture
+
+from ayeaye.classifier import Classifier
+from ayeaye.params import Serve
+from ayeaye.service import predictions
+from ayeaye.service.served import Served
+
+PNG = {"Content-Type": "image/png"}
+PINK = {"name": "pink", "attributes": {"r": 1.0, "g": 0.5, "b": 0.6}}
+
+
+def classify(client: TestClient, content: bytes, **query: Any) -> Any:
+    response = client.post("/classify", content=content, headers=PNG, params=query)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def among(client: TestClient, candidates: Any, **query: Any) -> Any:
+    form = {"candidates": json.dumps(candidates)}
+    return client.post("/classify_among", files={"image": picture("red")}, data=form, params=query)
+
+
+@pytest.mark.parametrize("kind", ["form", "image/png", "image/*", "application/octet-stream"])
+@pytest.mark.parametrize("path", ["/classify", "/embed", "/explain"])
+def test_a_picture_comes_as_a_form_or_as_it_is(client: TestClient, path: str, kind: str) -> None:
+    if kind == "form":
+        response = client.post(path, files={"image": picture("red")})
+    else:
+        response = client.post(path, content=picture("red"), headers={"Content-Type": kind})
+    assert response.status_code == 200
+    assert response.json()["model"] == {"version": 3, "bento": None}
+
+
+def test_an_answer_has_an_id_of_its_own_and_as_many_alternatives_as_asked_for(client: TestClient) -> None:
+    first, second = classify(client, picture("red"), top=6), classify(client, picture("red"), top=1)
+    assert first["id"] != second["id"]
+    assert {each["label"] for each in first["alternatives"]} == set(COLOURS)
+    assert [each["label"] for each in second["alternatives"]] == [first["label"]]
+    assert len(classify(client, picture("red"))["alternatives"]) == 5
+
+
+@pytest.mark.parametrize("top", ["0", "7", "-1", "many", "1e3"])
+def test_more_or_fewer_alternatives_than_there_are_is_a_422(client: TestClient, top: str) -> None:
+    response = client.post("/classify", content=picture("red"), headers=PNG, params={"top": top})
+    assert response.status_code == 422
+    assert "top" in response.json()["error"]
+
+
+def test_one_picture_of_a_batch_fails_alone(client: TestClient) -> None:
+    sent = [picture("red"), b"not a picture", picture("blue"), b""]
+    response = client.post("/classify_batch", files=[("images", each) for each in sent])
+    red, broken, blue, empty = response.json()["answers"]
+    assert (red["label"], blue["label"]) == ("red", "blue")
+    assert broken == {
+        "error": "the picture cannot be read: not a picture of a known format (JPEG, PNG, WEBP, BMP, GIF, TIFF)",
+        "status": 400,
+    }
+    assert empty["status"] == 400
+
+
+def test_a_batch_has_bounds_of_its_own(colours: Path, tmp_path: Path) -> None:
+    settings = Serve(max_batch=3, max_batch_bytes=200_000, max_bytes=100_000)
+    with services.within(Served(colours, tmp_path, settings=settings)) as (client, _):
+
+        def sent(*pictures: bytes) -> Any:
+            return client.post("/classify_batch", files=[("images", each) for each in pictures])
+
+        assert sent(*[picture("red")] * 3).status_code == 200
+        assert sent(*[picture("red")] * 4).status_code == 400
+        assert client.post("/classify_batch", files={"image": picture("red")}).status_code == 400
+        large = sent(picture("red"), b"x" * 100_001).json()["answers"]
+        assert (large[0]["label"], large[1]["status"]) == ("red", 413)
+        assert sent(b"x" * 300_000).status_code == 413
+
+
+def test_candidates_are_known_classes_or_described_ones(client: TestClient) -> None:
+    answer = among(client, ["Blue", PINK]).json()
+    assert answer["label"] == "pink"
+    assert {each["label"] for each in answer["alternatives"]} == {"blue", "pink"}
+    assert len(client.get("/classes").json()["classes"]) == len(COLOURS)  # it is not one for others
+
+
+def test_free_texts_are_candidates_where_words_make_the_classes(words: TestClient) -> None:
+    row = services.saved(services.row(1))
+    form = {"candidates": json.dumps(["otter", "a striped bird"])}
+    response = words.post("/classify_among", files={"image": row}, data=form)
+    assert {each["label"] for each in response.json()["alternatives"]} == {"otter", "a striped bird"}
+    form = {"candidates": json.dumps(["otter", "quux frobnicate"])}
+    response = words.post("/classify_among", files={"image": row}, data=form)
+    assert response.status_code == 422
+    assert "frobnicate" in response.json()["near"]
+
+
+@pytest.mark.parametrize(
+    ("status", "candidates"),
+    [
+        (422, []),
+        (422, ["red"] * 2),
+        (422, ["red", "Red "]),
+        (422, {"red": 1}),
+        (422, [1]),
+        (422, ["red", "unheard of"]),
+        (422, [{"name": "pink", "colour": "pink"}]),
+        (409, [PINK | {"name": "red"}]),
+        (422, ["red"] + [f"x{n}" for n in range(100)]),
+    ],
+)
+def test_candidates_that_cannot_be_are_refused(client: TestClient, status: int, candidates: Any) -> None:
+    response = among(client, candidates)
+    assert response.status_code == status
+    assert response.json()["error"]
+
+
+def test_candidates_that_are_no_json_are_a_400(client: TestClient) -> None:
+    response = client.post(
+        "/classify_among", files={"image": picture("red")}, data={"candidates": "red, blue"}
+    )
+    assert response.status_code == 400
+    assert response.json()["error"].startswith("candidates is not JSON")
+
+
+def test_an_embedding_is_that_of_the_classifier(client: TestClient, colours: Path) -> None:
+    classifier = Classifier.load(colours)
+    (expected,) = classifier.read([picture("cyan")])
+    response = client.post("/embed", content=picture("cyan"), headers=PNG).json()
+    np.testing.assert_allclose(response["embedding"], expected, atol=1e-5)
+    assert isinstance(expected, np.ndarray)
+    projected = classifier.mapper.map_images(expected[None])[0]
+    np.testing.assert_allclose(response["projection"], projected, atol=1e-4)
+
+
+def test_an_explanation_is_of_the_classes_that_were_named(client: TestClient, colours: Path) -> None:
+    assert client.post("/classes", json=PINK).status_code == 201
+
+    def explained(**query: str) -> Any:
+        return client.post("/explain", content=picture("red"), headers=PNG, params=query)
+
+    best = explained().json()
+    assert (best["label"], best["against"]) == ("red", "pink")
+    other = explained(label="Pink", against="BLUE").json()
+    assert (other["label"], other["against"]) == ("pink", "blue")
+    whole = sum(part["contribution"] for part in other["parts"])
+    assert whole + other["hub_correction"] + other["seen_offset"] == pytest.approx(
+        other["difference"], abs=1e-4
+    )
+    for query in ({"label": "rad"}, {"against": "rad"}, {"label": "red", "against": "red"}):
+        assert explained(**query).status_code == 422
+    assert "did you mean red" in explained(label="rad").json()["error"]
+
+
+def test_features_are_answered_as_the_classifier_does(words: TestClient, animals: Path) -> None:
+    classifier = Classifier.load(animals)
+    for number in range(20):
+        expected = classifier.answers(classifier.scores(services.row(number)[None]))[0]
+        answer = classify(words, services.saved(services.row(number)))
+        assert answer["label"] == expected["label"]
+        for mine, theirs in zip(answer["alternatives"], expected["alternatives"], strict=True):
+            assert mine["score"] == pytest.approx(theirs["score"], abs=1e-4)
+
+
+BROKEN_ROWS = {
+    "short": services.saved(services.row(0)[:-1]),
+    "two rows": services.saved(np.ones((2, 3), np.float32)),
+    "not finite": services.saved(services.row(0) * np.inf),
+    "too large for float32": services.saved(np.full(services.FEATURES, 1e300)),
+    "text": services.saved(np.array(["x"])),
+    "objects": b"\x93NUMPY\x01\x00\x16\x00{'descr': '|O', 'fort",
+    "header alone": services.saved(services.row(0))[:40],
+    "a picture": picture("red"),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN_ROWS.values(), ids=BROKEN_ROWS)
+def test_what_is_no_row_of_features_is_a_400(words: TestClient, content: bytes) -> None:
+    response = words.post("/classify", content=content, headers={"Content-Type": "application/octet-stream"})
+    assert response.status_code == 400
+    assert response.json()["error"].startswith("the picture cannot be read: ")
+
+
+# Run-time classes
+
+
+def test_a_described_class_is_one_at_once_and_goes_again(client: TestClient) -> None:
+    response = client.post("/classes", json=PINK)
+    assert (response.status_code, response.json()) == (201, {"name": "pink", "revision": 1, "unknown": {}})
+    assert "pink" in {each["label"] for each in classify(client, picture("red"), top=7)["alternatives"]}
+    listed = client.get("/classes").json()
+    assert listed["classes"][-1]["origin"] == "run-time"
+    assert listed["classes"][-1]["created"]
+    assert client.get("/model").json()["classes"]["run_time"] == 1
+    assert client.delete("/classes/pink").json() == {"name": "pink", "revision": 2}
+    assert "pink" not in {each["label"] for each in classify(client, picture("red"))["alternatives"]}
+    assert client.delete("/classes/pink").status_code == 404
+
+
+def test_a_name_with_a_slash_can_be_removed(client: TestClient) -> None:
+    assert client.post("/classes", json=PINK | {"name": "pink/rose 50%"}).status_code == 201
+    assert client.delete("/classes/pink%2Frose%2050%25").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["red", "RED", " red "])
+def test_a_trained_class_is_neither_replaced_nor_removed(client: TestClient, name: str) -> None:
+    assert client.post("/classes", json=PINK | {"name": name}).status_code == 409
+    response = client.delete(f"/classes/{name}")
+    assert response.status_code == 409
+    assert "only run-time classes can be removed" in response.json()["error"]
+
+
+def test_a_class_that_is_like_another_is_a_409(client: TestClient) -> None:
+    assert client.post("/classes", json=PINK).status_code == 201
+    for other in (PINK, PINK | {"name": "Pink"}, PINK | {"name": "rose"}):
+        assert client.post("/classes", json=other).status_code == 409
+    assert client.get("/classes").json()["revision"] == 1
+
+
+def test_words_nobody_knows_are_named_with_near_ones(words: TestClient) -> None:
+    response = words.post("/classes", json={"name": "quux", "description": "sprited animl"})
+    assert response.status_code == 422
+    assert response.json()["near"]["sprited"] == ["striped"]
+    assert "sprited (near: striped)" in response.json()["error"]
+    response = words.post("/classes", json={"name": "quux", "description": "a striped brown bird"})
+    assert response.status_code == 201
+    assert "quux" in response.json()["unknown"]
+
+
+BODIES: dict[str, tuple[int, Any]] = {
+    "no JSON": (400, b"{"),
+    "nothing": (400, b""),
+    "a number": (422, b"1"),
+    "no name": (422, {}),
+    "an empty name": (422, {"name": " "}),
+    "another key": (422, PINK | {"colour": "pink"}),
+    "NaN": (422, b'{"name": "pink", "attributes": {"r": NaN, "g": 1, "b": 1}}'),
+    "infinite": (422, b'{"name": "pink", "attributes": {"r": 1e999, "g": 1, "b": 1}}'),
+    "an attribute too few": (422, {"name": "pink", "attributes": {"r": 1}}),
+    "half a character": (400, b'{"name": "\\ud800"}'),
+    "no character": (422, PINK | {"name": "a\0b"}),
+    "not UTF-8": (400, b'{"name": "\xff"}'),
+    "a short vector": (422, {"name": "pink", "vector": [1.0]}),
+    "a vector of zeros": (422, {"name": "pink", "vector": [0.0, 0.0, 0.0]}),
+    "a vector beyond float32": (422, {"name": "pink", "attributes": {"r": 1e300, "g": 1, "b": 1}}),
+    "very deep": (400, b"[" * 100_000),
+    "very long": (413, b'{"name": "' + b"x" * 2_000_000 + b'"}'),
+}
+
+
+@pytest.mark.parametrize(("status", "body"), BODIES.values(), ids=BODIES)
+def test_a_class_that_cannot_be_is_refused(client: TestClient, status: int, body: Any) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = client.post("/classes", content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == status, response.text
+    assert response.json()["error"]
+    assert client.get("/classes").json()["revision"] == 0
+
+
+def test_other_types_than_json_are_a_415(client: TestClient) -> None:
+    # A page of another site may send these without asking first.
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        headers = {"Content-Type": kind}
+        assert client.post("/classes", content=json.dumps(PINK), headers=headers).status_code == 415
+        assert client.post("/feedback", content=b"{}", headers=headers).status_code == 415
+
+
+def test_json_is_bounded_where_pictures_may_be_larger(client: TestClient) -> None:
+    said = {"answer": "x" * 1_000_000, "label": "red"}
+    assert client.post("/feedback", json=said).status_code == 413
+
+
+# Feedback and the log
+
+
+def test_feedback_is_kept_with_the_picture_of_its_answer_alone(colours: Path, tmp_path: Path) -> None:
+    with services.within(Served(colours, tmp_path, version=3)) as (client, inference):
+        answer = classify(client, picture("red"))
+        said = {"answer": answer["id"], "label": "crimson"}
+        assert client.post("/feedback", json=said).json() == {"feedback": 1, "status": "pending"}
+        form = {"data": said, "files": {"image": picture("red")}}
+        assert client.post("/feedback", **form).status_code == 201
+        other = client.post("/feedback", data=said, files={"image": picture("blue")})
+        assert other.status_code == 422
+        first, second = inference.store.pending()
+    assert (first.label, first.model_version, first.caller) == ("crimson", 3, "127.0.0.1")
+    assert first.picture_id == second.picture_id
+    assert (first.has_picture, second.has_picture) == (False, True)
+
+
+@pytest.mark.parametrize("said", [{"answer": "7", "label": "red"}, {"answer": "", "label": ""}, {}, []])
+def test_feedback_about_no_answer_is_a_422(client: TestClient, said: Any) -> None:
+    assert client.post("/feedback", json=said).status_code == 422
+
+
+def test_every_labelled_picture_is_a_row_of_the_log(colours: Path, tmp_path: Path) -> None:
+    with services.within(Served(colours, tmp_path, version=3)) as (client, _):
+        one = classify(client, picture("red"), top=1)
+        sent = [("images", each) for each in (picture("blue"), b"broken", picture("cyan"))]
+        many = client.post("/classify_batch", files=sent).json()["answers"]
+        among(client, ["red", "blue"])
+    rows = predictions.read(tmp_path / "predictions").to_pylist()
+    assert [row["answer"] for row in rows] == [one["id"], many[0]["id"], many[2]["id"]]
+    assert [row["label"] for row in rows] == ["red", "blue", "cyan"]
+    assert rows[0]["margin"] > 0
+    assert rows[0]["picture_id"] in one["id"]
+    assert not (set(rows[0]) & {"picture", "image"})
+
+
+def test_the_log_can_be_left_out(colours: Path, tmp_path: Path) -> None:
+    with services.within(Served(colours, tmp_path, settings=Serve(predictions=False))) as (client, _):
+        classify(client, picture("red"))
+    assert not (tmp_path / "predictions").exists()
+
+
+def test_without_its_database_the_service_labels_and_says_what_it_cannot(
+    colours: Path, tmp_path: Path
+) -> None:
+    with services.within(Served(colours, tmp_path, version=3)) as (client, inference):
+        client.post("/classes", json=PINK)
+        answer = classify(client, picture("red"), top=7)
+        for path in tmp_path.glob("service.db*"):
+            path.unlink()
+        (tmp_path / "service.db").mkdir()
+        inference.store.close()
+        assert classify(client, picture("red"), top=7)["alternatives"] == answer["alternatives"]
+        said = {"answer": answer["id"], "label": "red"}
+        refused = [
+            client.get("/classes"),
+            client.post("/classes", json=PINK | {"name": "rose"}),
+            client.delete("/classes/pink"),
+            client.post("/feedback", json=said),
+        ]
+    for response in refused:
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        assert str(tmp_path) not in response.text
+
+
+# The model, and what is not there
+
+
+def test_the_model_tells_its_thresholds_and_the_licence_of_its_weights(colours: Path, tmp_path: Path) -> None:
+    settings = Serve(weights_licence="CC BY 4.0")
+    metrics = {"H": 0.5, "T1": float("nan")}
+    served = Served(colours, tmp_path, settings=settings, metrics=metrics)
+    with services.within(served) as (client, _):
+        about = client.get("/model").json()
+    assert about["thresholds"] == {"known": 0.0, "seen_offset": 0.1, "temperature": 0.5}
+    assert about["backbone"]["licence"] == "CC BY 4.0"
+    assert about["metrics"] == {"H": 0.5, "T1": None}
+    assert str(tmp_path) not in json.dumps(about)
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/classes/", "/classify/x", "/static_content/main.js", "/%00"])
+def test_an_unknown_address_is_a_404_in_json(client: TestClient, path: str) -> None:
+    response = client.get(path)
+    assert response.status_code in (404, 405)
+    assert response.json()["error"]
+
+
+def test_another_method_is_a_405_that_names_the_right_one(client: TestClient) -> None:
+    response = client.get("/classify")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert "POST" in response.json()["error"]

@@ -1,0 +1,371 @@
+"""What the service keeps, in SQLite and in PostgreSQL: run-time classes, their changes, feedback."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import multiprocessing
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import PASSWORD, Server
+from sqlalchemy import URL, create_engine, text
+
+from ayeaye.errors import Conflict, DataError, NotKept, StoreError, StoreFull
+from ayeaye.service.database import Database, locate
+from ayeaye.service.store import Limits, RuntimeClass, Store, comparable
+
+OKAPI = RuntimeClass(
+    "okapi",
+    "A giraffe of the forest, \N{SNOWMAN}.",
+    ("forest giraffe", "mondonga"),
+    {"legs": 4.0, "neck": 0.1},
+    (0.1, -2.5e-17, 3.0),
+    "ann",
+)
+
+
+@pytest.fixture
+def store(address: URL) -> Iterator[Store]:
+    opened = Store(address)
+    yield opened
+    opened.close()
+
+
+# ---- run-time classes ----
+
+
+def test_an_empty_store_is_at_revision_zero(store: Store) -> None:
+    assert store.revision() == 0
+    assert store.classes() == (0, [])
+    assert store.changes() == []
+    assert store.feedback() == []
+
+
+def test_a_class_comes_back_as_it_was_given_and_its_time_is_utc(store: Store) -> None:
+    before = datetime.now(UTC)
+    revision = store.add(OKAPI)
+    found_at, (found,) = store.classes()
+    assert found_at == revision == store.revision()
+    assert replace(found, created=None) == OKAPI
+    assert found.created is not None and found.created.tzinfo is UTC
+    assert before <= found.created <= before + timedelta(minutes=1)
+
+
+def test_each_change_is_a_later_revision_that_another_worker_sees(store: Store, address: URL) -> None:
+    other = Store(address)
+    revisions = [store.add(OKAPI), other.add(RuntimeClass("quagga")), store.remove("OKAPI", "bob")]
+    assert revisions == sorted(set(revisions))
+    assert store.revision() == other.revision() == revisions[-1]
+    assert [each.name for each in other.classes()[1]] == ["quagga"]
+    other.close()
+
+
+@pytest.mark.parametrize("same", ["Okapi", "okapi ", "\tOKAPI", "ｏｋａｐｉ", "oka\N{ZERO WIDTH SPACE}pi"])
+def test_names_are_compared_without_case_width_and_spaces(store: Store, same: str) -> None:
+    store.add(OKAPI)
+    with pytest.raises(Conflict, match="okapi is there already"):
+        store.add(RuntimeClass(same))
+    assert len(store.changes()) == 1
+    store.remove(same, "ann")
+    assert store.classes()[1] == []
+
+
+def test_ways_to_write_a_letter_are_one_name() -> None:
+    assert (
+        comparable("caf\u00e9 Stra\u00dfe")
+        == comparable(" CAFE\u0301  STRASSE")
+        != comparable("cafe strasse")
+    )
+
+
+def test_every_change_is_recorded_with_its_content_and_caller(store: Store) -> None:
+    first = store.add(OKAPI)
+    second = store.remove("okapi", "bob")
+    third = store.add(replace(OKAPI, description="Another.", caller="cy"))
+    found = store.changes()
+    assert [(c.revision, c.action, c.name, c.caller) for c in found] == [
+        (first, "add", "okapi", "ann"),
+        (second, "remove", "okapi", "bob"),
+        (third, "add", "okapi", "cy"),
+    ]
+    assert found[0].content == found[1].content == OKAPI.content()
+    assert found[2].content["description"] == "Another."
+    assert found[0].time <= found[1].time <= found[2].time and found[0].time.tzinfo is UTC
+    assert store.changes(after=second) == found[2:]
+
+
+def test_a_class_that_is_not_there_cannot_be_removed(store: Store) -> None:
+    with pytest.raises(NotKept, match="no run-time class unicorn"):
+        store.remove("unicorn", "ann")
+    assert store.revision() == 0
+
+
+def test_there_are_only_so_many_run_time_classes(address: URL) -> None:
+    store = Store(address, Limits(classes=2))
+    store.add(RuntimeClass("a"))
+    store.add(RuntimeClass("b"))
+    with pytest.raises(StoreFull, match="there are 2 run-time classes"):
+        store.add(RuntimeClass("c"))
+    store.remove("a", "")
+    store.add(RuntimeClass("c"))
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": " \N{ZERO WIDTH SPACE}"},
+        {"description": "a\0b"},
+        {"synonyms": ("\ud800",)},
+        {"vector": (float("nan"),)},
+        {"attributes": {"legs": float("inf")}},
+    ],
+)
+def test_what_cannot_be_kept_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(DataError):
+        replace(OKAPI, **wrong)
+
+
+# ---- several processes ----
+
+
+def test_of_two_workers_that_add_one_name_at_once_exactly_one_wins(store: Store, address: URL) -> None:
+    rounds = 15
+    results = _together(_adder, 2, address, rounds)
+    for number in range(rounds):
+        assert sorted(result[number] for result in results) == ["added", "there"]
+    assert len(store.classes()[1]) == len(store.changes()) == rounds
+
+
+def test_writers_take_turns_and_readers_do_not_wait(store: Store, address: URL) -> None:
+    """Else a later revision could be seen before an earlier one, and a worker miss a class for good."""
+    other = Database(address)
+    with ThreadPoolExecutor(1) as pool:
+        with other.writing():
+            added = pool.submit(store.add, OKAPI)
+            assert not wait([added], timeout=0.5).done
+            assert store.revision() == 0
+        assert added.result(30) == 1
+    other.close()
+
+
+def test_a_reader_never_sees_a_revision_without_its_classes(store: Store, address: URL) -> None:
+    seen, *_ = _together(_reader_or_writer, 3, address, 25)
+    added = {change.revision: change.name for change in store.changes()}
+    assert len(seen) > 1
+    for revision, names in seen:
+        assert set(names) == {name for at, name in added.items() if at <= revision}
+
+
+def test_several_processes_may_make_the_database_at_once(address: URL) -> None:
+    assert _together(_opener, 4, address, 0) == [0] * 4
+    assert Store(address).add(OKAPI) == 1
+
+
+def _together(work: Callable[..., Any], processes: int, *arguments: Any) -> list[Any]:
+    """What `work(number, barrier, *arguments)` gives in each of so many fresh processes."""
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        barrier = manager.Barrier(processes)
+        with context.Pool(processes) as pool:
+            waiting = [pool.apply_async(work, (number, barrier, *arguments)) for number in range(processes)]
+            return [result.get(60) for result in waiting]
+
+
+def _adder(number: int, barrier: Any, address: URL, rounds: int) -> list[str]:
+    store, results = Store(address), []
+    for each in range(rounds):
+        barrier.wait()
+        try:
+            store.add(RuntimeClass(f"class {each}", caller=str(number)))
+            results.append("added")
+        except Conflict:
+            results.append("there")
+    return results
+
+
+def _reader_or_writer(number: int, barrier: Any, address: URL, rounds: int) -> list[Any]:
+    store = Store(address)
+    seen: list[tuple[int, list[str]]] = []
+    barrier.wait()
+    if number:
+        for each in range(rounds):
+            store.add(RuntimeClass(f"class {number} {each}"))
+        return []
+    while not seen or len(seen[-1][1]) < 2 * rounds:
+        revision, classes = store.classes()
+        seen.append((revision, [each.name for each in classes]))
+    return seen
+
+
+def _opener(number: int, barrier: Any, address: URL, rounds: int) -> int:
+    barrier.wait()
+    return Store(address).revision()
+
+
+# ---- the database ----
+
+
+def test_a_database_of_a_newer_schema_is_refused(store: Store, address: URL) -> None:
+    engine = create_engine(address)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE ayeaye_schema SET version = 99"))
+    with pytest.raises(StoreError, match=r"made by a newer ayeaye \(schema 99, this one knows 1\): upgrade"):
+        Store(address)
+    with pytest.raises(StoreError, match="newer ayeaye"):  # nor does one that is open write into it
+        store.add(OKAPI)
+    engine.dispose()
+
+
+def test_what_is_kept_is_there_when_it_is_opened_again(address: URL) -> None:
+    first = Store(address)
+    revision = first.add(OKAPI)
+    first.close()
+    assert Store(address).classes()[0] == revision
+
+
+def test_a_file_that_is_no_database_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "service.db").write_bytes(b"no database" * 100)
+    with pytest.raises(StoreError, match=r"service\.db cannot be used \(file is not a database\)"):
+        Store(locate(tmp_path))
+
+
+def test_a_writer_that_never_gets_its_turn_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ayeaye.service.database.PATIENCE", 0.2)
+    store = Store(locate(tmp_path))
+    other = sqlite3.connect(tmp_path / "service.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert store.revision() == 0  # readers do not wait for writers
+    with pytest.raises(StoreError, match="database is locked"):
+        store.add(OKAPI)
+    other.close()
+    assert store.add(OKAPI) == 1
+
+
+def test_the_password_is_in_no_message_representation_or_log(
+    postgres: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url = postgres.create("secret")
+    shown = [repr(Store(url)), str(Store(url.set(query={"application_name": "ayeaye"})))]
+    for wrong in (url.set(database="nothing"), url.set(password=PASSWORD + "x"), url.set(port=1)):
+        with pytest.raises(StoreError) as caught:
+            Store(wrong)
+        shown.append(str(caught.value))
+    shown += [record.getMessage() for record in caplog.records]
+    assert "ayeaye:***@127.0.0.1" in shown[0]
+    assert not any(secret in line for line in shown for secret in (PASSWORD, "w/rd", "p%40ss"))
+
+
+def test_a_connection_that_the_server_closed_is_opened_anew(postgres: Server) -> None:
+    url = postgres.create("closed")
+    store, other = Store(url), create_engine(url)
+    assert store.revision() == 0
+    ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'closed' AND pid <> pg_backend_pid()"
+    with other.connect() as connection:
+        assert connection.execute(text(ends)).all()
+    assert store.add(OKAPI) == store.revision() == 1
+    store.close()
+    other.dispose()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "nonsense-secret",
+        "mysql://u:secret@h/d",
+        "postgresql+psycopg://u@h:secret/d",
+        "postgresql+psycopg://u:a@secret@h/d",
+        "sqlite://",
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused_without_being_shown(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        locate(tmp_path, wrong)
+    assert "secret" not in str(caught.value) and "address of the service's database" in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_addresses_as_hosts_give_them_are_understood(tmp_path: Path, scheme: str) -> None:
+    assert locate(tmp_path, f"{scheme}://u@h/d").drivername == "postgresql+psycopg"
+
+
+# ---- feedback ----
+
+PICTURE = b"not looked into here"
+PICTURE_ID = hashlib.sha256(PICTURE).hexdigest()
+
+
+def test_feedback_waits_to_be_decided(store: Store) -> None:
+    first = store.give("answer-1", "okapi", "ann", PICTURE, PICTURE_ID, 3)
+    second = store.give("answer-2", "zebra", "bob", picture_id=PICTURE_ID)
+    one, two = store.pending()
+    assert (one.id, one.answer, one.label, one.caller, one.model_version) == (
+        first,
+        "answer-1",
+        "okapi",
+        "ann",
+        3,
+    )
+    assert (one.has_picture, one.picture_bytes, one.picture_id) == (True, len(PICTURE), PICTURE_ID)
+    assert (two.id, two.has_picture, two.picture_bytes, two.model_version) == (second, False, 0, None)
+    assert one.status == two.status == "pending" and one.decided is None and one.time.tzinfo is UTC
+    assert store.picture(first) == PICTURE and store.picture(second) is None
+
+
+def test_accepted_feedback_keeps_its_picture_until_it_is_kept_elsewhere(store: Store) -> None:
+    id = store.give("a", "okapi", "ann", PICTURE)
+    decided = store.decide(id, True, "rea", "well seen")
+    assert (decided.status, decided.reviewer, decided.reason) == ("accepted", "rea", "well seen")
+    assert decided.decided is not None and decided.decided >= decided.time
+    assert store.pending() == [] and store.feedback("accepted") == [decided] and store.picture(id) == PICTURE
+    store.forget_picture(id)
+    assert store.picture(id) is None and store.find(id).picture_bytes == len(PICTURE)
+
+
+def test_a_rejected_picture_is_forgotten(store: Store) -> None:
+    id = store.give("a", "okapi", "ann", PICTURE)
+    assert store.decide(id, False, "rea", "a zebra").has_picture is False
+    assert store.picture(id) is None
+
+
+def test_deciding_twice_alike_changes_nothing_and_otherwise_is_a_conflict(store: Store) -> None:
+    id = store.give("a", "okapi", "ann")
+    decided = store.decide(id, True, "rea")
+    assert store.decide(id, True, "another") == decided
+    with pytest.raises(Conflict, match=f"feedback {id} was accepted by rea"):
+        store.decide(id, False, "another")
+    with pytest.raises(NotKept, match="no feedback 99"):
+        store.decide(99, True, "rea")
+
+
+def test_only_so_much_feedback_may_be_pending(address: URL) -> None:
+    store = Store(address, Limits(feedback=2, picture_bytes=2 * len(PICTURE)))
+    first = store.give("a", "okapi", "ann", PICTURE)
+    second = store.give("b", "okapi", "ann")
+    with pytest.raises(StoreFull, match="2 pieces of feedback are pending"):
+        store.give("c", "okapi", "ann")
+    store.decide(first, True, "rea")
+    store.decide(second, True, "rea")
+    store.give("c", "okapi", "ann", PICTURE)
+    with pytest.raises(
+        StoreFull, match="40 bytes of pictures"
+    ):  # accepted ones count until they are elsewhere
+        store.give("d", "okapi", "ann", b"x")
+    store.give("d", "okapi", "ann")
+    store.close()
+
+
+def test_the_picture_must_be_the_one_that_was_answered(store: Store) -> None:
+    with pytest.raises(DataError, match="not the one of answer a"):
+        store.give("a", "okapi", "ann", b"another", PICTURE_ID)
+    with pytest.raises(DataError, match="is empty"):
+        store.give("a", "okapi", "ann", b"")
+    assert store.pending() == []
