@@ -1,6 +1,6 @@
 """Pictures a second from encoded bytes to stored embeddings, against a plain loop; prints JSON.
 
-python bench/embedding.py [--data DIR] [--pictures 1024] [--runs 3] [--out FILE]
+python bench/embedding.py [--data DIR] [--pictures 3240] [--runs 3] [--out FILE]
 
 DIR of --data holds grocery/ and weights/mobilenet_v2_1001.pth; without it the weights are random and the pictures
 drawn. Each run embeds the same dataset three times, one after the other, so that whatever else the machine does
@@ -181,7 +181,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--pictures", type=int, default=1024)
+    parser.add_argument("--pictures", type=int, default=3240)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()

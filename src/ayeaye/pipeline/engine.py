@@ -92,7 +92,7 @@ class Sample:
         shown, asked = self._examples()
         if len(asked) < engines.LEAST:
             return 0, len(asked)
-        labels = dict(zip(shown["id"], shown["label"], strict=True))
+        labels = dict(zip(shown["id"], shown["label"].map(self._dataset.classes.index()), strict=True))
         wanted = {*labels, *asked["id"]}
         ids = [id for shard in self._shards for id in self._dataset.ids(shard) if id in wanted]
         contents = (
@@ -104,7 +104,7 @@ class Sample:
         ours, theirs = (
             engines.nearest_means(X[mean], y, X[~mean]) for X in map(np.concatenate, zip(*pairs, strict=True))
         )
-        return int((ours == theirs).sum()), len(asked)
+        return int(((ours == theirs) & (ours >= 0)).sum()), len(asked)
 
     def _examples(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Training pictures that make the class means, and validation pictures of the same seen classes."""
