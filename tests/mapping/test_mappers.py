@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from ayeaye.errors import ClassSpaceError, DataError, ParamsError
 from ayeaye.labelling.nearest import scores
-from ayeaye.mapping import MAPPERS, Mapper, create
+from ayeaye.mapping import MAPPERS, Mapper, create, ridge
 from ayeaye.mapping.base import frozen, remembered, unit
 from ayeaye.mapping.moments import Tridiagonal
 
