@@ -287,6 +287,7 @@ USAGE = {
     ("promote", "first"): "VERSION",
     ("promote",): "Missing argument 'VERSION'",
     ("classify",): "Missing argument 'IMAGE...'",
+    ("explain",): "Missing argument 'IMAGE'",
     ("retrian",): "Did you mean 'retrain'",
     ("retrain", "--fast"): "No such option: --fast",
 }
@@ -350,6 +351,7 @@ def test_without_a_champion_there_is_nothing_to_serve_or_to_ask(place: Place) ->
     for command in (
         ("serve",),
         ("classify", picture),
+        ("explain", picture),
         ("label", place.source, "--out", place.root / "x.csv"),
     ):
         assert "no champion" in refused(place, *command)

@@ -204,6 +204,28 @@ class TestTheCommands:
         assert_answer(done.json, version=1)
         assert (done.json["label"], done.json["seen"]) == ("paint 210", False)
 
+    def test_explain_says_what_spoke_for_the_label(self, trained: Place) -> None:
+        picture = trained.source / "images" / "paint 210" / "000.png"
+        done = trained("explain", "--json", picture)
+        assert done.code == 0, done.err
+        explained = done.json
+        assert (explained["label"], explained["seen"]) == ("paint 210", False)
+        assert explained["model"] == trained("classify", "--json", picture).json["model"]
+        counted = sum(part["contribution"] for part in explained["parts"])
+        others = explained["hub_correction"] + explained["seen_offset"]
+        assert counted + others == pytest.approx(explained["difference"], abs=1e-4)
+        assert explained["sentence"].startswith(f"paint 210 rather than {explained['against']}: ")
+        shown = trained("explain", picture, "--against", "paint 000")
+        assert "(never seen, only described) rather than paint 000" in shown.out
+        assert "difference of the scores" in shown.out
+
+    def test_explain_refuses_what_it_cannot_compare_or_read(self, trained: Place, tmp_path: Path) -> None:
+        picture = trained.source / "images" / "paint 210" / "000.png"
+        assert "no class paint 21: did you mean paint 210" in one_line(
+            trained("explain", picture, "--label", "paint 21")
+        )
+        assert "nothing.png: No such file" in one_line(trained("explain", tmp_path / "nothing.png"))
+
     def test_classify_gives_a_broken_picture_an_error_of_its_own(
         self, trained: Place, tmp_path: Path
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ayeaye.classspace import text
+from ayeaye.classspace.contrast import contrast
 from ayeaye.classspace.later import NewClass
 from ayeaye.classspace.space import ClassSpace
 from ayeaye.data.decode import Limits, decode
@@ -26,7 +27,7 @@ from ayeaye.errors import (
     TakenName,
 )
 from ayeaye.files import digest_folder, write_atomic
-from ayeaye.labelling import calibration, nearest, propagation
+from ayeaye.labelling import calibration, explanation, nearest, propagation
 from ayeaye.labelling.hubs import Correction
 from ayeaye.mapping import MAPPERS, Mapper
 
@@ -190,6 +191,72 @@ class Classifier:
             }
             for row, order in enumerate(ranked)
         ]
+
+    def explain(
+        self, embedding: np.ndarray, label: str | None = None, against: str | None = None, top: int = 5
+    ) -> dict[str, Any]:
+        """Why a picture with this embedding (d,) is of one class rather than of another, ready for JSON.
+
+        `label` is the highest class unless it is given, `against` the highest other one. The difference of their
+        scores is the sum of the contributions of `parts`, strongest first, of `hub_correction` and of
+        `seen_offset`. A part is an attribute, a word or a term in which the two differ, with its value for either;
+        or a source as a whole, with None as values, where nothing in it has a name. `nearest_seen` are the `top`
+        seen classes nearest to the picture in the common space, and to the label in the class space, by cosine.
+        Raises DataError for a class that there is not.
+        """
+        image = self.mapper.map_images(np.asarray(embedding)[None])
+        cosines = nearest.scores(image, self.mapped_classes)
+        corrected, scores = self.correction.apply(cosines), self._scored(cosines)
+        row, other = self._compared(scores[0], label, against)
+        way = contrast(self.space, row, other)
+        found = explanation.contributions(image[0], self.mapper, way)
+        plain, hubs, whole = (float(each[0, row] - each[0, other]) for each in (cosines, corrected, scores))
+        parts = [
+            {**asdict(difference), "contribution": each}
+            for difference, each in zip(way.differences, found.tolist(), strict=True)
+        ]
+        explained = {
+            "label": self.labels[row],
+            "seen": bool(self.seen[row]),
+            "score": float(scores[0, row]),
+            "against": self.labels[other],
+            "against_seen": bool(self.seen[other]),
+            "against_score": float(scores[0, other]),
+            "difference": whole,
+            "parts": sorted(parts, key=lambda part: -abs(part["contribution"])),
+            "hub_correction": hubs - plain,
+            "seen_offset": whole - hubs,
+            "nearest_seen": {
+                "to_picture": self._nearest_seen(cosines[0], top),
+                "to_label": self._nearest_seen(self.space.vectors @ self.space.vectors[row], top, but=row),
+            },
+        }
+        return {**explained, "sentence": explanation.sentence(explained)}
+
+    def _compared(self, scores: np.ndarray, label: str | None, against: str | None) -> tuple[int, int]:
+        """Rows of two different classes: those named, else the highest of scores (C,)."""
+        named = [self._row(name) for name in (label, against) if name is not None]
+        ranked = np.argsort(-scores, kind="stable").tolist()
+        others = iter([c for c in ranked if c not in named])
+        row = self._row(label) if label is not None else next(others, -1)
+        other = self._row(against) if against is not None else next(others, -1)
+        if -1 in (row, other) or row == other:
+            raise DataError(
+                f"{label or against or self.labels[0]} has nothing to be compared with: give another class"
+            )
+        return row, other
+
+    def _row(self, label: str) -> int:
+        if label not in self.labels:
+            near = difflib.get_close_matches(label, self.labels, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {text.listed(self.labels)}"
+            raise DataError(f"no class {label}: {hint}")
+        return self.labels.index(label)
+
+    def _nearest_seen(self, cosines: np.ndarray, most: int, but: int | None = None) -> list[dict[str, Any]]:
+        """The seen classes of the highest cosines (C,), without one of them."""
+        order = [c for c in np.argsort(-cosines, kind="stable").tolist() if self.seen[c] and c != but]
+        return [{"label": self.labels[c], "cosine": float(cosines[c])} for c in order[:most]]
 
     def classify(
         self, contents: Sequence[bytes], limits: Limits | None = None, top: int = 5

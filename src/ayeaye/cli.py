@@ -276,6 +276,30 @@ def classify(
         raise typer.Exit(1)
 
 
+@app.command()
+def explain(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE")],
+    label: Annotated[str | None, typer.Option(help="The class to explain, by default the winner.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="The class it is compared with, by default the best other one.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many attributes or words to show.")] = 12,
+    workspace: Folder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Say why the champion gives a picture its label: which attributes or words speak for it, and which against.
+
+    What they count adds up to the difference of the two classes' scores.
+    """
+    from ayeaye.release import champion, show
+
+    explained = champion.explain(_found(workspace), image, label, against)
+    if as_json:
+        _print(explained, True)
+    else:
+        show.explanation(explained, top)
+
+
 class Labelling(StrEnum):
     nearest = "nearest"
     propagation = "propagation"

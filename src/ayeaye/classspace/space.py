@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import pandas as pd
 
 from ayeaye import params
 from ayeaye.classspace import sentences, text, words
 from ayeaye.classspace.later import NewClass, table_of, unit_vector
 from ayeaye.classspace.tfidf import TermTable, terms
-from ayeaye.classspace.words import WordTable
+from ayeaye.classspace.words import Summands, WordTable
 from ayeaye.data.table import ClassTable
 from ayeaye.errors import ClassSpaceError, CoincidentClasses, IncompleteClass, TakenName, UnknownWords
 from ayeaye.files import replacing, write_atomic
@@ -44,6 +45,13 @@ class Part(Protocol):
 
     def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
         """(m, k) vectors not yet centred, and the coverage of each class."""
+
+    @property
+    def sized(self) -> bool:
+        """Whether a vector is the sum of its summands at unit length, or the sum as it is."""
+
+    def summands(self, table: ClassTable) -> list[Summands] | None:
+        """What each class's vector is the sum of, by names that a person can read; None where there are none."""
 
     def state(self) -> tuple[About, Arrays]: ...
 
@@ -90,7 +98,7 @@ class Words:
         return np.stack([vector for vector, _, _ in found if vector is not None]), coverage
 
     def _described(self, described: str) -> tuple[np.ndarray | None, list[str], list[str]]:
-        tokens = text.content_words(described) or text.words(described)
+        tokens = _tokens(described)
         vector, missing = self.table.mean(tokens, self.spare, self.smoothing)
         return vector, tokens, missing
 
@@ -100,6 +108,30 @@ class Words:
         tokens = [word for name in names for word in text.name_words(name) or [name]]
         missing = [word for _, words_ in found for word in words_]
         return (np.mean(known, axis=0) if known else None), tokens, missing
+
+    @property
+    def sized(self) -> bool:
+        return self.text == text.DESCRIPTIONS
+
+    def summands(self, table: ClassTable) -> list[Summands]:
+        if self.sized:
+            return [
+                self.table.summands(_tokens(said), self.spare, self.smoothing)[0]
+                for said in text.descriptions(table)
+            ]
+        return [self._name_summands(names) for names in text.phrases(table, self.text)]
+
+    def _name_summands(self, names: list[str]) -> Summands:
+        """Of the mean of the names' unit vectors; a word in several names counts once for each."""
+        found = [self.table.name_summands(name, self.smoothing)[0] for name in names]
+        known = [summands for summands in found if summands]
+        total: Summands = {}
+        for summands in known:
+            length = len(known) * np.linalg.norm(np.sum([vector for _, vector in summands.values()], axis=0))
+            for word, (weight, vector) in summands.items():
+                before = total.get(word, (0.0, np.zeros_like(vector)))
+                total[word] = (before[0] + float(weight / length), before[1] + vector / length)
+        return total
 
     def state(self) -> tuple[About, Arrays]:
         about = {
@@ -156,6 +188,14 @@ class Terms:
             raise _unknown_words(unknown, "TF-IDF", self.text, self.table.terms)
         return np.stack([vector for vector, _ in found]), coverage
 
+    @property
+    def sized(self) -> bool:
+        return True
+
+    def summands(self, table: ClassTable) -> list[Summands]:
+        found = [self.table.weights(said)[0] for said in _documents(table, self.text)]
+        return [_by_column(weights, self.table.terms) for weights in found]
+
     def state(self) -> tuple[About, Arrays]:
         return {"text": self.text, "terms": self.table.terms}, {"idf": self.table.idf}
 
@@ -190,7 +230,27 @@ class Matrix:
     def vocabulary(self) -> list[str]:
         return []
 
+    @property
+    def readable(self) -> bool:
+        """Whether the columns have names, not only numbers as those of sentence vectors."""
+        return not all(column.isdigit() for column in self.columns)
+
+    @property
+    def sized(self) -> bool:
+        return not self.binary
+
     def raw(self, table: ClassTable) -> tuple[np.ndarray, list[About]]:
+        values = self.values(table)
+        rows = values if self.binary else values / np.linalg.norm(values, axis=1, keepdims=True)
+        return rows, [_cover(self.source, self.columns, []) for _ in table.names]
+
+    def summands(self, table: ClassTable) -> list[Summands] | None:
+        if not self.readable:
+            return None
+        return [_by_column(values, self.columns) for values in self.values(table)]
+
+    def values(self, table: ClassTable) -> np.ndarray:
+        """(m, k) float64 of the table; raises ClassSpaceError where there is no number or nothing but zeros."""
         if self.source not in table.matrices:
             raise ClassSpaceError(
                 f"the classes have no {self.source}: give {text.listed(table.names)} a row of "
@@ -203,8 +263,7 @@ class Matrix:
             raise ClassSpaceError(f"{self.source} lacks {text.listed(absent)}: give every column")
         values = frame[self.columns].to_numpy(np.float64)
         self._check(values, table.names)
-        rows = values if self.binary else values / np.linalg.norm(values, axis=1, keepdims=True)
-        return rows, [_cover(self.source, self.columns, []) for _ in table.names]
+        return values
 
     def _check(self, values: np.ndarray, names: list[str]) -> None:
         gaps = ~np.isfinite(values)
@@ -272,13 +331,19 @@ class Encoder:
 
 @dataclass(frozen=True)
 class ClassSpace:
-    """Class vectors (C, k) float32 of unit length in the order of `names`, and the encoder that made them."""
+    """Class vectors (C, k) float32 of unit length in the order of `names`, and the encoder that made them.
+
+    `descriptions`, `synonyms` and, by source, `values` (C, k_source) of matrices with named columns are what they
+    were made of, so that a label can be explained.
+    """
 
     names: list[str]
     vectors: np.ndarray
     coverage: list[About]
     encoder: Encoder
     descriptions: list[str] = field(default_factory=list)
+    synonyms: list[list[str]] = field(default_factory=list)
+    values: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def sources(self) -> dict[str, tuple[int, int]]:
@@ -286,6 +351,25 @@ class ClassSpace:
         ends = np.cumsum([len(centre) for centre in self.encoder.centres]).tolist()
         named = [part.source for part in self.encoder.parts]
         return dict(zip(named, zip([0, *ends[:-1]], ends, strict=True), strict=True))
+
+    def table(self, rows: list[int]) -> ClassTable:
+        """Some classes as they were described, as far as that was kept."""
+        frame = pd.DataFrame(
+            {
+                "name": [self.names[row] for row in rows],
+                "description": [
+                    self.descriptions[row] if row < len(self.descriptions) else "" for row in rows
+                ],
+                "synonyms": [self.synonyms[row] if row < len(self.synonyms) else [] for row in rows],
+            }
+        )
+        columns = {part.source: part.columns for part in self.encoder.parts if isinstance(part, Matrix)}
+        matrices = {
+            source: pd.DataFrame(values[rows], columns=columns[source])
+            for source, values in self.values.items()
+            if max(rows) < len(values)
+        }
+        return ClassTable(frame, matrices)
 
     def by_descriptions(self) -> np.ndarray | None:
         """(C, T) the classes by their descriptions without their names; None where names do not count, or other
@@ -378,10 +462,12 @@ class ClassSpace:
             about, own = part.state()
             parts.append({"kind": part.kind, "source": part.source, "weight": weight, **about})
             arrays |= {f"{number}/{key}": value for key, value in {**own, "centre": centre}.items()}
+        arrays |= {f"values/{source}": values for source, values in self.values.items()}
         about = {
             "version": VERSION,
             "names": self.names,
             "descriptions": self.descriptions,
+            "synonyms": self.synonyms,
             "coverage": self.coverage,
             "parts": parts,
         }
@@ -403,7 +489,11 @@ class ClassSpace:
             weights = [float(part["weight"]) for part in about["parts"]]
             centres = [arrays[f"{number}/centre"] for number in range(len(parts))]
             encoder = Encoder(parts, weights, centres)
-            return cls(about["names"], arrays["vectors"], about["coverage"], encoder, about["descriptions"])
+            values = {
+                key.removeprefix("values/"): a for key, a in arrays.items() if key.startswith("values/")
+            }
+            said = (about["descriptions"], about.get("synonyms", []))  # which an earlier ayeaye did not keep
+            return cls(about["names"], arrays["vectors"], about["coverage"], encoder, *said, values)
         except (KeyError, TypeError, ValueError) as error:
             raise ClassSpaceError(
                 f"the class space is damaged ({error!r}): run `ayeaye classes` again"
@@ -450,7 +540,9 @@ def build(table: ClassTable, settings: params.Classes, read: Callable[[str], Pat
     vectors, coverage = encoder.encode(table)
     said = table.frame["description"].tolist()
     _check_distinct(vectors, table.names, encoder.told_apart(said), first=len(vectors))
-    return ClassSpace(table.names, vectors, coverage, encoder, said)
+    matrices = [part for part in parts if isinstance(part, Matrix) and part.readable]
+    values = {part.source: part.values(table).astype(np.float32) for part in matrices}
+    return ClassSpace(table.names, vectors, coverage, encoder, said, table.frame["synonyms"].tolist(), values)
 
 
 def _part(source: str, table: ClassTable, settings: params.Classes, read: Callable[[str], Path]) -> Part:
@@ -600,6 +692,20 @@ def _unknown_words(
         f"{', '.join(lines)}{more}; add synonyms or descriptions, or use another source",
         found,
     )
+
+
+def _tokens(described: str) -> list[str]:
+    return text.content_words(described) or text.words(described)
+
+
+def _by_column(values: np.ndarray, columns: list[str]) -> Summands:
+    """Of a vector (k,) with named columns those that are not zero."""
+    summands: Summands = {}
+    for place in np.flatnonzero(values).tolist():
+        alone = np.zeros(len(values))
+        alone[place] = values[place]
+        summands[columns[place]] = (float(values[place]), alone)
+    return summands
 
 
 def _cover(source: str, tokens: list[Any], missing: list[str]) -> About:

@@ -41,13 +41,17 @@ class TermTable:
 
     def vector(self, text_: str) -> tuple[np.ndarray, list[str]]:
         """The unit vector (T,) of a text, zero where no term is known, and the terms not known."""
+        vector, missing = self.weights(text_)
+        return vector / (np.linalg.norm(vector) or 1.0), missing
+
+    def weights(self, text_: str) -> tuple[np.ndarray, list[str]]:
+        """The weights (T,) of the terms in a text, before they are brought to unit length, and the terms not known."""
         vector = np.zeros(len(self.terms))
         said = Counter(terms(text_))
         rows = [self._rows[term] for term in said if term in self._rows]
         times = np.array([said[self.terms[row]] for row in rows])
         vector[rows] = (1 + np.log(times)) * self.idf[rows]
-        norm = np.linalg.norm(vector)
-        return vector / (norm or 1.0), [term for term in said if term not in self._rows]
+        return vector, [term for term in said if term not in self._rows]
 
     @cached_property
     def _rows(self) -> dict[str, int]:

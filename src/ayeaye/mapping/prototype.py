@@ -31,21 +31,21 @@ class Network:
 
     def __call__(self, classes: np.ndarray) -> np.ndarray:
         """(C, d) outputs for class vectors (C, k), before the last ReLU."""
-        _, hidden = self._hidden(classes)
-        return _linear(_standardise(hidden, self.figures[1]), self.layers[2])
+        return self.trace(classes)[-1]
 
-    def gradients(self, classes: np.ndarray, G: np.ndarray) -> np.ndarray:
-        """Gradients (C, k) by the class vectors, of those G (C, d) by the outputs."""
+    def trace(self, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(C, h) of both hidden layers after their ReLUs, and the outputs."""
+        first, second, last = self.layers
+        below = np.maximum(_linear(classes, first), 0)
+        above = np.maximum(_standardise(_linear(below, second), self.figures[0]), 0)
+        return below, above, _linear(_standardise(above, self.figures[1]), last)
+
+    def gradients(self, below: np.ndarray, above: np.ndarray, G: np.ndarray) -> np.ndarray:
+        """(C, k) by the class vectors with these hidden layers, of gradients G (C, d) by the outputs."""
         (first, _), (second, _), (last, _) = self.layers
-        below, above = self._hidden(classes)
         G = (G @ last) * self.figures[1, 1] * (above > 0)
         G = ((G * self.figures[0, 1]) @ second) * (below > 0)
         return G @ first
-
-    def _hidden(self, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(C, h) of the two hidden layers after their ReLUs."""
-        below = np.maximum(_linear(classes, self.layers[0]), 0)
-        return below, np.maximum(_standardise(_linear(below, self.layers[1]), self.figures[0]), 0)
 
 
 class Prototype(Mapper):
@@ -103,15 +103,15 @@ class Prototype(Mapper):
         return mapped
 
     def class_gradients(self, A: np.ndarray, G: np.ndarray) -> np.ndarray:
-        scaled, gradients = _scaled(A), np.zeros(A.shape, np.float32)
+        scaled, G, total = _scaled(A), G.astype(np.float32), np.zeros(A.shape, np.float32)
         for network in self.networks_:
-            outputs = network(scaled)
+            below, above, outputs = network.trace(scaled)
             if self.clipped_:
                 own = unit_gradients(np.maximum(outputs, 0), G) * (outputs > 0)
             else:
                 own = unit_gradients(outputs, G)
-            gradients += network.gradients(scaled, own)
-        return np.sqrt(A.shape[1]) * unit_gradients(A, gradients)
+            total += network.gradients(below, above, own)
+        return np.sqrt(A.shape[1]) * unit_gradients(A, total)
 
     def state(self) -> dict[str, np.ndarray]:
         state = {"centre": self.centre_, "clipped": self.clipped_}

@@ -53,6 +53,17 @@ def classify(workspace: Workspace, images: Sequence[Path], top: int = 5) -> list
     return answers
 
 
+def explain(
+    workspace: Workspace, image: Path, label: str | None = None, against: str | None = None
+) -> dict[str, Any]:
+    """Why the champion labels a picture so, see `Classifier.explain`; raises PictureError and DataError."""
+    classifier, model = load(workspace)
+    embedding = _of_contents(workspace, [image], classifier.read)[0]
+    if isinstance(embedding, str):
+        raise PictureError(f"{image}: {embedding}")
+    return {"image": str(image), **classifier.explain(embedding, label, against), "model": model}
+
+
 def label_folder(
     workspace: Workspace, folder: Path, out: Path, progress: Progress, labelling: str = "nearest"
 ) -> dict[str, Any]:

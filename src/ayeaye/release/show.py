@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ayeaye.labelling.explanation import phrase
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.release import gate
 
@@ -82,6 +83,54 @@ def answers(found: Sequence[Mapping[str, Any]]) -> None:
                 f"    {other['score']:+.3f}  {other['label']}{'' if other['seen'] else ' (unseen)'}",
                 markup=False,
             )
+
+
+def explanation(explained: Mapping[str, Any], top: int) -> None:
+    """The strongest differences as bars to either side, what else counts, and the sum, which is the difference."""
+    console = Console()
+    label, against = explained["label"], explained["against"]
+    kind = "seen" if explained["seen"] else "never seen, only described"
+    title = f"[bold]{escape(label)}[/] ({kind}) rather than [bold]{escape(against)}[/]"
+    console.print(f"{escape(explained['image'])}: {title}", soft_wrap=True)
+    shown, others = explained["parts"][:top], explained["parts"][top:]
+    rows = [
+        (phrase(part), part["contribution"], _value(part["value"]), _value(part["against_value"]))
+        for part in shown
+    ]
+    if others:
+        rows.append((f"{len(others)} more", sum(part["contribution"] for part in others), "", ""))
+    rows += [
+        (name, explained[key], "", "")
+        for name, key in (("correction of hubs", "hub_correction"), ("offset of seen classes", "seen_offset"))
+        if explained[key]
+    ]
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("against it", justify="right", style="red", no_wrap=True)
+    table.add_column("for it", style="green", no_wrap=True)
+    table.add_column("counts", justify="right", no_wrap=True)
+    for column in ("", label, against):
+        table.add_column(escape(column), max_width=32)
+    longest = max((abs(contribution) for _, contribution, _, _ in rows), default=0) or 1.0
+    for name, contribution, *values in rows:
+        bar = _bar(abs(contribution) / longest)
+        sides = (bar, "") if contribution < 0 else ("", bar)
+        table.add_row(*sides, f"{contribution:+.3f}", *map(escape, (name, *values)))
+    table.add_section()
+    table.add_row("", "", f"[bold]{explained['difference']:+.3f}[/]", "difference of the scores")
+    console.print(table)
+    for said, key in (("Looks most like", "to_picture"), ("Is described most like", "to_label")):
+        near = ", ".join(f"{each['label']} {each['cosine']:.2f}" for each in explained["nearest_seen"][key])
+        console.print(f"{said}, of the seen classes: {near or 'none'}", markup=False, soft_wrap=True)
+
+
+def _bar(share: float, width: int = 12) -> str:
+    """A bar of eighths of a cell, never quite empty."""
+    whole, eighth = divmod(max(round(8 * width * share), 1), 8)
+    return "█" * whole + " ▏▎▍▌▋▊▉"[eighth].strip()
+
+
+def _value(value: float | None) -> str:
+    return f"{value:.3g}" if value else "–"
 
 
 def _short(value: float | None) -> str:
