@@ -53,6 +53,22 @@ def test_a_setting_keeps_the_comments(tmp_path: Path) -> None:
     assert "# of training, where weights is train" in path.read_text()
 
 
+@pytest.mark.parametrize("value", ["[postgresql://u:secret@h/d]", "{url: secret}", "'secret", "7"])
+def test_a_wrong_address_of_a_database_is_not_shown(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(template("params.yaml").read_bytes())
+    with pytest.raises(ParamsError, match=r"serve\.database") as caught:
+        params.assign(path, [f"serve.database={value}"])
+    assert "secret" not in str(caught.value) and "7" not in str(caught.value)
+
+
+def test_the_address_of_a_database_is_in_no_record_of_the_parameters() -> None:
+    chosen = params.parse({"serve": {"database": "postgresql+psycopg://u:secret@h/d"}}, "params.yaml")
+    assert chosen.serve.database is not None
+    assert chosen.serve.database.get_secret_value() == "postgresql+psycopg://u:secret@h/d"
+    assert "secret" not in f"{chosen!r} {chosen} {chosen.model_dump(mode='json')} {chosen.model_dump_json()}"
+
+
 @pytest.mark.parametrize("setting", ["nonsense", "train=ridge", "train.folds=one", "train.nothing=1"])
 def test_a_refused_setting_changes_nothing(tmp_path: Path, setting: str) -> None:
     path = tmp_path / "params.yaml"

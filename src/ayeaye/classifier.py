@@ -16,6 +16,7 @@ from ayeaye.classspace import text
 from ayeaye.classspace.contrast import contrast
 from ayeaye.classspace.later import NewClass
 from ayeaye.classspace.space import ClassSpace
+from ayeaye.classspace.text import listed
 from ayeaye.data.decode import Limits, decode
 from ayeaye.errors import (
     AyeayeError,
@@ -249,7 +250,7 @@ class Classifier:
     def _row(self, label: str) -> int:
         if label not in self.labels:
             near = difflib.get_close_matches(label, self.labels, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {text.listed(self.labels)}"
+            hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {listed(self.labels)}"
             raise DataError(f"no class {label}: {hint}")
         return self.labels.index(label)
 

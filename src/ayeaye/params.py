@@ -244,7 +244,7 @@ def value_of(setting: str) -> Any:
     try:
         return YAML(typ="safe").load(value) if value else None
     except YAMLError:
-        raise ParamsError(f"{setting}: the value is not valid YAML; put it into quotes") from None
+        raise ParamsError(f"{dotted}: the value is not valid YAML; put it into quotes") from None
 
 
 def _fault(item: Any) -> str:
@@ -257,6 +257,7 @@ def _fault(item: Any) -> str:
         near = difflib.get_close_matches(str(key), list(model.model_fields), n=1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(model.model_fields)}"
         return f"unknown parameter {where}; {hint}"
-    value = json.dumps(item["input"], default=str)
+    # It may be a password that stands in the wrong place.
+    value = "not shown" if where.startswith("serve.database") else json.dumps(item["input"], default=str)
     said = item["msg"].removeprefix("Value error, ")
     return f"{where} is {value[:80]}: {said[:1].lower()}{said[1:]}"

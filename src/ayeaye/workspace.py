@@ -74,6 +74,11 @@ class Workspace:
         return self.root / "checks"
 
     @property
+    def feedback(self) -> Path:
+        """Pictures that reviewers accepted, for the next dataset."""
+        return self.state / "feedback"
+
+    @property
     def bentos(self) -> Path:
         return self.state / "bentoml"
 

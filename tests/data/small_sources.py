@@ -56,6 +56,7 @@ class Place:
     def __init__(self, root: Path, source: Path) -> None:
         self.root, self.source = root, source
         self.dataset, self.checks, self.cache = root / "dataset", root / "checks", root / "pictures.json"
+        self.feedback = root / "feedback"
 
     def prepare(
         self,
@@ -67,7 +68,16 @@ class Place:
     ) -> Summary:
         settings = params.Prepare(**{"source": "folder", "path": str(self.source)} | knobs)
         checks = self.checks if docs else None
-        return prepare(settings, self.dataset, Path, progress, dry_run=dry_run, cache=self.cache, docs=checks)
+        return prepare(
+            settings,
+            self.dataset,
+            Path,
+            progress,
+            dry_run=dry_run,
+            cache=self.cache,
+            docs=checks,
+            feedback=self.feedback,
+        )
 
     def files(self) -> dict[str, tuple[int, bytes]]:
         """Modification time and content of every file of the dataset."""

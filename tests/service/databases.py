@@ -54,7 +54,7 @@ class Server:
 def server() -> Iterator[Server]:
     """A server on loopback with an empty data folder, stopped at the end, and when this process dies."""
     found = sorted(Path("/").glob(f"{PROGRAMS}/initdb".lstrip("/")))
-    initdb = str(found[-1]) if found else shutil.which("initdb")
+    initdb = found[-1] if found else shutil.which("initdb")
     if initdb is None:
         pytest.skip(MISSING)
     folder = Path(tempfile.mkdtemp(prefix="ayeaye-postgres-"))
@@ -75,7 +75,7 @@ def server() -> Iterator[Server]:
             check=True,
             capture_output=True,
         )
-        command = [*user, Path(initdb).with_name("postgres"), "-D", data]
+        command = [*user, Path(initdb).resolve().with_name("postgres"), "-D", data]
         command += [f"--{name}={value}" for name, value in settings.items()]
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

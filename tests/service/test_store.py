@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from databases import PASSWORD, Server
 from sqlalchemy import URL, create_engine, text
 
 from ayeaye.errors import Conflict, DataError, NotKept, StoreError, StoreFull
-from ayeaye.service.database import locate
+from ayeaye.service.database import Database, locate
 from ayeaye.service.store import Limits, RuntimeClass, Store, comparable
 
 OKAPI = RuntimeClass(
@@ -143,8 +144,19 @@ def test_of_two_workers_that_add_one_name_at_once_exactly_one_wins(store: Store,
     assert len(store.classes()[1]) == len(store.changes()) == rounds
 
 
+def test_writers_take_turns_and_readers_do_not_wait(store: Store, address: URL) -> None:
+    """Else a later revision could be seen before an earlier one, and a worker miss a class for good."""
+    other = Database(address)
+    with ThreadPoolExecutor(1) as pool:
+        with other.writing():
+            added = pool.submit(store.add, OKAPI)
+            assert not wait([added], timeout=0.5).done
+            assert store.revision() == 0
+        assert added.result(30) == 1
+    other.close()
+
+
 def test_a_reader_never_sees_a_revision_without_its_classes(store: Store, address: URL) -> None:
-    """Revisions become visible in their order: else a worker would miss a class for good."""
     seen, *_ = _together(_reader_or_writer, 3, address, 25)
     added = {change.revision: change.name for change in store.changes()}
     assert len(seen) > 1
@@ -252,6 +264,18 @@ def test_the_password_is_in_no_message_representation_or_log(
     assert not any(secret in line for line in shown for secret in (PASSWORD, "w/rd", "p%40ss"))
 
 
+def test_a_connection_that_the_server_closed_is_opened_anew(postgres: Server) -> None:
+    url = postgres.create("closed")
+    store, other = Store(url), create_engine(url)
+    assert store.revision() == 0
+    ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'closed' AND pid <> pg_backend_pid()"
+    with other.connect() as connection:
+        assert connection.execute(text(ends)).all()
+    assert store.add(OKAPI) == store.revision() == 1
+    store.close()
+    other.dispose()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -342,4 +366,6 @@ def test_only_so_much_feedback_may_be_pending(address: URL) -> None:
 def test_the_picture_must_be_the_one_that_was_answered(store: Store) -> None:
     with pytest.raises(DataError, match="not the one of answer a"):
         store.give("a", "okapi", "ann", b"another", PICTURE_ID)
+    with pytest.raises(DataError, match="is empty"):
+        store.give("a", "okapi", "ann", b"")
     assert store.pending() == []

@@ -63,17 +63,19 @@ def prepare(
     dry_run: bool = False,
     cache: Path | None = None,
     docs: Path | None = None,
+    feedback: Path | None = None,
 ) -> Summary:
     """Brings the dataset in `folder` up to its source.
 
     `resolve` makes `prepare.path` absolute; `cache` is a file that remembers which files were read already;
-    `docs` is the folder for Data Docs. With `dry_run` everything is read and checked and nothing written.
+    `docs` is the folder for Data Docs; `feedback` is a folder of accepted pictures, read beside the source.
+    With `dry_run` everything is read and checked and nothing written.
     The caller holds the lock of the workspace. Killed anywhere, the manifest is the old or the new one, and
     the next call completes what is missing.
     Raises SourceError, CheckFailed, ParamsError, and DataError when it cannot be written.
     """
     try:
-        source = open_source(params, resolve)
+        source = open_source(params, resolve, feedback)
     except OSError as error:
         raise SourceError(f"{error.filename or params.path} cannot be read ({error.strerror})") from error
     try:

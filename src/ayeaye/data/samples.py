@@ -86,7 +86,9 @@ class Samples:
         ]
 
     def save(self, folder: Path) -> None:
-        """Write FILE into a bundle's folder."""
+        """Write FILE into a bundle's folder, where there are any."""
+        if not self.all:
+            return
         columns = {name: [getattr(sample, name) for sample in self.all] for name in SCHEMA.names}
         with replacing(folder / FILE) as part:
             # JPEGs do not become smaller.

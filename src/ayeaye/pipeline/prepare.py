@@ -21,5 +21,6 @@ def prepare(workspace: Workspace, progress: Progress, *, dry_run: bool = False) 
             dry_run=dry_run,
             cache=workspace.state / "source-index.json",
             docs=workspace.checks,
+            feedback=workspace.feedback,
         )
     return asdict(summary)

@@ -85,6 +85,28 @@ def answers(found: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
+def feedback(pending: Sequence[Mapping[str, Any]], decided: Sequence[Mapping[str, Any]]) -> None:
+    """What was decided now, and what waits."""
+    console = Console()
+    for each in decided:
+        if "error" in each:
+            console.print(f"{each['id']}: [red]{escape(each['error'])}[/]", soft_wrap=True)
+        else:
+            said = f"{each['id']} ({each['label']}): {each['status']}; {each['outcome']}."
+            console.print(said, markup=False, soft_wrap=True)
+    if not pending:
+        console.print("No feedback is pending.")
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for column in ("id", "time", "label", "picture", "caller", "answer"):
+        table.add_column(column, no_wrap=column != "label")
+    for each in pending:
+        picture = f"{each['picture_bytes']:,} bytes" if each["picture_bytes"] else "none"
+        cells = (each["id"], each["time"], each["label"], picture, each["caller"], each["answer"])
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    console.print(table)
+
+
 def explanation(explained: Mapping[str, Any], top: int) -> None:
     """The strongest differences as bars to either side, what else counts, and the sum, which is the difference."""
     console = Console()

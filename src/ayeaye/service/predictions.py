@@ -114,7 +114,11 @@ class PredictionLog:
             return True
 
     def close(self) -> None:
-        """Write what waits and end; also done when the program ends by itself or by sys.exit."""
+        """Write what waits and end.
+
+        Also done when the program ends by itself or by sys.exit; one that a signal ends, as uvicorn lets it in
+        the end, calls it when it shuts down.
+        """
         with self._changed:
             closed, self._closing = self._closing, True
             self._changed.notify()

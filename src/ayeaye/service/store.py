@@ -208,10 +208,12 @@ class Store:
         """Keep feedback, pending, and return its number.
 
         `answer` is the answer it is about, `picture_id` the SHA-256 of the picture that was answered. Raises
-        DataError where the picture is another one, StoreFull where too much is pending.
+        DataError where the picture is another one or empty, StoreFull where too much is pending.
         """
         _check_texts(answer, label, caller, picture_id or "")
         if picture is not None:
+            if not picture:
+                raise DataError("the picture is empty: send it, or feedback without one")
             digest = hashlib.sha256(picture).hexdigest()
             if picture_id not in (None, digest):
                 raise DataError(

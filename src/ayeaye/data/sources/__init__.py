@@ -6,6 +6,8 @@ features   an .npz of features
 xlsa17     res101.mat and att_splits.mat, the features and splits of Xian et al. (2019)
 awa2       Animals with Attributes 2 as published (Xian et al., 2019)
 cub        CUB-200-2011 as published (Wah et al., 2011)
+
+Beside one of pictures come those of accepted feedback.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from ayeaye.data.sources.base import LISTED, Entry, Source, check_classes, check
 from ayeaye.data.sources.cub import cub
 from ayeaye.data.sources.drawn import bestiary
 from ayeaye.data.sources.features import features
+from ayeaye.data.sources.feedback import with_feedback
 from ayeaye.data.sources.folder import folder, read_classes
 from ayeaye.data.sources.xlsa17 import xlsa17
 from ayeaye.errors import SourceError
@@ -37,9 +40,16 @@ FEATURES = {
 }
 
 
-def open_source(params: params.Prepare, resolve: Callable[[str], Path]) -> Source:
-    """The source that `prepare.source` names; raises SourceError with what is wrong with it."""
+def open_source(
+    params: params.Prepare, resolve: Callable[[str], Path], feedback: Path | None = None
+) -> Source:
+    """The source that `prepare.source` names, with the pictures in the folder `feedback`.
+
+    Raises SourceError with what is wrong with it.
+    """
     source = _opened(params, resolve)
+    if feedback:
+        source = with_feedback(source, feedback, params.max_bytes)
     check_classes(source.classes, source.origin)
     check_entries(source)
     return source

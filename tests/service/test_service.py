@@ -1,0 +1,129 @@
+"""The service as BentoML runs it: several workers, a stop, and what holds between restarts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import services
+from small_bundle import COLOURS, picture
+
+from ayeaye.classifier import Classifier
+from ayeaye.errors import PictureError
+from ayeaye.service import predictions
+from ayeaye.service.security import HEADERS
+
+pytestmark = pytest.mark.slow
+
+PINK = {"name": "pink", "attributes": {"r": 1.0, "g": 0.5, "b": 0.6}}
+
+
+def test_200_pictures_at_once_are_answered_as_offline(server: services.Server, colours: Path) -> None:
+    contents = [picture(colour, number) for number in range(34) for colour in COLOURS][:200]
+    offline = Classifier.load(colours).classify(contents, top=6)
+    with server.client() as client, ThreadPoolExecutor(16) as threads:
+
+        def ask(content: bytes) -> Any:
+            return client.post("/classify?top=6", files={"image": content}).raise_for_status().json()
+
+        online = list(threads.map(ask, contents))
+    for mine, theirs in zip(online, offline, strict=True):
+        assert not isinstance(theirs, PictureError)
+        assert mine["label"] == theirs["label"]
+        scores = {each["label"]: each["score"] for each in theirs["alternatives"]}
+        for each in mine["alternatives"]:
+            assert each["score"] == pytest.approx(scores[each["label"]], abs=1e-4)
+
+
+def test_a_class_is_one_of_every_worker_at_once(server: services.Server) -> None:
+    """Each request on a connection of its own, so that it is not always the same worker's."""
+
+    def labels(_: int) -> bool:
+        with server.client() as client:
+            answer = client.post("/classify?top=6", files={"image": picture("red")}).json()
+        return "pink" in {each["label"] for each in answer["alternatives"]}
+
+    with server.client() as client, ThreadPoolExecutor(4) as threads:
+        for _ in range(3):
+            client.post("/classes", json=PINK).raise_for_status()
+            assert all(threads.map(labels, range(24)))
+            client.delete("/classes/pink").raise_for_status()
+            assert not any(threads.map(labels, range(24)))
+
+
+def test_the_description_is_that_of_what_is_served(server: services.Server) -> None:
+    with server.client() as client:
+        described = client.get("/openapi.json").json()
+        assert described == client.get("/docs.json").json()
+        for path in ("/livez", "/healthz", "/readyz", "/metrics"):
+            assert path in described["paths"]
+            response = client.get(path)
+            assert response.status_code == 200
+            assert {name: response.headers.get(name) for name in HEADERS} == HEADERS
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/schema", "/static_content/x.js"])
+def test_an_unknown_address_is_a_404_in_json(server: services.Server, path: str) -> None:
+    with server.client() as client:
+        response = client.get(path)
+    assert response.status_code == 404
+    assert response.json()["error"]
+
+
+def test_a_stop_loses_no_prediction_and_a_restart_no_class(colours: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with services.serving(colours, state, tmp_path / "run") as server, server.client() as client:
+        client.post("/classes", json=PINK).raise_for_status()
+        ids = [client.post("/classify", files={"image": picture(colour)}).json()["id"] for colour in COLOURS]
+        assert not predictions.files(state / "predictions")
+        said = {"answer": ids[0], "label": "pink"}
+        client.post("/feedback", data=said, files={"image": picture("red")}).raise_for_status()
+    assert predictions.read(state / "predictions")["answer"].to_pylist() == ids
+    assert not list((state / "predictions").glob(".*.part"))
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    assert all(content not in server.log.read_bytes() for content in (b"PNG", b"IHDR"))
+    # With a token, and one request at a time.
+    environment = {"AYEAYE_TOKEN": "secret"}
+    with services.serving(colours, state, tmp_path / "run", environment=environment) as server:
+        with server.client() as client:
+            assert client.get("/classes").json()["classes"][-1]["name"] == "pink"
+            assert client.delete("/classes/pink").status_code == 401
+            right = {"Authorization": "Bearer secret"}
+            assert client.delete("/classes/pink", headers=right).status_code == 200
+        assert "secret" not in server.log.read_text()
+
+
+def test_more_requests_at_once_than_allowed_are_a_429_and_late_ones_a_504(
+    colours: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(colours, tmp_path / "classifier")
+    (tmp_path / "serve.json").write_text(json.dumps({"concurrency": 1, "timeout": 1}))
+    with services.serving(tmp_path / "classifier", tmp_path / "state", tmp_path / "run") as server:
+        go, statuses = threading.Event(), []
+
+        def slow() -> Any:
+            yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="p"\r\n\r\n'
+            go.wait(30)
+
+        def send() -> None:
+            kind = {"Content-Type": "multipart/form-data; boundary=x"}
+            with server.client() as client:
+                statuses.append(client.post("/classify", content=slow(), headers=kind).status_code)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        with server.client() as client:
+            refused = [client.get("/model") for _ in range(20)]
+            assert client.get("/livez").status_code == 200
+        assert {response.status_code for response in refused} <= {200, 429}
+        busy = [response for response in refused if response.status_code == 429]
+        assert busy and all(response.json()["error"] for response in busy)
+        threading.Timer(1.5, go.set).start()
+        sender.join()
+        assert statuses == [504]
