@@ -173,6 +173,36 @@ class Kept(BaseModel):
     status: Literal["pending"] = "pending"
 
 
+class Sample(BaseModel):
+    """A picture that came with the model, at GET /samples/{id}. Of use `class` it is small, and was trained on; of use
+    `try` it was held out."""
+
+    id: str
+    use: Literal["class", "try"]
+    label: str
+    seen: bool
+    width: int
+    height: int
+
+
+class Samples(BaseModel):
+    model_config = _example(
+        {
+            "samples": [
+                {
+                    "id": "0123456789abcdef",
+                    "use": "class",
+                    "label": "okapi",
+                    "seen": True,
+                    "width": 128,
+                    "height": 96,
+                }
+            ]
+        }
+    )
+    samples: list[Sample]
+
+
 class Thresholds(BaseModel):
     known: float = Field(description="Below this confidence a picture is of none of the classes.")
     seen_offset: float = Field(description="Taken from the scores of seen classes.")
