@@ -35,7 +35,7 @@ def shoot(browser: Browser, url: str, path: Path, options: dict[str, Any]) -> No
     if options["viewport"] is DESK:
         for label, text in zip(("Name", "Description"), TRIED, strict=True):
             page.get_by_label(label, exact=True).fill(text)
-        page.get_by_role("button", name="See the ranking change").click()
+        page.get_by_role("button", name="Try it").click()
         expect(page.locator("#new-said")).to_contain_text("comes in")
     for image in page.locator("#near img").all():
         image.scroll_into_view_if_needed()

@@ -5,8 +5,9 @@ const MOST_PARTS = 8;
 const MOST_NEAR = 3;
 const PREVIEW = 900; // longest side in pixels
 
-const percent = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 1 });
-const whole = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 0 });
+const whole = new Intl.NumberFormat("en", { style: "percent" });
+const tenths = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const percent = (share) => (share < 5e-4 ? "< 0.1%" : tenths.format(share));
 const at = (id) => document.getElementById(id);
 
 const state = {
@@ -95,7 +96,7 @@ async function showModel() {
   const counts = [`${classes.seen} seen`, `${classes.unseen} unseen`];
   if (classes.run_time) counts.push(`${classes.run_time} added`);
   const facts = [["Model", version === null ? "not released" : `version ${version}`], ["Classes", counts.join(" · ")]];
-  const figures = { T1: "Unseen classes named right", H: "Seen and unseen together (H)" };
+  const figures = { T1: "Right among unseen (T1)", H: "Right among all (H)" };
   for (const [key, said] of Object.entries(figures)) {
     if (Number.isFinite(metrics[key])) facts.push([said, whole.format(metrics[key])]);
   }
@@ -103,6 +104,7 @@ async function showModel() {
   if (!backbone) {
     at("drop-text").firstElementChild.textContent = "Choose a row of features";
     at("file-hint").textContent = "as .npy, since the model was trained on features; or drop it here";
+    at("file-hint").className = "needed";
     at("file").accept = ".npy";
     at("camera-offer").hidden = true;
     at("verdict").textContent = "Choose a row of features to see what it is.";
@@ -145,8 +147,8 @@ async function trySample(sample, button) {
   try {
     const response = await fetch(`samples/${sample.id}`);
     if (!response.ok) throw new Fault("This sample cannot be had now: try another.");
-    const role = sample.seen ? "not among those that were trained on" : "of which no photograph was trained on";
-    await take(await response.blob(), `It was taken as ${sample.label}, ${role}.`);
+    const role = sample.seen ? "; this photograph was not trained on" : ", of which no photograph was trained on";
+    await take(await response.blob(), `It shows ${sample.label}${role}.`);
     button.ariaPressed = "true";
   } catch (error) {
     show("picture-fault", error);
@@ -227,7 +229,7 @@ function rank(answer) {
         { type: "button", ariaPressed: "false", onclick: () => chooseLabel(label) },
         make("span", { className: "place" }, `${row + 1}.`),
         make("span", { className: "what" }, make("span", {}, label), badge(label), moved),
-        make("span", { className: "share" }, percent.format(shares[row])),
+        make("span", { className: "share" }, percent(shares[row])),
         bar(shares[row] / shares[0]),
       );
       button.dataset.label = label;
@@ -235,7 +237,7 @@ function rank(answer) {
     }),
   );
   const name = make("strong", {}, answer.label);
-  const sure = whole.format(answer.confidence);
+  const sure = percent(answer.confidence);
   const kind = answer.label === state.trial?.name ? "on trial" : answer.seen ? "seen in training" : "never seen, only described";
   at("verdict").replaceChildren(
     ...(answer.known
@@ -288,7 +290,7 @@ function showParts({ label, against, difference, parts, hub_correction, seen_off
   const rows = parts.slice(0, MOST_PARTS).map((part) => [part.phrase, part.contribution]);
   const rest = parts.slice(MOST_PARTS);
   if (rest.length) {
-    rows.push([`${rest.length} smaller ones`, rest.reduce((sum, part) => sum + part.contribution, 0)]);
+    rows.push([rest.length === 1 ? "one smaller" : `${rest.length} smaller ones`, rest.reduce((sum, part) => sum + part.contribution, 0)]);
   }
   if (Math.abs(hub_correction) >= 5e-4) rows.push(["correction of classes that are near to everything", hub_correction]);
   if (Math.abs(seen_offset) >= 5e-4) rows.push(["offset of seen classes", seen_offset]);
@@ -297,8 +299,8 @@ function showParts({ label, against, difference, parts, hub_correction, seen_off
     ...rows.map(([said, value]) => {
       const fill = make("i");
       fill.style.width = `${(Math.abs(value) / largest) * 50}%`;
-      const signed = make("div", { className: value < 0 ? "signed less" : "signed", ariaHidden: "true" }, fill);
-      return make("tr", {}, make("td", {}, said), make("td", {}, signed), make("td", {}, counted(value)));
+      const way = make("div", { className: value < 0 ? "signed less" : "signed", ariaHidden: "true" }, fill);
+      return make("tr", {}, make("td", {}, said), make("td", {}, way), make("td", {}, counted(value)));
     }),
   );
   at("parts").tFoot.replaceChildren(
@@ -308,7 +310,8 @@ function showParts({ label, against, difference, parts, hub_correction, seen_off
   at("parts").hidden = false;
 }
 
-const counted = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
+const signed = (value, digits) => `${value < 0 ? "−" : ""}${Math.abs(value).toFixed(digits)}`;
+const counted = (value) => (value < 0 ? "" : "+") + signed(value, 3);
 
 async function showNear({ label, nearest_seen }, signal) {
   const groups = [
@@ -337,7 +340,7 @@ function neighbour({ label, cosine }, samples) {
     .map(({ id }, number) =>
       make("img", { src: `samples/${id}`, alt: `${label}, photograph ${number + 1}`, width: 64, height: 64, loading: "lazy" }),
     );
-  const caption = make("figcaption", {}, label, " ", make("small", {}, `likeness ${cosine.toFixed(2)}`));
+  const caption = make("figcaption", {}, label, " ", make("small", {}, `likeness ${signed(cosine, 2)}`));
   return make("figure", {}, images.length ? make("div", {}, ...images) : null, caption);
 }
 
