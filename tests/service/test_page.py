@@ -181,9 +181,7 @@ def test_the_nearest_seen_classes_are_shown_with_their_photographs(page: Page) -
 
 def test_a_sample_is_tried_and_its_class_told(page: Page) -> None:
     page.get_by_role("button", name="Sample picture 1").click()
-    expect(page.locator("#chosen")).to_have_text(
-        f"It shows {UNSEEN}, of which no photograph was trained on."
-    )
+    expect(page.locator("#chosen")).to_have_text(f"It shows {UNSEEN}, of which no photograph was trained on.")
     assert len(labels(page)) == len(COLOURS)
 
 
