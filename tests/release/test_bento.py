@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from small_bundle import COLOURS, UNSEEN, picture, write_bundle
 
 from ayeaye.classifier import Classifier, digest
@@ -139,24 +140,31 @@ def test_the_tag_changes_with_what_is_packed_and_with_nothing_else(recipe: Recip
         replace(recipe, bundle_digest="0" * 64),
         replace(recipe, serve=Serve(max_bytes=5)),
         replace(recipe, metrics={"H": 0.6}),
+        replace(recipe, serve=recipe.serve.model_copy(update={"rate": "5/second"})),
     ):
         assert changed.tag() != recipe.tag()
-    assert replace(recipe, serve=replace_port(recipe.serve)).tag() == recipe.tag()
+    place = {"port": 4000, "workers": 2, "state": "/elsewhere", "token_file": "/token"}
+    assert replace(recipe, serve=recipe.serve.model_copy(update=place)).tag() == recipe.tag()
 
 
-def replace_port(serve: Serve) -> Serve:
-    return serve.model_copy(update={"port": 4000})
-
-
-def test_a_tried_bento_answers_as_the_classifier_does(
-    tag: str, golden: list[Golden], home: Path, recipe: Recipe
+def test_a_tried_bento_answers_as_the_classifier_does_and_keeps_nothing(
+    tag: str,
+    golden: list[Golden],
+    home: Path,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("AYEAYE_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("AYEAYE_DATABASE", f"sqlite:///{tmp_path / 'state' / 'its.db'}")
+    monkeypatch.setenv("AYEAYE_RATE", "1/hour")
     trial = bento.trial(tag, golden, home, bundle_digest=recipe.bundle_digest)
     assert trial.tag == tag
     assert trial.requests == len(golden) + 1
     assert trial.refused == 1
     assert trial.largest_difference <= bento.TOLERANCE
     assert 0 < trial.latency_ms <= trial.latency_p95_ms
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_bento_is_whole_until_something_in_it_changes(
@@ -433,6 +441,25 @@ def test_a_free_port_is_chosen_before_it_is_announced(
     port = commands[0][commands[0].index("--port") + 1]
     assert int(port) > 0
     assert said == [f"Serving {tag} on http://127.0.0.1:{port} (POST /classify, field image)."]
+
+
+def test_a_service_is_told_where_it_keeps_things_and_variables_go_first(
+    tag: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environments = list[dict[str, str]]()
+    monkeypatch.setattr(os, "execve", lambda program, command, environment: environments.append(environment))
+    monkeypatch.chdir(home)
+    database = "postgresql+psycopg://ayeaye:secret@localhost/ayeaye"
+    settings = Serve(port=0, state=str(tmp_path), database=SecretStr(database), token_file="/run/token")
+    bento.serve(tag, home, settings)
+    monkeypatch.setenv("AYEAYE_STATE", "/elsewhere")
+    monkeypatch.setenv("AYEAYE_TOKEN", "secret")
+    bento.serve(tag, home, settings)
+    first, second = environments
+    assert (first["AYEAYE_STATE"], second["AYEAYE_STATE"]) == (str(tmp_path), "/elsewhere")
+    assert first["AYEAYE_DATABASE"] == second["AYEAYE_DATABASE"] == database
+    assert first["AYEAYE_TOKEN_FILE"] == "/run/token"
+    assert ("AYEAYE_TOKEN" in first, second["AYEAYE_TOKEN"]) == (False, "secret")
 
 
 def test_a_bundle_trained_on_features_takes_rows(tmp_path: Path) -> None:

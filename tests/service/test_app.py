@@ -141,6 +141,25 @@ def test_an_embedding_is_that_of_the_classifier(client: TestClient, colours: Pat
     np.testing.assert_allclose(response["projection"], projected, atol=1e-4)
 
 
+def test_an_explanation_is_of_the_classes_that_were_named(client: TestClient, colours: Path) -> None:
+    assert client.post("/classes", json=PINK).status_code == 201
+
+    def explained(**query: str) -> Any:
+        return client.post("/explain", content=picture("red"), headers=PNG, params=query)
+
+    best = explained().json()
+    assert (best["label"], best["against"]) == ("red", "pink")
+    other = explained(label="Pink", against="BLUE").json()
+    assert (other["label"], other["against"]) == ("pink", "blue")
+    whole = sum(part["contribution"] for part in other["parts"])
+    assert whole + other["hub_correction"] + other["seen_offset"] == pytest.approx(
+        other["difference"], abs=1e-4
+    )
+    for query in ({"label": "rad"}, {"against": "rad"}, {"label": "red", "against": "red"}):
+        assert explained(**query).status_code == 422
+    assert "did you mean red" in explained(label="rad").json()["error"]
+
+
 def test_features_are_answered_as_the_classifier_does(words: TestClient, animals: Path) -> None:
     classifier = Classifier.load(animals)
     for number in range(20):

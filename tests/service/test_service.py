@@ -75,6 +75,19 @@ def test_an_unknown_address_is_a_404_in_json(server: services.Server, path: str)
     assert response.json()["error"]
 
 
+def test_requests_are_counted_by_the_addresses_that_there_are(server: services.Server) -> None:
+    """Others would fill the memory of the service, and the metrics."""
+    with server.client() as client:
+        for number in range(20):
+            assert client.get(f"/nothing/{number}").status_code == 404
+            client.delete(f"/classes/nothing-{number}")
+        client.get("/model").raise_for_status()
+        counted = client.get("/metrics").text
+    assert "nothing" not in counted
+    for endpoint in ("/model", "/classes/{name}", "/other"):
+        assert f'endpoint="{endpoint}"' in counted
+
+
 def test_a_stop_loses_no_prediction_and_a_restart_no_class(colours: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with services.serving(colours, state, tmp_path / "run") as server, server.client() as client:

@@ -116,11 +116,11 @@ class Inference:
         return {**self._named(reading), **answer}
 
     async def explain(self, content: bytes, label: str | None, against: str | None) -> dict[str, Any]:
-        """What speaks for a class (none given: the answer) and against another."""
+        """What speaks for a class (none given: the best) rather than another (none given: the next best)."""
         reading = await self.read(content)
         names = {comparable(name): name for name in reading.classifier.labels}
-        chosen = [name and names.get(comparable(name), name) for name in (label, against)]
-        explained = await asyncio.to_thread(reading.classifier.explain, reading.embedding, *chosen)
+        label, against = (name and names.get(comparable(name), name) for name in (label, against))
+        explained = await asyncio.to_thread(reading.classifier.explain, reading.embedding, label, against)
         parts = [{**part, "phrase": phrase(part)} for part in explained["parts"]]
         return {**self._named(reading), **explained, "parts": parts}
 

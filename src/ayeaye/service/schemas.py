@@ -84,10 +84,73 @@ class Embedding(Named):
     projection: list[float]
 
 
-class Explanation(Named):
-    """What speaks for the label, and against the class it is compared with."""
+class Part(BaseModel):
+    """One attribute, word or term in which the classes differ, with its value for either; or a source as a whole."""
 
-    model_config = ConfigDict(extra="allow")
+    name: str
+    source: str
+    phrase: str = Field(description="How the label has it, in words.")
+    value: float | None
+    against_value: float | None
+    contribution: float = Field(description="To the difference of the scores.")
+
+
+class Near(BaseModel):
+    label: str
+    cosine: float
+
+
+class Nearest(BaseModel):
+    to_picture: list[Near]
+    to_label: list[Near]
+
+
+class Explanation(Named):
+    """Why one class rather than another: the difference of their scores is the sum of what the parts, the correction
+    of hubs and the offset of seen classes contribute. `nearest_seen` are the nearest classes with photographs."""
+
+    model_config = _example(
+        {
+            "id": _ID,
+            "model": _MODEL,
+            "label": "aye-aye",
+            "seen": False,
+            "score": 0.52,
+            "against": "okapi",
+            "against_seen": True,
+            "against_score": 0.47,
+            "difference": 0.05,
+            "parts": [
+                {
+                    "name": "long neck",
+                    "source": "attributes",
+                    "phrase": "no long neck",
+                    "value": 0,
+                    "against_value": 1,
+                    "contribution": 0.08,
+                }
+            ],
+            "hub_correction": -0.03,
+            "seen_offset": 0.0,
+            "nearest_seen": {
+                "to_picture": [{"label": "loris", "cosine": 0.6}],
+                "to_label": [{"label": "loris", "cosine": 0.7}],
+            },
+            "sentence": "aye-aye rather than okapi: less long neck (+0.08); besides: hub correction (-0.03)",
+        }
+    )
+    label: str
+    seen: bool
+    score: float
+    against: str
+    against_seen: bool
+    against_score: float
+    difference: float
+    parts: list[Part]
+    hub_correction: float
+    seen_offset: float
+    nearest_seen: Nearest
+    sentence: str
 
 
 class Described(BaseModel):

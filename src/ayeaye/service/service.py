@@ -16,10 +16,12 @@ import bentoml
 from starlette.types import Receive, Scope, Send
 
 from ayeaye.service import app as http
+from ayeaye.service import traffic
 from ayeaye.service.inference import Inference
 from ayeaye.service.security import SecurityHeaders
 from ayeaye.service.served import Served, settings
 
+traffic.install()
 _packed = settings()
 _app = http.create(bentoml.get_current_service)
 
