@@ -30,8 +30,8 @@ def test_seen_classes_are_shown_by_training_pictures_and_others_are_tried(datase
     assert [each.label for each in samples.chosen("try")] == ["aye-aye", "okapi", "zebra"]
     for use, splits in SPLITS.items():
         rows = dataset.manifest[dataset.manifest["split"].isin(splits)]
-        made = {Sample.of(use, row.label, dataset.picture(row.id)).id for row in rows.itertuples()}  # type: ignore[arg-type]
-        assert {each.id for each in samples.chosen(use)} <= made  # type: ignore[arg-type]
+        made = {Sample.of(use, row.label, dataset.picture(row.id)).id for row in rows.itertuples()}
+        assert {each.id for each in samples.chosen(use)} <= made
 
 
 def test_they_are_the_same_again_and_after_they_were_saved(dataset: Dataset, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_large_ones_become_small_and_say_nothing_of_where_they_were_taken() -> N
     exif[0x010E] = "my garden"
     content = picture(0, 900, "JPEG", exif=exif)
     for use, side in (("class", THUMBNAIL), ("try", WHOLE)):
-        sample = Sample.of(use, "okapi", content)  # type: ignore[arg-type]
+        sample = Sample.of(use, "okapi", content)
         with Image.open(io.BytesIO(sample.jpeg)) as made:
             assert made.size == (sample.width, sample.height) == (side, side)
         assert b"my garden" in content

@@ -141,7 +141,7 @@ def choose(page: Page) -> None:
 
 def describe(page: Page, name: str, description: str) -> None:
     page.get_by_label("Name", exact=True).fill(name)
-    page.get_by_label("Description").fill(description)
+    page.get_by_label("Description", exact=True).fill(description)
 
 
 def test_a_chosen_picture_is_labelled_and_explained(page: Page) -> None:
@@ -244,7 +244,7 @@ def test_of_unknown_words_near_ones_are_offered(page: Page) -> None:
     expect(page.locator("#new-fault")).to_contain_text("nothing like it is known")
     page.locator("#new-fault").get_by_role("button", name="bright").click()
     expect(page.locator("#new-said")).to_contain_text("zorkly comes in at place")
-    expect(page.get_by_label("Description")).to_have_value("bright")
+    expect(page.get_by_label("Description", exact=True)).to_have_value("bright")
     expect(page.locator("#new-fault")).to_be_hidden()
 
 

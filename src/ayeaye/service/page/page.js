@@ -182,10 +182,12 @@ async function preview(picture) {
 }
 
 const busy = (ids, is) => ids.forEach((id) => at(id).setAttribute("aria-busy", String(is)));
-let asking = new AbortController();
+let asking = new AbortController(); // of the present picture
+let explaining = new AbortController(); // of the present label
 
 async function classify() {
   asking.abort();
+  explaining.abort();
   asking = new AbortController();
   const { signal } = asking;
   show("picture-fault", null);
@@ -196,8 +198,8 @@ async function classify() {
     const top = Math.min(MOST_LABELS, state.classes.size);
     state.answer = await ask(`classify?top=${top}`, sent(state.picture, signal));
     rank(state.answer);
-    if (state.trial) await tryOut(signal);
-    await explain(state.answer.label, signal);
+    if (state.trial) await tryAgain(signal);
+    await explain(state.answer.label);
   } catch (error) {
     if (error.name === "AbortError") return;
     state.answer = null;
@@ -244,7 +246,7 @@ function rank(answer) {
       ? [name, ` ${kind}, confidence ${sure}`]
       : [
           make("strong", {}, "None of these"),
-          ` by its looks: the nearest, ${answer.label}, has a confidence of ${sure}, and ${whole.format(known)} is the least for a label.`,
+          `, it seems: the nearest, ${answer.label}, has a confidence of ${sure}, and ${whole.format(known)} is the least for a label.`,
         ]),
   );
   at("ranking").classList.toggle("none", !answer.known);
@@ -255,12 +257,11 @@ async function chooseLabel(label) {
   if (label === state.trial?.name) {
     at("why-said").textContent = `${label} is only tried: keep it, and the reasons can be given.`;
     at("parts").hidden = at("near").hidden = true;
+    explaining.abort();
     press(label);
     return;
   }
-  busy(["parts", "near"], true);
-  await explain(label, asking.signal);
-  busy(["parts", "near"], false);
+  await explain(label);
 }
 
 const press = (label) => {
@@ -271,9 +272,13 @@ const press = (label) => {
 
 // ---- why ----
 
-async function explain(label, signal) {
+async function explain(label) {
+  explaining.abort();
+  explaining = new AbortController();
+  const { signal } = explaining;
   press(label);
   show("why-fault", null);
+  busy(["parts", "near"], true);
   try {
     const explained = await ask(`explain?label=${encodeURIComponent(label)}`, sent(state.picture, signal));
     showParts(explained);
@@ -283,6 +288,8 @@ async function explain(label, signal) {
     at("parts").hidden = at("near").hidden = true;
     at("why-said").textContent = "";
     show("why-fault", error);
+  } finally {
+    if (!signal.aborted) busy(["parts", "near"], false);
   }
 }
 
@@ -413,6 +420,17 @@ async function tryOut(signal) {
   const answer = await ask(`classify_among?top=${top}`, { method: "POST", body: form, signal });
   rank(answer);
   return answer;
+}
+
+/** With another picture; a class that cannot be tried any more must not hide what the model says. */
+async function tryAgain(signal) {
+  try {
+    await tryOut(signal);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    forget();
+    showNewFault(error);
+  }
 }
 
 async function tryNew(made) {
