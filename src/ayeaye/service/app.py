@@ -214,7 +214,7 @@ def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
     @app.get(
         "/samples/{id}",
         response_class=Response,
-        responses={**faults_of(404), 200: openapi.JPEG},
+        responses={**faults_of(404, 422), 200: openapi.JPEG},
     )
     async def sample(id: str) -> Any:
         """One of these pictures, a JPEG."""
