@@ -22,7 +22,7 @@ PICTURES: dict[str, dict[str, Any]] = {
 }
 TRIED = (
     "dusk lemur",
-    "A small, slim, sooty black animal of the meadows, with big ears, a tapering snout, a bushy tail and squat legs.",
+    "A small, slim, sooty black animal of the meadows, with big ears, a tapering snout and a bushy tail.",
 )
 
 

@@ -386,7 +386,7 @@ class TestTheServedBento:
         samples = httpx.get(f"{service}/samples", timeout=30).json()["samples"]
         shown = [each["label"] for each in samples if each["use"] == "class"]
         assert set(shown) == set(workspaces.paints()) - set(UNSEEN)
-        assert len(shown) == 3 * len(set(shown))
+        assert max(map(shown.count, shown)) == 3
         assert {each["label"] for each in samples if each["use"] == "try"} & set(UNSEEN)
         assert "<title>ayeaye</title>" in httpx.get(f"{service}/", timeout=30).text
 

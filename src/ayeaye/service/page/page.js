@@ -311,7 +311,7 @@ function showParts({ label, against, difference, parts, hub_correction, seen_off
     }),
   );
   at("parts").tFoot.replaceChildren(
-    make("tr", {}, make("td", { colSpan: 2 }, `Together: ${label} scores higher than ${against} by`), make("td", {}, counted(difference))),
+    make("tr", {}, make("td", { colSpan: 2 }, `Together: ${label} scores ${difference < 0 ? "lower" : "higher"} than ${against} by`), make("td", {}, counted(difference))),
   );
   at("why-said").replaceChildren("Why ", make("strong", {}, label), " rather than ", make("strong", {}, against), ":");
   at("parts").hidden = false;
