@@ -382,6 +382,14 @@ class TestTheServedBento:
         assert about["bundle_digest"] == champion["bundle_digest"]
         assert about["classes"] == {"seen": len(workspaces.paints()) - len(UNSEEN), "unseen": len(UNSEEN)}
 
+    def test_has_pictures_to_show_and_to_try(self, service: str, trained: Place) -> None:
+        samples = httpx.get(f"{service}/samples", timeout=30).json()["samples"]
+        shown = [each["label"] for each in samples if each["use"] == "class"]
+        assert set(shown) == set(workspaces.paints()) - set(UNSEEN)
+        assert max(map(shown.count, shown)) == 3
+        assert {each["label"] for each in samples if each["use"] == "try"} & set(UNSEEN)
+        assert "<title>ayeaye</title>" in httpx.get(f"{service}/", timeout=30).text
+
     @staticmethod
     def post(service: str, content: bytes) -> httpx.Response:
         return httpx.post(f"{service}/classify", files={"image": ("picture", content)}, timeout=60)

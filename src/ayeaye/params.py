@@ -91,6 +91,7 @@ class Train(Section):
     repeats: Count = 4
     hubs: Literal["none", "csls", "inverted_softmax", "nnn", "local_scaling", "auto"] = "auto"
     false_accept: Annotated[float, Field(gt=0, le=1)] = 0.5
+    samples: Annotated[int, Field(ge=0, le=20)] = 3
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
 

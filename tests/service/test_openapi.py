@@ -24,6 +24,8 @@ OPERATIONS = {
     "delete /classes/{name}",
     "post /feedback",
     "get /model",
+    "get /samples",
+    "get /samples/{id}",
     "get /livez",
     "get /healthz",
     "get /readyz",
@@ -54,6 +56,8 @@ def test_every_route_is_described_with_its_answers_and_faults(described: dict[st
             continue
         assert {"429", "500", "503", "504"} <= set(responses), name
         for status, response in responses.items():
+            if "image/jpeg" in response["content"]:
+                continue
             (reference,) = (content["schema"]["$ref"] for content in response["content"].values())
             assert reference.endswith("/Fault") == (int(status) >= 400), (name, status)
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from ayeaye.classifier import Classifier
 from ayeaye.classspace.space import ClassSpace
+from ayeaye.data import samples
+from ayeaye.data.table import Dataset
 from ayeaye.embedding import backbones
 from ayeaye.pipeline import examples, selection
 from ayeaye.pipeline.folds import TUNING, class_folds
@@ -47,6 +49,7 @@ def train(workspace: Workspace, progress: Progress) -> dict[str, object]:
     )
     # Nothing of an earlier bundle may stay beside this one, as it would be part of the digest.
     shutil.rmtree(workspace.classifier, ignore_errors=True)
+    samples.choose(Dataset.load(workspace.dataset), chosen.samples).save(workspace.classifier)
     digest = classifier.save(workspace.classifier)
     return {
         "bundle": digest,

@@ -12,14 +12,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ayeaye.classspace.later import NewClass
+from ayeaye.data.samples import Use
 from ayeaye.errors import AyeayeError
-from ayeaye.service import openapi, schemas, uploads
+from ayeaye.service import openapi, page, schemas, uploads
 from ayeaye.service.batching import OverloadError
 from ayeaye.service.faults import answer_to, faults_of, install
 from ayeaye.service.inference import Inference
@@ -33,6 +34,10 @@ _AT_ONCE = 8  # pictures of one batch in memory
 
 Top = Annotated[int, Query(ge=1, description="How many alternatives, at most as many as there are classes.")]
 Label = Annotated[str | None, Query(max_length=200, description="The class to explain; none: the answer.")]
+Labels = Annotated[
+    list[Annotated[str, Query(max_length=200)]] | None,
+    Query(max_length=100, description="Of these classes alone; none: of all."),
+]
 Against = Annotated[
     str | None, Query(max_length=200, description="The class to compare with; none: the next best.")
 ]
@@ -47,6 +52,7 @@ def create(service: Callable[[], Inference]) -> FastAPI:
     install(app)
     _pictures(app, service)
     _classes(app, service)
+    page.install(app)
     openapi.install(app)
 
     # The last added is the first to be asked.
@@ -199,6 +205,22 @@ def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
     async def model() -> Any:
         """What is being served."""
         return JSONResponse(await asyncio.to_thread(service().about))
+
+    @app.get("/samples", response_model=schemas.Samples, responses=faults_of(422))
+    async def samples(use: Use | None = None, label: Labels = None) -> Any:
+        """The pictures that came with the model: some to try, and small ones of its seen classes."""
+        return JSONResponse({"samples": service().listed_samples(use, label)})
+
+    @app.get(
+        "/samples/{id}",
+        response_class=Response,
+        responses={**faults_of(404, 422), 200: openapi.JPEG},
+    )
+    async def sample(id: str) -> Any:
+        """One of these pictures, a JPEG."""
+        # Its id is its digest: it never changes.
+        headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+        return Response(service().sample(id).jpeg, media_type="image/jpeg", headers=headers)
 
 
 def _top(service: Inference, request: Request, top: int) -> int:

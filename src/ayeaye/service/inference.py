@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ayeaye.classspace.later import NewClass
+from ayeaye.data.samples import Sample, Samples, Use
 from ayeaye.errors import Conflict, DataError, NotKept
+from ayeaye.labelling.explanation import phrase
 from ayeaye.service.batching import Batcher
 from ayeaye.service.database import locate
 from ayeaye.service.decoding import Decoders
@@ -54,6 +56,7 @@ class Inference:
         self.digest = classifier.digest(served.bundle)
         self.guard = Guard(served.token)
         self.limiter = RateLimiter(served.settings.rate)
+        self.samples = Samples.load(served.bundle)
         self.store = Store(locate(served.state, served.database))
         self.living = Living(classifier.Classifier.load(served.bundle), self.store)
         self.predictions = (
@@ -113,7 +116,8 @@ class Inference:
         names = reading.now.names
         label, against = (name and names.get(comparable(name), name) for name in (label, against))
         explained = await asyncio.to_thread(reading.classifier.explain, reading.embedding, label, against)
-        return {**self._named(reading), **explained}
+        parts = [{**part, "phrase": phrase(part)} for part in explained["parts"]]
+        return {**self._named(reading), **explained, "parts": parts}
 
     async def embed(self, content: bytes) -> dict[str, Any]:
         """The picture as the network sees it (d,), and as classes are compared with it (m,)."""
@@ -179,6 +183,28 @@ class Inference:
         return self.store.give(answer, label, caller, picture, digest, version)
 
     # ---- the model ----
+
+    def listed_samples(self, use: Use | None, labels: Sequence[str] | None) -> list[dict[str, Any]]:
+        """The pictures that came with the model, for GET /samples."""
+        classifier = self.living.trained
+        seen = dict(zip(classifier.labels, classifier.seen.tolist(), strict=True))
+        return [
+            {
+                "id": sample.id,
+                "use": sample.use,
+                "label": sample.label,
+                "seen": seen.get(sample.label, False),
+                "width": sample.width,
+                "height": sample.height,
+            }
+            for sample in self.samples.chosen(use, labels)
+        ]
+
+    def sample(self, id: str) -> Sample:
+        """Raises NotKept where none has the id."""
+        if id not in self.samples.by_id:
+            raise NotKept(f"there is no sample {id[:40]}: GET /samples says which there are")
+        return self.samples.by_id[id]
 
     def about(self) -> dict[str, Any]:
         """What is being served, for GET /model."""

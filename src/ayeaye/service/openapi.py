@@ -62,6 +62,10 @@ AMONG = _body(
         encoding={"candidates": {"contentType": "application/json"}},
     )
 )
+JPEG: dict[str, Any] = {
+    "description": "The picture",
+    "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
+}
 _CORRECTION = {
     "answer": {"type": "string", "maxLength": 200, "description": "The id of the answer."},
     "label": {"type": "string", "minLength": 1, "maxLength": 200, "description": "The right label."},

@@ -89,6 +89,7 @@ class Part(BaseModel):
 
     name: str
     source: str
+    phrase: str = Field(description="How the label has it, in words.")
     value: float | None
     against_value: float | None
     contribution: float = Field(description="To the difference of the scores.")
@@ -123,6 +124,7 @@ class Explanation(Named):
                 {
                     "name": "long neck",
                     "source": "attributes",
+                    "phrase": "no long neck",
                     "value": 0,
                     "against_value": 1,
                     "contribution": 0.08,
@@ -232,6 +234,36 @@ class Kept(BaseModel):
     model_config = _example({"feedback": 12, "status": "pending"})
     feedback: int
     status: Literal["pending"] = "pending"
+
+
+class Sample(BaseModel):
+    """A picture that came with the model, at GET /samples/{id}. Of use `class` it is small, and was trained on; of use
+    `try` it was held out."""
+
+    id: str
+    use: Literal["class", "try"]
+    label: str
+    seen: bool
+    width: int
+    height: int
+
+
+class Samples(BaseModel):
+    model_config = _example(
+        {
+            "samples": [
+                {
+                    "id": "0123456789abcdef",
+                    "use": "class",
+                    "label": "okapi",
+                    "seen": True,
+                    "width": 128,
+                    "height": 96,
+                }
+            ]
+        }
+    )
+    samples: list[Sample]
 
 
 class Thresholds(BaseModel):
