@@ -199,7 +199,7 @@ def test_a_described_class_is_one_at_once_and_goes_again(client: TestClient) -> 
     listed = client.get("/classes").json()
     assert listed["classes"][-1]["origin"] == "run-time"
     assert listed["classes"][-1]["created"]
-    assert client.get("/model").json()["classes"]["run_time"] == 1
+    assert client.get("/model").json()["run_time_classes"] == 1
     assert client.delete("/classes/pink").json() == {"name": "pink", "revision": 2}
     assert "pink" not in {each["label"] for each in classify(client, picture("red"))["alternatives"]}
     assert client.delete("/classes/pink").status_code == 404

@@ -217,7 +217,8 @@ class Inference:
             "bundle_digest": self.digest,
             "data_digest": self.served.data_digest,
             "metrics": _finite(self.served.metrics),
-            "classes": {"seen": seen, "unseen": len(classifier.labels) - seen, "run_time": run_time},
+            "classes": {"seen": seen, "unseen": len(classifier.labels) - seen},
+            "run_time_classes": run_time,
             "thresholds": {
                 "known": classifier.threshold,
                 "seen_offset": classifier.gamma,
