@@ -48,6 +48,8 @@ class Embed(Section):
     epochs: Annotated[int, Field(ge=0)] = 14
     batch: Count = 32
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    engine: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
+    precision: Literal["auto", "fp32"] = "auto"
     seed: int = 0
 
 

@@ -69,6 +69,16 @@ def test_the_transform_is_the_weights_own_and_a_new_size_keeps_its_ratio() -> No
     assert backbones.adjust(default, None, None, 112) == backbones.Transform(128, 112)
 
 
+def test_the_transform_gives_what_torchvision_gives(picture: Image.Image) -> None:
+    torchvision()
+    from torchvision.transforms._presets import ImageClassification
+
+    own = backbones.Transform(72, 64, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)).preset()(picture)
+    theirs = ImageClassification(crop_size=64, resize_size=72, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    assert own.is_contiguous()
+    torch.testing.assert_close(own, theirs(picture), rtol=1e-6, atol=1e-6)
+
+
 def test_it_is_saved_and_loaded_with_the_same_digest(
     tmp_path: Path, checkpoint: Path, picture: Image.Image
 ) -> None:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import workspaces
 
-from ayeaye import fingerprints
+from ayeaye import fingerprints, params
+from ayeaye.data.decode import Limits
+from ayeaye.data.table import Dataset
+from ayeaye.embedding import backbones, engines
+from ayeaye.embedding.shards import gather
+from ayeaye.files import digest_folder
 from ayeaye.pipeline import embed as stage
+from ayeaye.pipeline import engine
 from ayeaye.pipeline.progress import Progress
 from ayeaye.workspace import Workspace
 
@@ -40,3 +49,79 @@ def test_embeddings_of_other_code_are_not_taken_from_the_cache(
     for module in (fingerprints, stage):
         monkeypatch.setattr(module, "PACKAGE", package)
     assert stage.embed(prepared, Progress(quiet=True))["embedded"] == first["pictures"]
+
+
+def embedded(prepared: Workspace, *settings: str) -> tuple[Workspace, dict[str, Any]]:
+    """The workspace with other settings of the stage, and what the stage said."""
+    params.assign(prepared.root / "params.yaml", [f"embed.{setting}" for setting in settings])
+    workspace = Workspace(prepared.root)
+    return workspace, stage.embed(workspace, Progress(quiet=True))
+
+
+def test_small_inputs_stay_with_torch_and_the_stage_says_why(prepared: Workspace) -> None:
+    workspace, said = embedded(prepared)
+    assert said["engine"] == "torch fp32"
+    assert "inputs of 32 px: trying other engines takes longer than they save" in said["engine_because"]
+    assert "engine" not in json.loads((workspace.embeddings / "backbone.json").read_text())
+
+
+def test_an_engine_is_tried_once_and_gives_the_same_digests_ever_after(
+    prepared: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, said = embedded(prepared, "size=112")
+    first = digest_folder(workspace.embeddings)
+    (memory,) = (workspace.state / "engines").glob("*.json")
+    remembered = json.loads(memory.read_text())
+    assert " ".join(remembered["engine"].values()) == said["engine"]
+    assert remembered["machine"] == engines.machine()
+
+    monkeypatch.setattr(engines, "choose", None)
+    shutil.rmtree(workspace.embeddings)
+    _, again = embedded(prepared)
+    assert digest_folder(workspace.embeddings) == first
+    assert again == {**said, "embedded": 0}
+
+
+def test_every_engine_that_is_named_embeds_alike(prepared: Workspace) -> None:
+    found = {}
+    for name in ("torch", "onnxruntime", "openvino"):
+        workspace, said = embedded(prepared, f"engine={name}", "precision=fp32")
+        assert said["engine"] == f"{name} fp32"
+        assert said["embedded"] == said["pictures"]  # no engine takes another's from the cache
+        assert backbones.load(workspace.embeddings).engine.name == name
+        found[name] = gather(Dataset.load(workspace.dataset), workspace.embeddings)
+    for embeddings in found.values():
+        assert engines.relative_error(embeddings, found["torch"]) <= engines.EXACT
+
+
+def test_labels_are_compared_on_validation_pictures(
+    prepared: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Dataset.load(prepared.dataset)
+    backbone = stage.backbone_of(prepared, dataset, Progress(quiet=True))
+    sample = engine.Sample(dataset, backbone, Limits())
+    run = engines.runner_of_torch(backbone.network)
+    asked = int(((dataset.manifest["split"] == "validation") & dataset.classes.seen[dataset.labels]).sum())
+    assert 0 < asked < engines.LEAST
+    assert sample.agreement(run, run) == (0, asked)  # too few to be worth it
+    monkeypatch.setattr(engines, "LEAST", 1)
+    assert sample.agreement(run, run) == (asked, asked)
+    assert sample.agreement(run, lambda inputs: run(inputs) * np.nan) == (0, asked)
+
+
+def test_what_stands_in_for_an_engine_is_cached_apart(
+    prepared: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    workspace, _ = embedded(prepared, "engine=onnxruntime")
+    dataset, backbone = Dataset.load(workspace.dataset), backbones.load(workspace.embeddings)
+
+    def anew(backbone: backbones.Backbone) -> int:
+        return stage.embed_under(workspace, dataset, backbone, tmp_path / "there", Progress(quiet=True))
+
+    assert anew(backbone) == 0
+    monkeypatch.setattr(engines, "start", missing)
+    assert anew(backbones.load(workspace.embeddings)) == len(dataset.manifest)
+
+
+def missing(engine: engines.Engine, graph: bytes) -> engines.Runner:
+    raise engines.MissingEngine(f"{engine.name} is not installed")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ayeaye.embedding import engines
+from ayeaye.embedding.engines import TORCH, Engine, Runner
 from ayeaye.embedding.vision import torchvision
 from ayeaye.errors import BackboneError, BundleError
 from ayeaye.files import replacing, write_atomic
@@ -25,6 +29,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_OUTPUTS = (1000, 1001)  # with 1001 the first one is the background
 TRAINED_HERE, CHECKPOINT = "trained here", "checkpoint"  # how an origin begins
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Transform:
@@ -37,24 +43,36 @@ class Transform:
     interpolation: str = "bilinear"
 
     def preset(self) -> Callable[[Image.Image], torch.Tensor]:
-        torchvision()
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms._presets import ImageClassification
+        """To the input (3, crop, crop) float32: what torchvision's ImageClassification gives, but for rounding.
 
-        return ImageClassification(
-            crop_size=self.crop,
-            resize_size=self.resize,
-            mean=self.mean,
-            std=self.std,
-            interpolation=InterpolationMode(self.interpolation),
-        )
+        The arithmetic is NumPy's, in the thread that calls: torch would spread each of these small steps over
+        threads of its own, in every thread that decodes.
+        """
+        torchvision()
+        import torch
+        from torchvision.transforms import InterpolationMode, functional
+
+        interpolation = InterpolationMode(self.interpolation)
+        mean, std = (np.array(value)[:, None, None] for value in (self.mean, self.std))
+        scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
+        def prepare(image: Image.Image) -> torch.Tensor:
+            image = functional.resize(image, [self.resize], interpolation=interpolation, antialias=True)
+            pixels = np.asarray(functional.center_crop(image, [self.crop])).transpose(2, 0, 1)
+            inputs = np.multiply(pixels, scale, dtype=np.float32, order="C")
+            inputs += shift
+            return torch.from_numpy(inputs)
+
+        return prepare
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A headless network with its transform.
+    """A headless network with its transform, and the engine that runs it.
 
-    `origin` says where the weights come from. It is part of a bundle's identity, so it names no file.
+    `origin` says where the weights come from. It is part of a bundle's identity, so it names no file. `engine` is
+    what the embeddings are made with, here and where they are compared with: it is part of the digest. `graph` is
+    the network as the engines other than torch read it.
     """
 
     name: str
@@ -64,6 +82,8 @@ class Backbone:
     width: int
     digest: str
     classes: tuple[str, ...] = ()  # pretraining classes, where they are known or assumed
+    engine: Engine = TORCH
+    graph: bytes | None = None
 
     @property
     def trained_here(self) -> bool:
@@ -72,6 +92,33 @@ class Backbone:
 
     def to(self, device: str) -> Backbone:
         return replace(self, network=self.network.to(device))
+
+    def with_engine(self, engine: Engine, graph: bytes | None) -> Backbone:
+        """The same network, as it comes from its weights, run by an engine; torch reads no graph."""
+        if engine == TORCH:
+            return self
+        return replace(self, engine=engine, graph=graph, digest=_digest_with(self.digest, engine))
+
+    @property
+    def running(self) -> Engine:
+        """What runs the network in this process: `engine`, or what stands in for it here."""
+        return self._started[0]
+
+    @property
+    def fallback(self) -> str | None:
+        """Why another engine is running than the backbone was made with; None where it is the same."""
+        return self._started[2]
+
+    @cached_property
+    def _started(self) -> tuple[Engine, Runner, str | None]:
+        device = next(self.network.parameters()).device
+        if device.type != "cpu":
+            reason = f"on {device.type} torch runs" if self.engine != TORCH else None
+            return TORCH, engines.runner_of_torch(self.network), reason
+        running, runner, reason = engines.start_or_less(self.engine, self.graph)
+        if reason:
+            _log.warning("%s runs instead of %s: %s", running, self.engine, reason)
+        return running, runner or engines.runner_of_torch(self.network), reason
 
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Embeddings (n, width) float32 of upright RGB pictures."""
@@ -82,15 +129,10 @@ class Backbone:
 
     def forward(self, inputs: torch.Tensor) -> np.ndarray:
         """Embeddings (n, width) float32 of transformed inputs (n, 3, h, w)."""
-        import torch
-
-        device = next(self.network.parameters()).device
-        with torch.inference_mode():
-            output = self.network(inputs.to(device, memory_format=torch.channels_last))
-        return output.flatten(1).float().cpu().numpy()
+        return self._started[1](inputs.numpy())
 
     def save(self, folder: Path) -> None:
-        """Write backbone.json and backbone.safetensors."""
+        """Write backbone.json, backbone.safetensors and, for engines other than torch, backbone.onnx."""
         import torch
         from safetensors.torch import save_file
 
@@ -103,7 +145,8 @@ class Backbone:
             }
         with replacing(folder / "backbone.safetensors") as part:
             save_file(state, part)
-        description = {
+        (folder / "backbone.onnx").unlink(missing_ok=True)
+        description: dict[str, Any] = {
             "name": self.name,
             "origin": self.origin,
             "transform": asdict(self.transform),
@@ -111,6 +154,10 @@ class Backbone:
             "digest": self.digest,
             "classes": self.classes,
         }
+        if self.graph is not None:
+            write_atomic(folder / "backbone.onnx", self.graph)
+            description |= {"engine": self.engine.name, "precision": self.engine.precision}
+            description |= {"graph": hashlib.sha256(self.graph).hexdigest()}
         write_atomic(folder / "backbone.json", json.dumps(description, indent=1).encode())
 
 
@@ -134,12 +181,13 @@ def load(folder: Path, device: str = "cpu") -> Backbone:
             described["width"],
             described["digest"],
             tuple(described["classes"]),
+            *_engine(folder, described),
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise BundleError(
             f"the backbone in {folder} is damaged ({error}): make it again with `ayeaye embed`"
         ) from None
-    if _digest(found.name, found.transform, network) != found.digest:
+    if _digest_with(_digest(found.name, found.transform, network), found.engine) != found.digest:
         raise BundleError(
             f"the backbone in {folder} does not match its digest: make it again with `ayeaye embed`"
         )
@@ -303,6 +351,21 @@ def _digest(name: str, transform: Transform, network: torch.nn.Module) -> str:
         whole.update(f"{key} {array.dtype} {array.shape}".encode())
         whole.update(array.tobytes())
     return whole.hexdigest()
+
+
+def _digest_with(digest: str, engine: Engine) -> str:
+    """torch in full precision, which was all there was, adds nothing."""
+    return digest if engine == TORCH else hashlib.sha256(f"{digest} {engine}".encode()).hexdigest()
+
+
+def _engine(folder: Path, described: Mapping[str, Any]) -> tuple[Engine, bytes | None]:
+    """The engine a saved backbone names, and its graph; raises ValueError where that is another one."""
+    if "engine" not in described:
+        return TORCH, None
+    graph = (folder / "backbone.onnx").read_bytes()
+    if hashlib.sha256(graph).hexdigest() != described["graph"]:
+        raise ValueError("backbone.onnx is not the graph that was saved")
+    return Engine(described["engine"], described["precision"]), graph
 
 
 def _tupled(value: Any) -> Any:

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ayeaye.data.decode import Limits, decode
+from ayeaye.embedding.engines import cores
 from ayeaye.errors import DataError
 from ayeaye.files import replacing
 
 if TYPE_CHECKING:
+    import torch
+
     from ayeaye.data.table import Dataset
-    from ayeaye.embedding.backbones import Backbone
+    from ayeaye.embedding.backbones import Backbone, Transform
 
 Progress = Callable[[int], None]
 
@@ -31,20 +34,31 @@ def embed_pictures(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Embeddings (n, width) float32 of encoded pictures; decoding overlaps the network."""
+    rows = []
+    for inputs in prepared(backbone.transform, contents, batch=batch, limits=limits):
+        rows.append(backbone.forward(inputs))
+        if progress:
+            progress(len(inputs))
+    return np.concatenate(rows) if rows else np.empty((0, backbone.width), np.float32)
+
+
+def prepared(
+    transform: Transform, contents: Iterable[bytes], *, batch: int, limits: Limits
+) -> Iterator[torch.Tensor]:
+    """Inputs (batch, 3, h, w) of encoded pictures, in order, the last one shorter.
+
+    Pictures are decoded by threads, at most two batches ahead of what is taken: that bounds memory.
+    """
     import torch
 
-    preset = backbone.transform.preset()
+    preset = transform.preset()
 
     def prepare(content: bytes) -> torch.Tensor:
-        return preset(decode(content, limits, target=backbone.transform.resize))
+        return preset(decode(content, limits, target=transform.resize))
 
-    rows = []
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=cores()) as pool:
         for inputs in _batches(_ahead(pool, prepare, contents, 2 * batch), batch):
-            rows.append(backbone.forward(torch.stack(inputs)))
-            if progress:
-                progress(len(inputs))
-    return np.concatenate(rows) if rows else np.empty((0, backbone.width), np.float32)
+            yield torch.stack(inputs)
 
 
 def embed_dataset(

@@ -15,6 +15,7 @@ from ayeaye.embedding import backbones, training
 from ayeaye.embedding.backbones import Backbone
 from ayeaye.embedding.shards import embed_dataset, gather
 from ayeaye.fingerprints import PACKAGE, digest_files
+from ayeaye.pipeline.engine import with_engine
 from ayeaye.pipeline.progress import Progress
 from ayeaye.workspace import Workspace
 
@@ -24,7 +25,11 @@ TRAINED_SIZE = 64  # side of the input of a backbone trained here, where embed.s
 def embed(workspace: Workspace, progress: Progress) -> dict[str, object]:
     """Embed the dataset under the backbone of params.yaml; only what the cache lacks is computed."""
     dataset = Dataset.load(workspace.dataset)
-    backbone = None if dataset.kind == "features" else backbone_of(workspace, dataset, progress)
+    backbone, because = None, "features as given"
+    if dataset.kind != "features":
+        backbone, because = with_engine(
+            workspace, dataset, backbone_of(workspace, dataset, progress), progress
+        )
     folder = workspace.embeddings
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "backbone.json").unlink(missing_ok=True)
@@ -44,6 +49,8 @@ def embed(workspace: Workspace, progress: Progress) -> dict[str, object]:
         "embedded": anew,
         "width": int(X.shape[1]),
         "backbone": backbone.origin if backbone else "features as given",
+        "engine": str(backbone.running) if backbone else None,
+        "engine_because": because,
     }
 
 
@@ -53,6 +60,8 @@ def embed_under(
     """Embeddings of the dataset under any backbone, also an earlier champion's, through the same cache."""
     chosen = workspace.params
     key = backbone.digest[:16] if backbone else f"features-{dataset.about.get('dtype')}"
+    if backbone and backbone.fallback:  # what stands in here may not pass for what was meant
+        key += f"-{backbone.running}".replace(" ", "-")
     key += f"-{_code()[:8]}"
     with progress.task("embedding", len(dataset.manifest)) as advance:
         return embed_dataset(
@@ -103,7 +112,7 @@ def _trained(workspace: Workspace, dataset: Dataset, device: str, progress: Prog
         dataset.manifest["label"].isin(set(shown)) & (dataset.manifest["split"] == "train")
     ]
     recipe = [
-        chosen.model_dump(exclude={"batch", "device", "pretrained_on", "hierarchy"}),
+        chosen.model_dump(exclude={"batch", "device", "engine", "precision", "pretrained_on", "hierarchy"}),
         _code(),
         sorted(zip(rows["id"], rows["label"], strict=True)),
     ]
