@@ -64,11 +64,9 @@ class Labeller:
 
     def read(self, prepared: list[Prepared]) -> list[Reading]:
         """A reading of each; run-time classes that came before this call are among the classes."""
-        import torch
-
         classifier = self.living.latest().classifier
         if self._backbone:
-            embeddings = self._backbone.forward(torch.stack([each.value for each in prepared]))
+            embeddings = self._backbone.forward(np.stack([each.value for each in prepared]))
         else:
             embeddings = np.stack([each.value for each in prepared])
         try:
