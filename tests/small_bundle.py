@@ -14,6 +14,7 @@ from ayeaye.classifier import Classifier
 from ayeaye.classspace import space
 from ayeaye.data.table import ClassTable
 from ayeaye.embedding import backbones
+from ayeaye.embedding.engines import TORCH, Engine, export
 from ayeaye.mapping import create
 
 COLOURS = {
@@ -44,7 +45,7 @@ def table() -> ClassTable:
     return ClassTable(frame, {"attributes": attributes})
 
 
-def write_bundle(folder: Path, with_backbone: bool = True) -> str:
+def write_bundle(folder: Path, with_backbone: bool = True, engine: Engine = TORCH) -> str:
     """Train and save the classifier; returns its digest."""
     import torch
 
@@ -55,6 +56,8 @@ def write_bundle(folder: Path, with_backbone: bool = True) -> str:
     backbone = backbones.assemble(
         "mobilenet_v3_small", "untrained", network, backbones.Transform(resize=32, crop=32)
     )
+    if engine != TORCH:
+        backbone = backbone.with_engine(engine, export(network, 32))
     names = [name for name in COLOURS if name != UNSEEN for _ in range(4)]
     images = [Image.open(io.BytesIO(picture(name, i))).convert("RGB") for i, name in enumerate(names)]
     y = np.array([classes.names.index(name) for name in names])

@@ -221,7 +221,7 @@ class TestTheCommands:
 
     def test_explain_refuses_what_it_cannot_compare_or_read(self, trained: Place, tmp_path: Path) -> None:
         picture = trained.source / "images" / "paint 210" / "000.png"
-        assert "no class paint 21: did you mean paint 210" in one_line(
+        assert "no class paint 21: did you mean paint 2" in one_line(
             trained("explain", picture, "--label", "paint 21")
         )
         assert "nothing.png: No such file" in one_line(trained("explain", tmp_path / "nothing.png"))

@@ -64,9 +64,10 @@ class Classifier:
     def with_classes(self, classes: Sequence[NewClass]) -> Classifier:
         """A classifier with these classes after its own, as unseen ones; this one stays as it is.
 
-        Every class is as if it had been in the class table from the start, but for the centre of the class
-        vectors, which stays that of the table; a bundle without a hub bank knows less, see
-        `Correction.extended`. Raises what `ClassSpace.extended` does.
+        Their vectors are made by the encoder as it stands, with the centre and the vocabulary of the class table;
+        all else is as if they had been in the table from the start, unless the bundle has no hub bank (see
+        `Correction.extended`). Confidences are shares among all classes, and fall as classes come. Words left out
+        are told by `space.unknown_words`. Raises what `ClassSpace.extended` does.
         """
         return self._over(self.space.extended(classes))
 
@@ -111,20 +112,22 @@ class Classifier:
     def among(self, names: Sequence[str]) -> Classifier:
         """A classifier of which only these classes are answers, for one request; a bundle does not keep them.
 
-        Scores and confidence are those that the classes have among all: a confidence among the named ones alone
+        Scores and confidence are those that the classes have among all. A confidence among the named ones alone
         would be 1 for a single one whatever the picture shows, and the threshold, fitted among all, would refuse
-        none. So the others stay as what else a picture may show, and the confidence says how much speaks for the
-        answer before all of them. Raises NoSuchClass, with near names, and DataError without a name.
+        nothing. So the others stay as what else a picture may show; one that means nearly the same as a named one
+        takes its share of the confidence. Raises NoSuchClass, with near names, and DataError without a name.
         """
         if not names:
             raise DataError("no class to choose among: name one or more")
         place = {self.labels[column]: column for column in self.answerable}
-        unknown = {name: _near(name, list(place)) for name in names if name not in place}
-        if unknown:
+        strange = [name for name in dict.fromkeys(names) if name not in place]
+        if strange:
+            # Near names take a moment each: the first few are shown them.
+            unknown = {name: _near(name, list(place)) if row < 5 else [] for row, name in enumerate(strange)}
             near = [close for closest in unknown.values() for close in closest]
             spelled = f" (near: {', '.join(dict.fromkeys(near))})" if near else ""
             raise NoSuchClass(
-                f"no class {text.listed(list(unknown))}{spelled}: name classes that there are, or describe new ones",
+                f"no class {text.listed(strange)}{spelled}: name classes that there are, or describe new ones",
                 unknown,
             )
         columns = tuple(sorted({place[name] for name in names}))

@@ -92,7 +92,7 @@ class TakenName(ClassSpaceError):
 
 
 class NoSuchClass(ClassSpaceError):
-    """`unknown`: the names, and for each of them the near ones that there are."""
+    """`unknown`: the names, and for each of the first few the near ones that there are."""
 
     def __init__(self, message: str, unknown: dict[str, list[str]] | None = None) -> None:
         super().__init__(message)

@@ -115,6 +115,16 @@ def test_a_class_of_which_no_sign_is_true_is_read_as_well(tmp_path: Path) -> Non
     assert found(contrast(made, 0, 3)) == {"walks": (1, 0), "bear": (1, 0), "white": (1, 0), "sea": (1, 0)}
 
 
+@pytest.mark.parametrize(
+    ("names", "readable"), [("0 1 2", False), ("e1 e2 e3", False), ("leg2 leg4 tail", True)]
+)
+def test_columns_that_are_only_numbered_have_no_names(names: str, readable: bool) -> None:
+    matrix = pd.DataFrame(STRENGTHS.to_numpy(), columns=names.split())
+    made = build(ClassTable(table().frame, {"given": matrix}), Classes(source="given"), Path)
+    assert {each.readable for each in contrast(made, 0, 2).differences} == {readable}
+    assert ("given" in made.values) == readable
+
+
 def test_words_are_those_of_one_description_alone(tmp_path: Path) -> None:
     differing = found(contrast(space_of(tmp_path, "glove"), 1, 0))
     assert differing.keys() == {"white", "walks", "ice", "brown", "forest", "berries"}
@@ -136,6 +146,7 @@ def test_a_source_of_which_nothing_was_kept_is_taken_as_a_whole(tmp_path: Path) 
         replace(
             space, values={"strengths": space.values["strengths"][:2]}, descriptions=space.descriptions[:2]
         ),
+        replace(space, values={"strengths": np.full((5, 3), np.nan)}, descriptions=[""] * 5),
         replace(space, values={"strengths": space.values["strengths"][::-1]}, descriptions=space.names),
     ):
         way = contrast(forgetful, 3, 1)
@@ -144,3 +155,14 @@ def test_a_source_of_which_nothing_was_kept_is_taken_as_a_whole(tmp_path: Path) 
             ("tfidf", False),
         ]
         np.testing.assert_allclose(way.vectors(np.array([0.0, 1.0])), space.vectors[[1, 3]], atol=1e-5)
+
+
+def test_a_space_of_an_earlier_ayeaye_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    """It kept descriptions alone: classes with synonyms, and attributes, are taken as a whole."""
+    about, arrays = space_of(tmp_path, ["strengths", "tfidf"]).state()
+    del about["synonyms"], arrays["values/strengths"]
+    space = ClassSpace.from_state(about, arrays)
+    way = contrast(space, 3, 1)
+    assert {each.source for each in way.differences if each.readable} == {"tfidf"}
+    assert {each.name for each in way.differences if not each.readable} == {"strengths"}
+    assert {each.name for each in contrast(space, 3, 0).differences} == {"strengths", "tfidf"}

@@ -127,7 +127,7 @@ def test_a_network_with_attention_can_be_exported(inputs: np.ndarray) -> None:
 
 
 def test_a_network_that_cannot_be_exported_raises_meaningful_error(
-    inputs: np.ndarray,
+    inputs: np.ndarray, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class Sorting(torch.nn.Module):
         def __init__(self) -> None:
@@ -140,6 +140,7 @@ def test_a_network_that_cannot_be_exported_raises_meaningful_error(
     network = Sorting().eval().requires_grad_(False)
     with pytest.raises(MissingEngine, match="the network cannot be exported to ONNX"):
         engines.export(network, SIDE)
+    assert capfd.readouterr().out == ""
     choice = engines.choose(network, SIDE, inputs, same(0, 0))
     assert choice.engine == TORCH and "cannot be exported" in choice.reason
 
@@ -159,8 +160,8 @@ def test_an_engine_answers_many_threads_at_once(
 def test_auto_takes_what_is_fastest_and_says_how_much(backbone: Backbone, inputs: np.ndarray) -> None:
     choice = engines.choose(backbone.network, SIDE, inputs, same(400, 400))
     assert set(choice.milliseconds) >= {"torch fp32", "onnxruntime fp32", "openvino fp32"}
-    fastest = min(choice.milliseconds.values())
-    assert choice.milliseconds[str(choice.engine)] <= engines.WORTHWHILE * fastest
+    simpler_wins = engines.WORTHWHILE ** (len(choice.milliseconds) - 1)
+    assert choice.milliseconds[str(choice.engine)] <= simpler_wins * min(choice.milliseconds.values())
     assert "as fast as torch" in choice.reason or choice.engine == TORCH
 
 

@@ -11,6 +11,7 @@ import workspaces
 from workspaces import Place
 
 from ayeaye.evaluation.metrics import FIGURES
+from ayeaye.evaluation.report import percent, shown
 from ayeaye.workspace import Workspace
 
 PICTURES = {
@@ -78,6 +79,9 @@ def test_every_plot_and_table_is_on_the_page(stages: Place) -> None:
         assert f'id="{part}"' in page, part
     assert page.count('class="nearest"') == page.count('class="right"') + page.count('class="wrong"') > 10
     assert page.count('<li value="1"') == page.count('class="nearest"')
+    accepted = figures["none_of_these"]
+    assert f"at most {percent(accepted['false_accept'])} get a label all the same" in page
+    assert f"{percent(accepted['accepted']['unknown'])} of {shown(accepted['pictures'])} do" in page
     both, seen, unseen = (
         figures["reliability"],
         *(figures["reliability"][side] for side in ("seen", "unseen")),

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from pydantic import SecretStr
 from small_bundle import COLOURS, UNSEEN, picture, write_bundle
 
 from ayeaye.classifier import Classifier, digest
 from ayeaye.data.decode import Limits
+from ayeaye.embedding.engines import TORCH, Engine
 from ayeaye.errors import PictureError, ReleaseError, TrialFailed
 from ayeaye.params import Serve
 from ayeaye.processes import free_port
@@ -465,8 +467,6 @@ def test_a_service_is_told_where_it_keeps_things_and_variables_go_first(
 def test_a_bundle_trained_on_features_takes_rows(tmp_path: Path) -> None:
     import io
 
-    import numpy as np
-
     bundle, home = tmp_path / "classifier", tmp_path / "bentoml"
     write_bundle(bundle, with_backbone=False)
     width = len(Classifier.load(bundle).mapper.state()["centre"])
@@ -486,3 +486,24 @@ def test_a_bundle_trained_on_features_takes_rows(tmp_path: Path) -> None:
         Golden("a picture", picture("red"), None),
     ]
     assert bento.trial(bento.build(recipe_for(bundle), home), golden, home).refused == 4
+
+
+def test_a_bento_serves_with_the_engine_of_its_bundle(tmp_path: Path) -> None:
+    """In bfloat16, so that torch in full precision could not stand in for it unnoticed."""
+    bundle, home = tmp_path / "classifier", tmp_path / "bentoml"
+    write_bundle(bundle, engine=Engine("openvino", "bf16"))
+    classifier = Classifier.load(bundle)
+    pictures = [picture(name, 7) for name in ("red", "magenta")]
+    golden = [
+        Golden("picture", content, answer)
+        for content, answer in zip(pictures, classifier.classify(pictures), strict=True)
+        if isinstance(answer, dict)
+    ]
+    assert classifier.backbone is not None
+    if classifier.backbone.fallback is None:  # on a CPU that has it
+        plain = replace(classifier, backbone=replace(classifier.backbone, engine=TORCH))
+        X, Y = (np.stack(each.read(pictures)) for each in (classifier, plain))
+        assert np.abs(classifier.scores(X) - classifier.scores(Y)).max() > bento.TOLERANCE
+    trial = bento.trial(bento.build(recipe_for(bundle), home), golden, home)
+    assert trial.requests == 3
+    assert trial.largest_difference <= bento.TOLERANCE

@@ -232,8 +232,9 @@ class Matrix:
 
     @property
     def readable(self) -> bool:
-        """Whether the columns have names, not only numbers as those of sentence vectors."""
-        return not all(column.isdigit() for column in self.columns)
+        """Whether the columns have names, not numbers alone as those of sentence vectors: 0, 1, … or e0, e1, …"""
+        numbered = all(column[-1:].isdigit() for column in self.columns)
+        return not numbered or len({column.rstrip("0123456789") for column in self.columns}) > 1
 
     @property
     def sized(self) -> bool:
@@ -492,7 +493,8 @@ class ClassSpace:
             values = {
                 key.removeprefix("values/"): a for key, a in arrays.items() if key.startswith("values/")
             }
-            said = (about["descriptions"], about.get("synonyms", []))  # which an earlier ayeaye did not keep
+            # An earlier ayeaye kept no synonyms.
+            said = (about["descriptions"], about.get("synonyms") or [[] for _ in about["names"]])
             return cls(about["names"], arrays["vectors"], about["coverage"], encoder, *said, values)
         except (KeyError, TypeError, ValueError) as error:
             raise ClassSpaceError(
@@ -540,9 +542,8 @@ def build(table: ClassTable, settings: params.Classes, read: Callable[[str], Pat
     vectors, coverage = encoder.encode(table)
     said = table.frame["description"].tolist()
     _check_distinct(vectors, table.names, encoder.told_apart(said), first=len(vectors))
-    matrices = [part for part in parts if isinstance(part, Matrix) and part.readable]
-    values = {part.source: part.values(table).astype(np.float32) for part in matrices}
-    return ClassSpace(table.names, vectors, coverage, encoder, said, table.frame["synonyms"].tolist(), values)
+    synonyms = table.frame["synonyms"].tolist()
+    return ClassSpace(table.names, vectors, coverage, encoder, said, synonyms, _values(parts, table))
 
 
 def _part(source: str, table: ClassTable, settings: params.Classes, read: Callable[[str], Path]) -> Part:
@@ -706,6 +707,12 @@ def _by_column(values: np.ndarray, columns: list[str]) -> Summands:
         alone[place] = values[place]
         summands[columns[place]] = (float(values[place]), alone)
     return summands
+
+
+def _values(parts: list[Part], table: ClassTable) -> Arrays:
+    """By source the numbers (m, k) float32 of matrices with named columns."""
+    matrices = [part for part in parts if isinstance(part, Matrix) and part.readable]
+    return {part.source: part.values(table).astype(np.float32) for part in matrices}
 
 
 def _cover(source: str, tokens: list[Any], missing: list[str]) -> About:

@@ -104,8 +104,8 @@ class Backbone:
     def to(self, device: str) -> Backbone:
         return replace(self, device=device)
 
-    def with_engine(self, engine: Engine, graph: bytes | None) -> Backbone:
-        """The same network, as it comes from its weights, run by an engine; torch reads no graph."""
+    def with_engine(self, engine: Engine, graph: bytes) -> Backbone:
+        """This network, so far run by torch, run by an engine; `graph` is its export."""
         if engine == TORCH:
             return self
         return replace(self, engine=engine, graph=graph, digest=_digest_with(self.digest, engine))

@@ -45,7 +45,7 @@ Runner = Callable[[np.ndarray], np.ndarray]  # inputs (n, 3, h, w) float32 to em
 EXACT = 1e-4  # largest relative error, of the worst picture, of an exact engine
 AGREEMENT = 0.995  # least share of equal labels for reduced precision
 LEAST = 200  # labels; of fewer, one in two hundred cannot be told
-WORTHWHILE = 1.15  # times as fast as the next simpler choice, or that one it is
+WORTHWHILE = 1.15  # times as fast as a simpler choice, or that one it is
 # Below both, trying the engines takes longer than the fastest would save.
 SMALL_SIDE, SMALL_PIXELS = 96, 50_000_000
 _OPSET = 17
@@ -173,15 +173,16 @@ class _Trial:
         self.milliseconds[engine] = 1000 * min(seconds) / len(self.inputs)
         return embeddings
 
-    def fastest(self, default: Engine) -> Engine:
-        """Of those that may be chosen; a hair's breadth is noise, and leaves the default."""
-        allowed = [
-            engine
-            for engine in self.milliseconds
-            if engine not in self.refused and self.wanted in ("auto", engine.name)
-        ]
-        best = min(allowed, key=lambda engine: self.milliseconds[engine])
-        return best if self.milliseconds[best] * WORTHWHILE <= self.milliseconds[default] else default
+    def fastest(self, found: Engine) -> Engine:
+        """Of those that may be chosen, `found` unless another is clearly faster: less is noise.
+
+        The simpler ones, which were tried before, win where two are alike, so that a new trial finds the same.
+        """
+        for engine, milliseconds in self.milliseconds.items():
+            allowed = engine not in self.refused and self.wanted in ("auto", engine.name)
+            if allowed and milliseconds * WORTHWHILE <= self.milliseconds[found]:
+                found = engine
+        return found
 
     def choice(self, exact: Engine) -> Choice:
         found = self.fastest(exact)
@@ -274,6 +275,8 @@ def _quietly() -> Iterator[None]:
 
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    # It prints a graph that it cannot write, whatever it is told: not among what a stage prints.
+    torch._C._jit_set_onnx_log_output_stream("stderr")
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
@@ -338,7 +341,7 @@ class _Spread:
         self._make = functools.cache(make)
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="engine")
-        self._one(cores())  # what cannot be loaded says so at once
+        self._one(1)  # what cannot be loaded says so at once
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         inputs = np.ascontiguousarray(inputs, np.float32)

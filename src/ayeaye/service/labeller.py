@@ -12,6 +12,7 @@ import numpy as np
 from ayeaye.data.decode import Limits, decode
 from ayeaye.errors import DataError, PictureError
 from ayeaye.service.living import Living
+from ayeaye.service.memory import give_back
 
 if TYPE_CHECKING:
     from ayeaye.classifier import Classifier
@@ -49,6 +50,12 @@ class Labeller:
 
     def prepare(self, content: bytes) -> Prepared:
         """Raises PictureError when the content cannot be read."""
+        try:
+            return self._prepared(content)
+        finally:
+            give_back()
+
+    def _prepared(self, content: bytes) -> Prepared:
         digest = hashlib.sha256(content).hexdigest()
         if self._transform is None:
             return Prepared(_features(content), digest)
