@@ -19,13 +19,15 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 PATIENCE = 60.0  # seconds for an answer; a request that has none then is lost
+# Servers close connections that were idle for some seconds, perhaps while a request is on its way: that would look
+# like one that was lost.
+IDLE = 2.0
 _BOUNDARY = "ayeaye-boundary"
 
 
@@ -81,7 +83,7 @@ class Load:
         self._requests = [_request(path, split.netloc, field, content) for content in contents]
         self._answered = answered
         self._next = 0
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def closed(self, connections: int, seconds: float) -> Seen:
         """So many connections, each with one request at a time."""
@@ -114,7 +116,7 @@ class Load:
         before, cpu = time.perf_counter(), time.process_time()
         await asyncio.gather(*work)
         seen.seconds, seen.cpu_seconds = time.perf_counter() - before, time.process_time() - cpu
-        for _, writer in self._idle:
+        for _, _, writer in self._idle:
             writer.close()
         self._idle.clear()
 
@@ -133,28 +135,30 @@ class Load:
 
     async def _exchange(self, request: bytes) -> tuple[int, bytes]:
         while self._idle:
-            reader, writer = self._idle.pop()
-            # The server closes connections that were idle for long, and may do so while this is on its way.
-            if not reader.at_eof():
-                with suppress(ConnectionError, asyncio.IncompleteReadError):
-                    return await self._over(reader, writer, request)
+            since, reader, writer = self._idle.pop()
+            if time.perf_counter() < since + IDLE and not reader.at_eof():
+                return await self._over(reader, writer, request)
             writer.close()
         return await self._over(*await asyncio.open_connection(self._host, self._port), request)
 
     async def _over(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
     ) -> tuple[int, bytes]:
-        writer.write(request)
-        head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        status = int(head.split(None, 2)[1])
-        _, found, length = head.partition(b"content-length:")
-        if not found:
-            raise ValueError("an answer without a length")
-        body = await reader.readexactly(int(length.split(b"\r\n", 1)[0]))
-        if b"connection: close" in head:
-            writer.close()
-        else:
-            self._idle.append((reader, writer))
+        kept = False
+        try:
+            writer.write(request)
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            status = int(head.split(None, 2)[1])
+            _, found, length = head.partition(b"content-length:")
+            if not found:
+                raise ValueError("an answer without a length")
+            body = await reader.readexactly(int(length.split(b"\r\n", 1)[0]))
+            kept = b"connection: close" not in head
+        finally:
+            if kept:
+                self._idle.append((time.perf_counter(), reader, writer))
+            else:
+                writer.close()
         return status, body
 
 
