@@ -11,14 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import services
 from load import Load
 from small_bundle import COLOURS, picture
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from ayeaye.classifier import Classifier
 from ayeaye.classspace.later import NewClass
+from ayeaye.service.served import Served
 
 pytestmark = pytest.mark.slow
 
@@ -117,6 +118,11 @@ def test_requests_beyond_what_is_answered_at_once_are_refused_and_not_lost(
     assert set(seen.statuses) <= {200, 429, 503}
     assert seen.statuses[200] and seen.statuses[429] + seen.statuses[503]
     with server.client() as client:
-        response = httpx.post(f"{server.url}/classify", files={"image": CONTENTS[0]}, trust_env=False)
-        assert response.status_code == 200
-        assert client.get("/readyz").status_code == 200
+        assert client.post("/classify", files={"image": CONTENTS[0]}).status_code == 200
+
+
+def test_blas_leaves_the_cores_to_the_network(colours: Path, tmp_path: Path) -> None:
+    """Its threads spin while they wait: a third of all that a request costs, for products of a moment."""
+    with threadpool_limits(2, user_api="blas"), services.within(Served(colours, tmp_path / "state")):
+        threads = [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+    assert threads and set(threads) == {1}

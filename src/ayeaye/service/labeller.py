@@ -77,8 +77,8 @@ class Labeller:
         else:
             embeddings = np.stack([each.value for each in prepared])
         try:
-            scores = classifier.scores(embeddings)
             projections = classifier.mapper.map_images(embeddings)
+            scores = classifier.scores_of(projections)
         except (ValueError, DataError) as error:
             raise PictureError(f"it does not fit what the model was trained on ({error})") from None
         return [
