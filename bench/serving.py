@@ -33,6 +33,7 @@ import httpx
 import numpy as np
 import psutil
 from embedding import dataset_of
+from threadpoolctl import threadpool_limits
 
 from ayeaye import params
 from ayeaye.classifier import Classifier
@@ -221,14 +222,15 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def bare(classifier: Classifier, contents: Sequence[bytes], seconds: float) -> dict[str, float]:
-    """Answers a second and CPU of the plain loop over the pictures."""
+    """Answers a second and CPU of the plain loop over the pictures, with BLAS as in the service."""
     turns = cycle(contents)
-    classifier.classify(list(islice(turns, BATCH)))
-    before, cpu, count = time.perf_counter(), time.process_time(), 0
-    while time.perf_counter() < before + seconds:
+    with threadpool_limits(1, user_api="blas"):
         classifier.classify(list(islice(turns, BATCH)))
-        count += BATCH
-    spent, cpu = time.perf_counter() - before, time.process_time() - cpu
+        before, cpu, count = time.perf_counter(), time.process_time(), 0
+        while time.perf_counter() < before + seconds:
+            classifier.classify(list(islice(turns, BATCH)))
+            count += BATCH
+        spent, cpu = time.perf_counter() - before, time.process_time() - cpu
     return {"pictures a second": round(count / spent, 1), "CPU ms a picture": round(1000 * cpu / count, 2)}
 
 
@@ -240,10 +242,8 @@ def measure(data: Path, pictures: int, seconds: float, runs: int) -> dict[str, A
         dataset = Dataset.load(workspace.dataset)
         sent = _sent(dataset, folder / "sent")
         contents = [path.read_bytes() for path in sorted(sent.iterdir())]
-        classifiers = {
-            name: classifier_of(dataset, backbone)
-            for name, backbone in _backbones(workspace, dataset, weights).items()
-        }
+        chosen = _backbones(workspace, dataset, weights)
+        classifiers = {name: classifier_of(dataset, backbone) for name, (backbone, _) in chosen.items()}
         plain = _plain(next(iter(classifiers.values())), Path(weights), folder / "plain")
         services = [running.enter_context(serving(PLAIN, plain, folder / "run-plain"))]
         for version, (name, classifier) in enumerate(classifiers.items(), 1):
@@ -271,19 +271,19 @@ def measure(data: Path, pictures: int, seconds: float, runs: int) -> dict[str, A
             "seconds a load": seconds,
             "rounds": runs,
             "services": {
-                service.name: _report(service, services[0], loops.get(service.name, []), classifiers)
+                service.name: _report(service, services[0], loops.get(service.name, []), chosen)
                 for service in services
             },
         }
 
 
-def _backbones(workspace: Workspace, dataset: Dataset, weights: str) -> dict[str, Backbone]:
-    """The backbone by the name of what runs it."""
+def _backbones(workspace: Workspace, dataset: Dataset, weights: str) -> dict[str, tuple[Backbone, str]]:
+    """The backbone, by the name of what runs it, and why that engine does."""
     reference = backbones.pretrained("mobilenet_v2", weights, mean=0.5, std=0.5)
-    found = {"torch": reference}
+    found = {"torch": (reference, "the reference")}
     for name, precision in (("exact", "fp32"), ("auto", "auto")):
         params.assign(workspace.root / "params.yaml", [f"embed.precision={precision}"])
-        found[name], _ = with_engine(Workspace(workspace.root), dataset, reference, Progress(quiet=True))
+        found[name] = with_engine(Workspace(workspace.root), dataset, reference, Progress(quiet=True))
     return found
 
 
@@ -307,7 +307,10 @@ def _median(seen: Sequence[dict[str, Any]], key: str) -> float:
 
 
 def _report(
-    service: Running, plain: Running, loops: list[dict[str, float]], classifiers: dict[str, Classifier]
+    service: Running,
+    plain: Running,
+    loops: list[dict[str, float]],
+    chosen: dict[str, tuple[Backbone, str]],
 ) -> dict[str, Any]:
     key, rate = f"{MOST} connections", "requests a second"
     most = service.loads[key]
@@ -330,9 +333,10 @@ def _report(
             served["server's CPU ms a request"] - loop["CPU ms a picture"]
             for served, loop in zip(most, loops, strict=True)
         ]
-        backbone = classifiers[service.name].backbone
+        backbone, reason = chosen[service.name]
         report |= {
-            "engine": str(backbone.running) if backbone else "none",
+            "engine": str(backbone.running),
+            "reason": reason,
             "bare loop, pictures a second": _median(loops, "pictures a second"),
             "bare loop, CPU ms a picture": _median(loops, "CPU ms a picture"),
             "server's CPU beyond, ms a request": round(statistics.median(beyond), 2),
