@@ -235,8 +235,8 @@ def bare(classifier: Classifier, contents: Sequence[bytes], seconds: float) -> d
 
 
 def measure(data: Path, pictures: int, seconds: float, runs: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as name, ExitStack() as running:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as place, ExitStack() as running:
+        folder = Path(place)
         (folder / "workspace").mkdir()
         workspace, weights = dataset_of(data, pictures, folder / "workspace")
         dataset = Dataset.load(workspace.dataset)
@@ -248,8 +248,8 @@ def measure(data: Path, pictures: int, seconds: float, runs: int) -> dict[str, A
         services = [running.enter_context(serving(PLAIN, plain, folder / "run-plain"))]
         for version, (name, classifier) in enumerate(classifiers.items(), 1):
             tag = packed(name, version, classifier, folder)
-            place = bento.folder_of(tag, folder / "bentos")
-            services.append(running.enter_context(serving(name, place, folder / f"run-{name}")))
+            served = bento.folder_of(tag, folder / "bentos")
+            services.append(running.enter_context(serving(name, served, folder / f"run-{name}")))
 
         for service in services:
             service.load("warming", sent, ["--connections", 8], min(3.0, seconds))

@@ -24,6 +24,7 @@ from ayeaye.service.served import Served
 pytestmark = pytest.mark.slow
 
 ATTRIBUTES = {"r": 1.0, "g": 0.5, "b": 0.6}
+KINDS = ("without it", "with it")
 TOP = len(COLOURS)
 CONTENTS = [picture(colour, number) for number in range(8) for colour in COLOURS]
 
@@ -49,7 +50,7 @@ class Answers:
             scores = _scores(answer)
             with_it = "pink" in scores
             if scores == pytest.approx(self._offline[number][with_it], abs=1e-4):
-                self.right["with it" if with_it else "without"] += 1
+                self.right[KINDS[with_it]] += 1
                 return
         self.wrong.append((number, status, body[:300]))
 
@@ -91,7 +92,7 @@ def _loaded(server: services.Server, bundle: Path, rate: float, seconds: float) 
     assert answers.wrong == []
     assert len(seen.latencies) > 0.8 * rate * seconds
     # Of either kind there were some, so the class was one while they were asked.
-    assert min(answers.right.values()) > 0.1 * len(seen.latencies)
+    assert min(answers.right[kind] for kind in KINDS) > 0.1 * len(seen.latencies)
     assert changes["added"] == changes["removed"] > 0.5 * seconds
     with server.client() as client:
         assert [each["name"] for each in client.get("/classes").json()["classes"]] == list(COLOURS)
@@ -112,7 +113,7 @@ def test_ten_minutes_at_four_fifths_of_the_capacity_lose_no_request(
 def test_requests_beyond_what_is_answered_at_once_are_refused_and_not_lost(
     server: services.Server,
 ) -> None:
-    """More connections than are answered at once: every one gets an answer, the surplus a 429 that says when."""
+    """More connections than are answered at once: every request gets an answer, the surplus that it is too much."""
     seen = asyncio.run(Load(f"{server.url}/classify", CONTENTS).closed(300, 2))
     assert seen.lost == []
     assert set(seen.statuses) <= {200, 429, 503}
