@@ -135,3 +135,9 @@ def test_every_setting_that_names_a_file_may_be_relative_to_the_current_folder(
 def _named(chosen: params.Params, dotted: str) -> object:
     section, _, key = dotted.partition(".")
     return getattr(getattr(chosen, section), key)
+
+
+def test_a_wrong_rate_says_what_a_rate_is() -> None:
+    with pytest.raises(ParamsError, match=r"serve\.rate is .often.*expected a rate such as 20/second"):
+        params.parse({"serve": {"rate": "often"}}, "params.yaml")
+    assert params.parse({"serve": {"rate": "20/second;600/minute"}}, "params.yaml").serve.rate

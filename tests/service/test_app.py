@@ -199,7 +199,7 @@ def test_a_described_class_is_one_at_once_and_goes_again(client: TestClient) -> 
     listed = client.get("/classes").json()
     assert listed["classes"][-1]["origin"] == "run-time"
     assert listed["classes"][-1]["created"]
-    assert client.get("/model").json()["classes"]["run_time"] == 1
+    assert client.get("/model").json()["run_time_classes"] == 1
     assert client.delete("/classes/pink").json() == {"name": "pink", "revision": 2}
     assert "pink" not in {each["label"] for each in classify(client, picture("red"))["alternatives"]}
     assert client.delete("/classes/pink").status_code == 404
@@ -273,6 +273,11 @@ def test_other_types_than_json_are_a_415(client: TestClient) -> None:
         assert client.post("/feedback", content=b"{}", headers=headers).status_code == 415
 
 
+def test_json_is_bounded_where_pictures_may_be_larger(client: TestClient) -> None:
+    said = {"answer": "x" * 1_000_000, "label": "red"}
+    assert client.post("/feedback", json=said).status_code == 413
+
+
 # Feedback and the log
 
 
@@ -314,6 +319,29 @@ def test_the_log_can_be_left_out(colours: Path, tmp_path: Path) -> None:
     with services.within(Served(colours, tmp_path, settings=Serve(predictions=False))) as (client, _):
         classify(client, picture("red"))
     assert not (tmp_path / "predictions").exists()
+
+
+def test_without_its_database_the_service_labels_and_says_what_it_cannot(
+    colours: Path, tmp_path: Path
+) -> None:
+    with services.within(Served(colours, tmp_path, version=3)) as (client, inference):
+        client.post("/classes", json=PINK)
+        answer = classify(client, picture("red"), top=7)
+        for path in tmp_path.glob("service.db*"):
+            path.unlink()
+        (tmp_path / "service.db").mkdir()
+        inference.store.close()
+        assert classify(client, picture("red"), top=7)["alternatives"] == answer["alternatives"]
+        said = {"answer": answer["id"], "label": "red"}
+        refused = [
+            client.get("/classes"),
+            client.post("/classes", json=PINK | {"name": "rose"}),
+            client.delete("/classes/pink"),
+            client.post("/feedback", json=said),
+        ]
+    for response in refused:
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        assert str(tmp_path) not in response.text
 
 
 # The model, and what is not there

@@ -45,6 +45,22 @@ def test_an_extended_classifier_scores_the_trained_classes_as_before(
     np.testing.assert_allclose(extended.scores(X)[:, :-1], trained.scores(X), atol=1e-6)
 
 
+def test_classes_that_came_one_by_one_are_as_those_that_came_together(
+    trained: Classifier, tmp_path: Path
+) -> None:
+    store = Store(locate(tmp_path))
+    living = Living(trained, store)
+    said = ("a grey bird", "a red animal of rivers", "no such thing quux", "a striped bird of mountains")
+    for number, description in enumerate(said):
+        store.add(RuntimeClass(f"kind{number}", "" if "quux" in description else description))
+        living.fresh()
+    one_by_one, together = living.fresh(), Living(trained, store).fresh()
+    assert one_by_one.classifier.labels == together.classifier.labels
+    assert one_by_one.refused == together.refused and len(together.refused) == 1
+    X = np.stack([services.row(number) for number in range(8)])
+    np.testing.assert_allclose(one_by_one.classifier.scores(X), together.classifier.scores(X), atol=1e-6)
+
+
 def test_another_model_takes_what_it_can_and_says_why_not_the_rest(
     trained: Classifier, colours: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -103,11 +104,13 @@ def test_no_request_is_lost_while_classes_come_and_go(server: services.Server, c
 
 
 @pytest.mark.soak
-def test_ten_minutes_at_four_fifths_of_the_capacity_lose_no_request(
-    server: services.Server, colours: Path
-) -> None:
-    capacity = asyncio.run(Load(f"{server.url}/classify", CONTENTS).closed(32, 10))
-    _loaded(server, colours, rate=0.8 * capacity.answered / capacity.seconds, seconds=600)
+def test_ten_minutes_at_four_fifths_of_the_capacity_lose_no_request(colours: Path, tmp_path: Path) -> None:
+    """A machine that others use too may stand still for a second: what comes meanwhile is not yet too much."""
+    bundle = shutil.copytree(colours, tmp_path / "served" / "bundle")
+    (bundle.parent / "serve.json").write_text(json.dumps({"concurrency": 1024}))
+    with services.serving(bundle, tmp_path / "state", tmp_path / "run", workers=2) as server:
+        capacity = asyncio.run(Load(f"{server.url}/classify", CONTENTS).closed(32, 10))
+        _loaded(server, colours, rate=0.8 * capacity.answered / capacity.seconds, seconds=600)
 
 
 def test_requests_beyond_what_is_answered_at_once_are_refused_and_not_lost(

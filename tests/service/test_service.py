@@ -67,12 +67,13 @@ def test_the_description_is_that_of_what_is_served(server: services.Server) -> N
             assert {name: response.headers.get(name) for name in HEADERS} == HEADERS
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/schema", "/static_content/x.js"])
+@pytest.mark.parametrize("path", ["/nothing", "/a%0Ab", "/schema.json", "/static_content/x.js"])
 def test_an_unknown_address_is_a_404_in_json(server: services.Server, path: str) -> None:
     with server.client() as client:
         response = client.get(path)
-    assert response.status_code == 404
-    assert response.json()["error"]
+        removed = client.delete("/classes/a%0Ab")
+    assert response.status_code == removed.status_code == 404
+    assert response.json()["error"] and removed.json()["error"]
 
 
 def test_requests_are_counted_by_the_addresses_that_there_are(server: services.Server) -> None:

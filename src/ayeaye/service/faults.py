@@ -97,7 +97,7 @@ def answer_to(error: Exception) -> tuple[int, dict[str, Any]]:
 
 def _unknown_words(error: UnknownWords) -> dict[str, Any]:
     near = {word: found for words in error.unknown.values() for word, found in words.items()}
-    told = [f"{word}{f' (near: {chr(44).join(found)})' if found else ''}" for word, found in near.items()]
+    told = [f"{word} (near: {', '.join(found)})" if found else word for word, found in near.items()]
     names = ", ".join(error.unknown)
     return {
         "error": f"no word of {names} is known: {', '.join(told) or 'there are none'}; describe it in other words",

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -29,23 +29,18 @@ DECODERS = min(8, max(2, os.cpu_count() or 2))
 _ANSWER_ID = re.compile(r"(\d{1,9})-([0-9a-f]{64})-([0-9a-f]{12})")
 
 
-class AnswerId(NamedTuple):
-    """An answer's name, which tells of what version and of what picture (SHA-256) it is: no worker has to ask
+def name_answer(version: int | None, picture: str) -> str:
+    """A new id for an answer, which tells of what version and of what picture (SHA-256) it is: no worker has to ask
     another, or a log, when feedback comes."""
+    return f"{version or 0}-{picture}-{secrets.token_hex(6)}"
 
-    version: int | None
-    picture: str
 
-    def __str__(self) -> str:
-        return f"{self.version or 0}-{self.picture}-{secrets.token_hex(6)}"
-
-    @classmethod
-    def parse(cls, given: str) -> AnswerId:
-        """Raises DataError where no answer could have it."""
-        found = _ANSWER_ID.fullmatch(given)
-        if not found:
-            raise DataError("that is not the id of an answer: send the `id` that came with one")
-        return cls(int(found[1]) or None, found[2])
+def answered(id: str) -> tuple[int | None, str]:
+    """The version and the picture of an answer; raises DataError where no answer could have that id."""
+    found = _ANSWER_ID.fullmatch(id)
+    if not found:
+        raise DataError("that is not the id of an answer: send the `id` that came with one")
+    return int(found[1]) or None, found[2]
 
 
 class Inference:
@@ -110,7 +105,7 @@ class Inference:
         return await asyncio.to_thread(self._among, reading, candidates, top)
 
     def _among(self, reading: Reading, candidates: Sequence[str | NewClass], top: int) -> dict[str, Any]:
-        names, new = _split(candidates, {comparable(name): name for name in reading.classifier.labels})
+        names, new = _split(candidates, reading.now.names)
         check_top(top, len(names), "candidates")
         narrowed = reading.classifier.with_classes(new).among(names)
         answer = narrowed.answers(narrowed.scores(reading.embedding[None]), top)[0]
@@ -119,7 +114,7 @@ class Inference:
     async def explain(self, content: bytes, label: str | None, against: str | None) -> dict[str, Any]:
         """What speaks for a class (none given: the best) rather than another (none given: the next best)."""
         reading = await self.read(content)
-        names = {comparable(name): name for name in reading.classifier.labels}
+        names = reading.now.names
         label, against = (name and names.get(comparable(name), name) for name in (label, against))
         explained = await asyncio.to_thread(reading.classifier.explain, reading.embedding, label, against)
         return {**self._named(reading), **explained}
@@ -134,7 +129,7 @@ class Inference:
         }
 
     def _named(self, reading: Reading) -> dict[str, Any]:
-        return {"id": str(AnswerId(self.served.version, reading.digest)), "model": self.model}
+        return {"id": name_answer(self.served.version, reading.digest), "model": self.model}
 
     def _log(self, id: str, reading: Reading, answer: dict[str, Any]) -> None:
         if self.predictions is None:
@@ -184,8 +179,8 @@ class Inference:
 
     def give_feedback(self, answer: str, label: str, caller: str, picture: bytes | None) -> int:
         """Keep feedback and return its number; raises DataError and StoreFull."""
-        about = AnswerId.parse(answer)
-        return self.store.give(answer, label, caller, picture, about.picture, about.version)
+        version, digest = answered(answer)
+        return self.store.give(answer, label, caller, picture, digest, version)
 
     # ---- the model ----
 
@@ -200,7 +195,8 @@ class Inference:
             "bundle_digest": self.digest,
             "data_digest": self.served.data_digest,
             "metrics": _finite(self.served.metrics),
-            "classes": {"seen": seen, "unseen": len(classifier.labels) - seen, "run_time": run_time},
+            "classes": {"seen": seen, "unseen": len(classifier.labels) - seen},
+            "run_time_classes": run_time,
             "thresholds": {
                 "known": classifier.threshold,
                 "seen_offset": classifier.gamma,

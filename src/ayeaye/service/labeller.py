@@ -11,7 +11,7 @@ import numpy as np
 
 from ayeaye.data.decode import Limits, decode
 from ayeaye.errors import DataError, PictureError
-from ayeaye.service.living import Living
+from ayeaye.service.living import Living, Now
 from ayeaye.service.memory import give_back
 
 if TYPE_CHECKING:
@@ -28,16 +28,17 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the network saw: embedding (d,), its projection (m,), and scores (C,) by the classes of `classifier`.
-
-    The classifier is that of the batch, with the run-time classes of that moment.
-    """
+    """What the network saw: embedding (d,), its projection (m,), and scores (C,) by the classes as they were `now`."""
 
     embedding: np.ndarray
     projection: np.ndarray
     scores: np.ndarray
-    classifier: Classifier
+    now: Now
     digest: str
+
+    @property
+    def classifier(self) -> Classifier:
+        return self.now.classifier
 
 
 class Labeller:
@@ -71,18 +72,18 @@ class Labeller:
 
     def read(self, prepared: list[Prepared]) -> list[Reading]:
         """A reading of each; run-time classes that came before this call are among the classes."""
-        classifier = self.living.latest().classifier
+        now = self.living.latest()
         if self._backbone:
             embeddings = self._backbone.forward(np.stack([each.value for each in prepared]))
         else:
             embeddings = np.stack([each.value for each in prepared])
         try:
-            projections = classifier.mapper.map_images(embeddings)
-            scores = classifier.scores_of(projections)
+            projections = now.classifier.mapper.map_images(embeddings)
+            scores = now.classifier.scores_of(projections)
         except (ValueError, DataError) as error:
             raise PictureError(f"it does not fit what the model was trained on ({error})") from None
         return [
-            Reading(embedding, projection, row, classifier, each.digest)
+            Reading(embedding, projection, row, now, each.digest)
             for embedding, projection, row, each in zip(
                 embeddings, projections, scores, prepared, strict=True
             )

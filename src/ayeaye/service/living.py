@@ -74,15 +74,20 @@ class Living:
         return self._names.get(comparable(name))
 
     def _made(self, revision: int, classes: Sequence[RuntimeClass]) -> Now:
-        by_name = {each.name: each for each in classes}
-        taken = {each.name: trained for each in classes if (trained := self.trained_name(each.name))}
-        free = [described(each) for each in classes if each.name not in taken]
-        classifier, refused = self.trained.reencode(free)
+        before = self._now
+        kept = len(before.classes)
+        # Where classes were only added, they alone are encoded.
+        if list(classes[:kept]) != list(before.classes):
+            before, kept = Now(0, self.trained), 0
+        by_name = {each.name: each for each in classes[kept:]}
+        taken = {name: trained for name in by_name if (trained := self.trained_name(name))}
+        free = [described(each) for name, each in by_name.items() if name not in taken]
+        classifier, refused = before.classifier.reencode(free)
         reasons = [(by_name[new.name], reason) for new, reason in refused]
         reasons += [(by_name[name], f"{trained} is trained now") for name, trained in taken.items()]
-        for kept, reason in reasons:
-            _log.warning("the run-time class %r is left out: %s", kept.name, reason)
-        return Now(revision, classifier, classes, reasons)
+        for left_out, reason in reasons:
+            _log.warning("the run-time class %r is left out: %s", left_out.name, reason)
+        return Now(revision, classifier, classes, [*before.refused, *reasons])
 
 
 def described(kept: RuntimeClass) -> NewClass:

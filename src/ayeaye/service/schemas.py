@@ -257,6 +257,7 @@ class About(BaseModel):
     data_digest: str | None
     metrics: dict[str, Any]
     classes: dict[str, int]
+    run_time_classes: int
     thresholds: Thresholds
     backbone: Weights | None
     limits: dict[str, float]

@@ -13,10 +13,10 @@ from __future__ import annotations
 import os
 
 import bentoml
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ayeaye.service import app as http
-from ayeaye.service import traffic
+from ayeaye.service import openapi, traffic
 from ayeaye.service.inference import Inference
 from ayeaye.service.security import SecurityHeaders
 from ayeaye.service.served import Served, settings
@@ -26,9 +26,18 @@ _packed = settings()
 _app = http.create(bentoml.get_current_service)
 
 
-async def _every_path(scope: Scope, receive: Receive, send: Send) -> None:
-    # BentoML asks an application of Starlette only for the routes it has, and answers others in its own way.
-    await _app(scope, receive, send)
+class Routed:
+    """ASGI middleware: every address is the application's, but those of BentoML.
+
+    BentoML would mount it, and answer addresses that it does not know in another form.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ours = scope["type"] == "http" and scope["path"] not in openapi.BENTOML
+        await (_app if ours else self.app)(scope, receive, send)
 
 
 @bentoml.service(
@@ -36,7 +45,6 @@ async def _every_path(scope: Scope, receive: Receive, send: Send) -> None:
     workers=int(os.environ.get("AYEAYE_WORKERS", "1")),
     traffic={"timeout": _packed.timeout, "max_concurrency": _packed.concurrency},
 )
-@bentoml.asgi_app(_every_path, path="/")
 class Ayeaye(Inference):
     """Labels pictures with classes, also ones that no training picture showed."""
 
@@ -48,4 +56,6 @@ class Ayeaye(Inference):
         self.close()
 
 
-Ayeaye.add_asgi_middleware(SecurityHeaders)  # type: ignore[attr-defined]
+# Of these the first is the outermost.
+for _middleware in (SecurityHeaders, Routed):
+    Ayeaye.add_asgi_middleware(_middleware)  # type: ignore[attr-defined]

@@ -96,7 +96,10 @@ async def json_body(request: Request, model: type[Model]) -> Model:
     kind = kind_of(request)
     if kind != "application/json":
         raise HTTPException(415, f"the request is {kind[:80] or 'of no type'}: send application/json")
-    return parse(await request.body(), model, "the body")
+    content = await request.body()
+    if len(content) > JSON_BYTES:
+        raise too_large(JSON_BYTES)
+    return parse(content, model, "the body")
 
 
 def parse(text: str | bytes, model: type[Model], what: str) -> Model:
