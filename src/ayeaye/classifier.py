@@ -163,7 +163,11 @@ class Classifier:
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """Scores (n, C) by which classes are ranked: corrected cosines less the seen offset."""
-        return self._scored(self._cosines(embeddings))
+        return self.scores_of(self.mapper.map_images(embeddings))
+
+    def scores_of(self, projections: np.ndarray) -> np.ndarray:
+        """Scores (n, C) of pictures that are in the common space (n, m) already."""
+        return self._scored(nearest.scores(projections, self.mapped_classes))
 
     def propagated(self, embeddings: np.ndarray) -> np.ndarray:
         """Scores (n, C) of a whole batch, of which the pictures tell where the classes lie."""

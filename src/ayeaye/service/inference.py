@@ -10,6 +10,8 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from ayeaye.classspace.later import NewClass
 from ayeaye.data.samples import Sample, Samples, Use
 from ayeaye.errors import Conflict, DataError, NotKept
@@ -62,6 +64,8 @@ class Inference:
         self.predictions = (
             PredictionLog(served.state / "predictions") if served.settings.predictions else None
         )
+        # BLAS waits for work with its threads spinning. The products here are small; the cores are for the network.
+        threadpool_limits(1, user_api="blas")
         labeller = Labeller(self.living, served.limits)
         self._decoders: Decoders[Prepared] = Decoders(
             labeller.prepare, DECODERS, served.settings.decode_seconds
