@@ -273,6 +273,42 @@ def test_another_classifier_takes_what_it_can_of_the_classes_of_one_before() -> 
     )
 
 
+def test_of_many_classes_the_few_that_cannot_be_taken_do_not_slow_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vectors = np.random.default_rng(3).normal(size=(128, len(SIGNS)))
+    classes = [NewClass(f"late {row}", vector=vector.tolist()) for row, vector in enumerate(vectors)]
+    classes[100] = replace(classes[100], vector=classes[7].vector)
+    tried = []
+    extended = ClassSpace.extended
+    monkeypatch.setattr(
+        ClassSpace, "extended", lambda self, group: tried.append(len(group)) or extended(self, group)
+    )
+    found, refused = made().reencode(classes)
+    assert [(new.name, reason.split(":")[0]) for new, reason in refused] == [("late 100", "not told apart")]
+    assert found.labels == made().labels + [each.name for each in classes if each.name != "late 100"]
+    assert len(tried) == 15  # the whole, then two halves at each of seven levels
+
+
+@pytest.mark.parametrize("hub", CORRECTIONS, ids=[kind for kind, _ in CORRECTIONS])
+def test_classes_that_go_leave_the_others_as_if_they_had_never_come(
+    hub: tuple[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = made(hub=hub)
+    vectors = np.random.default_rng(3).normal(size=(6, len(SIGNS)))
+    classes = [NewClass(f"late {row}", vector=vector.tolist()) for row, vector in enumerate(vectors)]
+    expected = before.with_classes([classes[0], classes[3], classes[5]])
+    whole = before.with_classes(classes).among(["kind 2", "late 1", "late 3"])
+    monkeypatch.setattr(type(before.mapper), "map_classes", None)
+    found = whole.without(["late 1", "late 2", "late 4"])
+    assert (found.labels, found.later, found.space.coverage) == (expected.labels, 3, expected.space.coverage)
+    assert [found.labels[column] for column in found.answerable] == ["kind 2", "late 3"]
+    np.testing.assert_allclose(found.scores(pictures()), expected.scores(pictures()), atol=1e-6)
+    assert found.without(["late 0", "late 3", "late 5"]).labels == before.labels
+    with pytest.raises(NoSuchClass, match="no class kind 2"):
+        whole.without(["kind 2"])
+
+
 def test_answers_among_some_classes_are_the_best_of_these_with_the_scores_they_have_among_all() -> None:
     whole = made(hub=CORRECTIONS[1]).with_classes([later(11), later(13)])
     some = whole.among(["kind 13", "kind 2"])

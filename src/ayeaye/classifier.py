@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +56,7 @@ class Classifier:
     threshold: float = 0.0  # of the confidence below which a picture is of none of the classes
     about: dict[str, Any] | None = None  # how it was made: settings, folds; no times, no paths
     candidates: tuple[int, ...] | None = None  # columns that may be an answer, ascending; none given: all
+    later: int = 0  # how many classes, the last ones, came after the training
 
     @property
     def labels(self) -> list[str]:
@@ -77,16 +78,50 @@ class Classifier:
         For classes that another classifier had: this one may know other words, or know a class of that name by
         its table. Of two that coincide the first is taken.
         """
-        space, refused = self.space, []
+        space, refused = self.space, list[tuple[NewClass, str]]()
         there = set(self.labels)
-        for each in classes:
+
+        def take(group: Sequence[NewClass]) -> None:
+            """All at once; where one cannot be taken, each half for itself, the first one first."""
+            nonlocal space
             try:
-                if each.name in there:
-                    raise TakenName(f"{each.name} is now a class of the classifier itself")
-                space = space.extended([each])
+                known = [each.name for each in group if each.name in there]
+                if known:
+                    raise TakenName(f"{known[0]} is now a class of the classifier itself")
+                space = space.extended(group)
             except ClassSpaceError as error:
-                refused.append((each, str(error)))
+                if len(group) == 1:
+                    refused.append((group[0], str(error)))
+                    return
+                take(group[: len(group) // 2])
+                take(group[len(group) // 2 :])
+
+        if classes:
+            take(classes)
         return self._over(space), refused
+
+    def without(self, names: Collection[str]) -> Classifier:
+        """The classifier without some of the classes that came later; nothing is encoded or mapped again.
+
+        Raises NoSuchClass for a name that none of these has.
+        """
+        trained = len(self.labels) - self.later
+        strange = sorted(set(names).difference(self.labels[trained:]))
+        if strange:
+            raise NoSuchClass(
+                f"no class {text.listed(strange)} that came later", {name: [] for name in strange}
+            )
+        kept = [column for column, name in enumerate(self.labels) if name not in names]
+        place = {column: number for number, column in enumerate(kept)}
+        return self._replaced(
+            self.mapped_classes[kept],
+            space=self.space.take(kept),
+            seen=self.seen[kept],
+            correction=self.correction.take(kept),
+            candidates=self.candidates
+            and tuple(place[column] for column in self.candidates if column in place),
+            later=len(kept) - trained,
+        )
 
     def _over(self, space: ClassSpace) -> Classifier:
         """The classifier on a space that has more classes after its own."""
@@ -101,6 +136,7 @@ class Classifier:
             seen=np.concatenate([self.seen, np.zeros(len(vectors), bool)]),
             correction=self.correction.extended(vectors, ~self.seen),
             candidates=None if self.candidates is None else self.candidates + more,
+            later=self.later + len(vectors),
         )
 
     def _replaced(self, mapped: np.ndarray, **changes: Any) -> Classifier:
