@@ -26,7 +26,7 @@ from ayeaye.errors import (
     TakenName,
     UnknownWords,
 )
-from ayeaye.labelling import hubs
+from ayeaye.labelling import calibration, hubs
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.selection import Choice
 
@@ -307,6 +307,42 @@ def test_classes_that_go_leave_the_others_as_if_they_had_never_come(
     assert found.without(["late 0", "late 3", "late 5"]).labels == before.labels
     with pytest.raises(NoSuchClass, match="no class kind 2"):
         whole.without(["kind 2"])
+
+
+@pytest.mark.parametrize("hub", CORRECTIONS[:4], ids=[kind for kind, _ in CORRECTIONS[:4]])
+def test_far_classes_that_come_leave_what_is_known_of_the_trained_ones(
+    hub: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    before, X = made(hub=hub), world()[1].X
+    sure = np.sort(before.confidences(before.scores(X)).max(axis=1))
+    before = replace(before, threshold=float(sure[len(X) // 2 - 1 :][:2].mean()))
+    away = -before.mapper.map_images(X).mean(axis=0)
+    directions = np.random.default_rng(3).normal(size=(400, len(SIGNS)))
+    far = directions[np.argsort(before.mapper.map_classes(directions.astype(np.float32)) @ away)[-100:]]
+    after = before.with_classes([NewClass(f"far {row}", vector=far[row].tolist()) for row in range(100)])
+    after.save(tmp_path)
+    after = Classifier.load(tmp_path)
+    trained = after.scores(X).argmax(axis=1) < len(before.labels)
+    was, now = before.answers(before.scores(X)), after.answers(after.scores(X))
+    assert {was[row]["known"] for row in np.flatnonzero(trained)} == {True, False}
+    for row in np.flatnonzero(trained).tolist():
+        assert {key: now[row][key] for key in ("label", "known")} == {
+            key: was[row][key] for key in ("label", "known")
+        }
+        assert now[row]["confidence"] == pytest.approx(was[row]["confidence"], abs=1e-5)
+
+
+def test_a_class_that_came_later_has_the_confidence_it_would_have_alone() -> None:
+    before = made(hub=CORRECTIONS[1])
+    both = before.with_classes([later(11), later(13)])
+    X = pictures()
+    for name in ("kind 11", "kind 13"):
+        alone = before.with_classes([later(int(name[5:]))])
+        expected = calibration.probabilities(alone.scores(X), before.temperature)[:, -1]
+        found = both.confidences(both.scores(X))[:, both.labels.index(name)]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    answers = both.answers(both.scores(X))
+    assert [each["known"] for each in answers] == [each["confidence"] >= both.threshold for each in answers]
 
 
 def test_answers_among_some_classes_are_the_best_of_these_with_the_scores_they_have_among_all() -> None:

@@ -66,9 +66,9 @@ class Classifier:
         """A classifier with these classes after its own, as unseen ones; this one stays as it is.
 
         Their vectors are made by the encoder as it stands, with the centre and the vocabulary of the class table;
-        all else is as if they had been in the table from the start, unless the bundle has no hub bank (see
-        `Correction.extended`). Confidences are shares among all classes, and fall as classes come. Words left out
-        are told by `space.unknown_words`. Raises what `ClassSpace.extended` does.
+        all scores are as if they had been in the table from the start, unless the bundle has no hub bank (see
+        `Correction.extended`). Words left out are told by `space.unknown_words`. Raises what `ClassSpace.extended`
+        does.
         """
         return self._over(self.space.extended(classes))
 
@@ -148,9 +148,9 @@ class Classifier:
     def among(self, names: Sequence[str]) -> Classifier:
         """A classifier of which only these classes are answers, for one request; a bundle does not keep them.
 
-        Scores and confidence are those that the classes have among all. A confidence among the named ones alone
+        Scores and confidences are those that the classes have among all. A confidence among the named ones alone
         would be 1 for a single one whatever the picture shows, and the threshold, fitted among all, would refuse
-        nothing. So the others stay as what else a picture may show; one that means nearly the same as a named one
+        nothing. So the trained ones stay as what else a picture may show; one that means nearly the same as a named one
         takes its share of the confidence. Raises NoSuchClass, with near names, and DataError without a name.
         """
         if not names:
@@ -206,23 +206,38 @@ class Classifier:
         images = self.mapper.map_images(embeddings)
         return propagation.propagate(images, self.mapped_classes, self._scored, self.temperature)
 
+    def confidences(self, scores: np.ndarray) -> np.ndarray:
+        """(n, C) of scores (n, C): a trained class's share among the trained ones, and that of one that came later
+        among these and itself.
+
+        Threshold and temperature were fitted on shares among the trained classes. Among all, a hundred that came
+        later would leave none of them a share that reaches the threshold, however far they are from the picture.
+        """
+        trained = len(self.labels) - self.later
+        shares = calibration.probabilities(scores[:, :trained], self.temperature)
+        return np.hstack(
+            [shares, calibration.joining(scores[:, :trained], scores[:, trained:], self.temperature)]
+        )
+
     def known(self, scores: np.ndarray) -> np.ndarray:
-        """(n,) bool: whether pictures with these scores (n, C) are of any of the classes that may be an answer."""
-        confidences = calibration.probabilities(scores, self.temperature)
-        return confidences[:, self.answerable].max(axis=1) >= self.threshold
+        """(n,) bool: whether pictures with these scores (n, C) are of the best of the classes that may be an answer.
+
+        The rate of false acceptance that was fitted holds of trained classes; each later one adds its own.
+        """
+        best = np.array(self.answerable)[scores[:, self.answerable].argmax(axis=1)]
+        return self.confidences(scores)[np.arange(len(scores)), best] >= self.threshold
 
     def answers(self, scores: np.ndarray, top: int = 5) -> list[dict[str, Any]]:
         """For each row of scores (n, C): label, seen, known, confidence, and the `top` best as alternatives."""
-        confidences = calibration.probabilities(scores, self.temperature)
+        confidences = self.confidences(scores)
         columns = np.array(self.answerable)
-        known = confidences[:, columns].max(axis=1) >= self.threshold
         # A stable sort of the negated scores: among equals the first class wins, as argmax has it.
         ranked = columns[np.argsort(-scores[:, columns], axis=1, kind="stable")[:, :top]]
         return [
             {
                 "label": self.labels[order[0]],
                 "seen": bool(self.seen[order[0]]),
-                "known": bool(known[row]),
+                "known": bool(confidences[row, order[0]] >= self.threshold),
                 "confidence": float(confidences[row, order[0]]),
                 "alternatives": [
                     {"label": self.labels[c], "seen": bool(self.seen[c]), "score": float(scores[row, c])}
@@ -349,6 +364,7 @@ class Classifier:
             "hubs": hubs,
             "gamma": self.gamma,
             "threshold": self.threshold,
+            **({"later": self.later} if self.later else {}),
             "temperature": self.temperature,
             "backbone": self.backbone.digest if self.backbone else None,
             "about": self.about or {},
@@ -382,6 +398,7 @@ class Classifier:
                 raise ValueError(f"{len(seen)} roles for {len(space.names)} classes")
             gamma, temperature = float(described["gamma"]), float(described["temperature"])
             correction, threshold = Correction(), 0.0
+            later = int(described.get("later", 0))
             if described["format"] > 1:
                 correction = _part("hub correction", lambda: _correction(folder, described["hubs"]))
                 threshold = float(described["threshold"])
@@ -401,7 +418,16 @@ class Classifier:
                 f"the bundle {folder} was made with another backbone than lies in it: train again"
             )
         return cls(
-            space, seen, mapper, gamma, temperature, backbone, correction, threshold, described["about"]
+            space,
+            seen,
+            mapper,
+            gamma,
+            temperature,
+            backbone,
+            correction,
+            threshold,
+            described["about"],
+            later=later,
         )
 
 
