@@ -133,6 +133,23 @@ def test_the_parts_add_up_to_the_difference_whatever_the_correction_of_hubs(worl
     assert (corrected.explain(world.query)["hub_correction"] != 0) == (kind != "none")
 
 
+@pytest.mark.parametrize("kind", hubs.KINDS)
+def test_where_the_bank_says_the_same_of_both_the_correction_of_hubs_counts_nothing(
+    world: World, kind: str
+) -> None:
+    classifier = world.classifier()
+    fitted = hubs.fit(kind, hubs.GRIDS[kind][0], classifier.raw_scores(world.X[::5]))
+    even = replace(
+        fitted, statistic=np.full_like(fitted.statistic, fitted.statistic.mean() if kind != "none" else 0)
+    )
+    corrected = replace(classifier, correction=even)
+    check(corrected, world)
+    for against in ("aye-aye", classifier.labels[3], classifier.labels[-1]):
+        explained = corrected.explain(world.query, classifier.labels[7], against)
+        assert explained["hub_correction"] == pytest.approx(0, abs=1e-5)
+        assert explained["difference"] != 0
+
+
 def test_the_offset_stands_apart(world: World) -> None:
     classifier = world.classifier()
     seen = classifier.labels[int(np.flatnonzero(classifier.seen)[0])]
