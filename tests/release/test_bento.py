@@ -556,3 +556,7 @@ def test_a_bento_serves_with_the_engine_of_its_bundle(tmp_path: Path) -> None:
     trial = bento.trial(bento.build(recipe_for(bundle), home), golden, home)
     assert trial.requests == 3
     assert trial.largest_difference <= bento.TOLERANCE
+    if (fallback := classifier.backbone.fallback) is None:
+        assert trial.stand_in is None
+    else:
+        assert trial.stand_in == f"{classifier.backbone.running} runs instead of openvino bf16: {fallback}"

@@ -246,6 +246,9 @@ class Inference:
             "weights": backbone.origin,
             "width": backbone.width,
             "licence": licence or ("of the pictures it was trained on" if backbone.trained_here else None),
+            "engine": str(backbone.engine),
+            "running": str(backbone.running),
+            "fallback": backbone.fallback,
         }
 
 

@@ -267,7 +267,10 @@ class Samples(BaseModel):
 
 
 class Thresholds(BaseModel):
-    known: float = Field(description="Below this confidence a picture is of none of the classes.")
+    known: float = Field(
+        description="Below this confidence, a share among the trained classes and the one in question, a picture "
+        "is of none of the classes."
+    )
     seen_offset: float = Field(description="Taken from the scores of seen classes.")
     temperature: float = Field(description="Divides scores before they become a confidence.")
 
@@ -277,6 +280,9 @@ class Weights(BaseModel):
     weights: str
     width: int
     licence: str | None
+    engine: str = Field(description="What the figures were measured with, with its precision.")
+    running: str = Field(description="What computes the answers here: `engine`, or what stands in for it.")
+    fallback: str | None = Field(description="Why another engine is running; null where it is the same.")
 
 
 class About(BaseModel):
