@@ -302,7 +302,7 @@ def test_an_exported_bento_serves_where_there_is_no_workspace_and_no_network(
     content.write_bytes(picture(UNSEEN, 3))
     store.mkdir()
     # Where namespaces are not allowed it is tried with the network that there is.
-    apart = ["unshare", "--net", "--map-root-user", "--fork", "--pid", "--kill-child"]
+    apart = ["unshare", "--net", "--map-root-user"]
     if not shutil.which(apart[0]) or subprocess.run([*apart, "true"], capture_output=True).returncode:
         apart = []
     program = Path(__file__).with_name("alone.py")
