@@ -311,5 +311,6 @@ def test_the_cores_are_those_that_were_given(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert engines.cores() == 3
     assert engines.machine()["cores"] == "3"
+    assert {"torch", "onnx", "onnxruntime", "openvino"} <= set(engines.machine())
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert engines.cores() >= 1

@@ -16,6 +16,7 @@ from ayeaye.data.decode import Limits
 from ayeaye.data.table import Dataset
 from ayeaye.embedding import backbones, engines
 from ayeaye.embedding.shards import gather
+from ayeaye.errors import BackboneError
 from ayeaye.files import digest_folder
 from ayeaye.pipeline import embed as stage
 from ayeaye.pipeline import engine
@@ -80,6 +81,27 @@ def test_an_engine_is_tried_once_and_gives_the_same_digests_ever_after(
     _, again = embedded(prepared)
     assert digest_folder(workspace.embeddings) == first
     assert again == {**said, "embedded": 0}
+
+
+def test_a_remembered_engine_whose_graph_cannot_be_written_any_more_gives_way_to_torch(
+    prepared: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(*given: Any, **settings: Any) -> engines.Choice:
+        return engines.Choice(engines.Engine("onnxruntime"), "2.0 times as fast as torch")
+
+    def unwritten(*given: Any) -> bytes:
+        raise engines.MissingEngine("onnx is not installed")
+
+    monkeypatch.setattr(engines, "choose", chosen)
+    assert embedded(prepared, "size=112")[1]["engine"] == "onnxruntime fp32"
+    monkeypatch.setattr(engines, "choose", None)
+    monkeypatch.setattr(engines, "export", unwritten)
+    _, said = embedded(prepared)
+    assert said["engine"] == "torch fp32"
+    assert said["engine_because"] == "onnxruntime fp32 was chosen before, but onnx is not installed"
+    with pytest.raises(BackboneError, match="onnx is not installed"):
+        monkeypatch.setattr(engines, "choose", chosen)
+        embedded(prepared, "engine=onnxruntime")
 
 
 def test_every_engine_that_is_named_embeds_alike(prepared: Workspace) -> None:

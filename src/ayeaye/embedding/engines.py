@@ -214,9 +214,10 @@ def nearest_means(embeddings: np.ndarray, y: np.ndarray, queries: np.ndarray) ->
 
 
 def machine() -> dict[str, str]:
-    """What a choice depends on: the CPU, its cores that may be used, and the versions of the engines."""
+    """What a choice depends on: the CPU, its cores that may be used, and the versions of the engines and of what
+    writes their graph."""
     versions = {}
-    for name in ("torch", "onnxruntime", "openvino"):
+    for name in ("torch", "onnx", "onnxruntime", "openvino"):
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {"cpu": _cpu(), "cores": str(cores()), **versions}

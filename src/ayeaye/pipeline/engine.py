@@ -16,7 +16,7 @@ from ayeaye.data.splits import TRAIN, VALIDATION
 from ayeaye.data.table import Dataset
 from ayeaye.embedding import backbones, engines
 from ayeaye.embedding.backbones import Backbone
-from ayeaye.embedding.engines import Choice, Engine, Runner
+from ayeaye.embedding.engines import Choice, Engine, MissingEngine, Runner
 from ayeaye.embedding.shards import prepared
 from ayeaye.files import write_atomic
 from ayeaye.pipeline.progress import Progress
@@ -62,7 +62,13 @@ def with_engine(
         write_atomic(memory, json.dumps({**asdict(choice), "machine": machine}, indent=1).encode())
     if choice.engine == engines.TORCH:
         return backbone, choice.reason
-    return backbone.with_engine(choice.engine, engines.export(backbone.network, side)), choice.reason
+    try:
+        graph = engines.export(backbone.network, side)
+    except MissingEngine as error:
+        if chosen.engine != "auto":
+            raise
+        return backbone, f"{choice.engine} was chosen before, but {error}"
+    return backbone.with_engine(choice.engine, graph), choice.reason
 
 
 def _remembered(memory: Path) -> Choice | None:
