@@ -59,17 +59,10 @@ def embedded(prepared: Workspace, *settings: str) -> tuple[Workspace, dict[str, 
     return workspace, stage.embed(workspace, Progress(quiet=True))
 
 
-def test_small_inputs_stay_with_torch_and_the_stage_says_why(prepared: Workspace) -> None:
-    workspace, said = embedded(prepared)
-    assert said["engine"] == "torch fp32"
-    assert "inputs of 32 px: trying other engines takes longer than they save" in said["engine_because"]
-    assert "engine" not in json.loads((workspace.embeddings / "backbone.json").read_text())
-
-
 def test_an_engine_is_tried_once_and_gives_the_same_digests_ever_after(
     prepared: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace, said = embedded(prepared, "size=112")
+    workspace, said = embedded(prepared, "engine=auto")  # 32 px
     first = digest_folder(workspace.embeddings)
     (memory,) = (workspace.state / "engines").glob("*.json")
     remembered = json.loads(memory.read_text())
@@ -93,7 +86,7 @@ def test_a_remembered_engine_whose_graph_cannot_be_written_any_more_gives_way_to
         raise engines.MissingEngine("onnx is not installed")
 
     monkeypatch.setattr(engines, "choose", chosen)
-    assert embedded(prepared, "size=112")[1]["engine"] == "onnxruntime fp32"
+    assert embedded(prepared, "engine=auto")[1]["engine"] == "onnxruntime fp32"
     monkeypatch.setattr(engines, "choose", None)
     monkeypatch.setattr(engines, "export", unwritten)
     _, said = embedded(prepared)

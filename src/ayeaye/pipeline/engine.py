@@ -34,8 +34,9 @@ def with_engine(
 ) -> tuple[Backbone, str]:
     """The backbone with the engine of params.yaml, and why it is this one.
 
-    What was tried is remembered for each backbone on each machine (`.ayeaye/engines`), so that to train again
-    gives the same digests.
+    However few and small the pictures, engines are tried: the choice serves long after this stage, which alone
+    would not be worth it. What was tried is remembered for each backbone on each machine (`.ayeaye/engines`), so
+    that to train again gives the same digests.
     """
     chosen = workspace.params.embed
     side = backbone.transform.crop
@@ -43,8 +44,6 @@ def with_engine(
         return backbone, "as embed.engine says"
     if (device := backbones.device_of(chosen.device)) != "cpu":
         return backbone, f"on {device} torch runs"
-    if chosen.engine == "auto" and (small := engines.small(side, len(dataset.manifest))):
-        return backbone, small
 
     reduced = chosen.precision == "auto"
     machine = engines.machine()
