@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import pytest
 import workspaces
 
 from ayeaye import fingerprints, params
+from ayeaye.classifier import Classifier
+from ayeaye.classspace import space
 from ayeaye.data.decode import Limits
 from ayeaye.data.table import Dataset
 from ayeaye.embedding import backbones, engines
 from ayeaye.embedding.shards import gather
 from ayeaye.errors import BackboneError
 from ayeaye.files import digest_folder
+from ayeaye.mapping import create
 from ayeaye.pipeline import embed as stage
 from ayeaye.pipeline import engine
 from ayeaye.pipeline.progress import Progress
@@ -122,6 +126,26 @@ def test_labels_are_compared_on_validation_pictures(
     monkeypatch.setattr(engines, "LEAST", 1)
     assert sample.agreement(run, run) == (asked, asked)
     assert sample.agreement(run, lambda inputs: run(inputs) * np.nan) == (0, asked)
+
+
+def test_the_labels_of_a_classifier_are_compared_with_those_in_full_precision(prepared: Workspace) -> None:
+    workspace, _ = embedded(prepared, "engine=openvino", "precision=fp32")
+    dataset, backbone = Dataset.load(workspace.dataset), backbones.load(workspace.embeddings)
+    X, ids = gather(dataset, workspace.embeddings), dataset.manifest["id"].to_numpy(str)
+    train = (dataset.manifest["split"] == "train").to_numpy()
+    table = dataset.classes
+    built = space.build(table, params.Classes(source="attributes"), Path)
+    mapper = create("ridge").fit(X[train], dataset.labels[train], built.vectors)
+    classifier = Classifier(built, table.seen, mapper, 0.0, 1.0, backbone)
+    assert engine.kept_labels(dataset, classifier, ids, X, Limits()) is None
+
+    reduced = replace(classifier, backbone=replace(backbone, engine=engines.Engine("openvino", "bf16")))
+    asked = int((dataset.manifest["split"] == "validation").sum())
+    found = engine.kept_labels(dataset, reduced, ids, X, Limits())
+    assert found == {"engine": "openvino bf16", "labels": asked, "equal": asked, "share": 1.0}
+    # As if reduced precision had given every picture the embedding of the first.
+    same = engine.kept_labels(dataset, reduced, ids, np.repeat(X[:1], len(X), axis=0), Limits())
+    assert same is not None and same["equal"] < asked == same["labels"]
 
 
 def test_what_stands_in_for_an_engine_is_cached_apart(

@@ -129,7 +129,11 @@ class Backbone:
 
     def forward(self, inputs: torch.Tensor) -> np.ndarray:
         """Embeddings (n, width) float32 of transformed inputs (n, 3, h, w)."""
-        return self._started[1](inputs.numpy())
+        return self.run(inputs.numpy())
+
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        """As `forward`, of an array."""
+        return self._started[1](inputs)
 
     def save(self, folder: Path) -> None:
         """Write backbone.json, backbone.safetensors and, for engines other than torch, backbone.onnx."""

@@ -1,13 +1,16 @@
-"""Which engine the stage `embed` runs its backbone with: tried on the dataset's own pictures, and remembered."""
+"""Which engine the stage `embed` runs its backbone with: tried on the dataset's own pictures, and remembered.
+
+Where it is of reduced precision, also whether it keeps the labels of what was trained on its embeddings.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +27,8 @@ from ayeaye.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ayeaye.classifier import Classifier
 
 SHARDS = 8  # from which pictures are taken: of a large dataset not all is read
 SOME, ASKED, SHOWN = 16, 400, 1000  # pictures to time on, to label, and to make the class means of
@@ -98,11 +103,7 @@ class Sample:
         if len(asked) < engines.LEAST:
             return 0, len(asked)
         labels = dict(zip(shown["id"], shown["label"].map(self._dataset.classes.index()), strict=True))
-        wanted = {*labels, *asked["id"]}
-        ids = [id for shard in self._shards for id in self._dataset.ids(shard) if id in wanted]
-        contents = (
-            content for shard in self._shards for id, content in self._dataset.pictures(shard) if id in wanted
-        )
+        ids, contents = self._read({*labels, *asked["id"]})
         pairs = [(exact(inputs), reduced(inputs)) for inputs in self._inputs(contents)]
         mean = np.array([id in labels for id in ids])
         y = np.array([labels[id] for id in ids if id in labels])
@@ -110,6 +111,21 @@ class Sample:
             engines.nearest_means(X[mean], y, X[~mean]) for X in map(np.concatenate, zip(*pairs, strict=True))
         )
         return int(((ours == theirs) & (ours >= 0)).sum()), len(asked)
+
+    def validation(self, run: Runner) -> tuple[list[str], np.ndarray]:
+        """Ids of validation pictures, at most ASKED, and their embeddings (n, d) by a runner."""
+        asked = self._rows[self._rows["split"] == VALIDATION]["id"].head(ASKED)
+        ids, contents = self._read(set(asked))
+        found = [run(inputs) for inputs in self._inputs(contents)]
+        return ids, np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+
+    def _read(self, wanted: set[str]) -> tuple[list[str], Iterator[bytes]]:
+        """Ids and contents of pictures in the order in which they lie."""
+        ids = [id for shard in self._shards for id in self._dataset.ids(shard) if id in wanted]
+        contents = (
+            content for shard in self._shards for id, content in self._dataset.pictures(shard) if id in wanted
+        )
+        return ids, contents
 
     def _examples(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Training pictures that make the class means, and validation pictures of the same seen classes."""
@@ -123,3 +139,27 @@ class Sample:
     def _inputs(self, contents: Iterable[bytes]) -> Iterator[np.ndarray]:
         for inputs in prepared(self._transform, contents, batch=SOME, limits=self._limits):
             yield inputs.numpy()
+
+
+def kept_labels(
+    dataset: Dataset, classifier: Classifier, ids: np.ndarray, X: np.ndarray, limits: Limits
+) -> dict[str, Any] | None:
+    """How many of at most ASKED validation pictures a classifier calls the same in full precision; None where its
+    engine is exact.
+
+    An engine is chosen before there is a classifier, by the labels of class means: this compares those that are
+    released. X (n, d) are embeddings by the classifier's engine of the pictures `ids` (n,).
+    """
+    backbone = classifier.backbone
+    if backbone is None or backbone.engine.exact:
+        return None
+    in_full = replace(backbone, engine=Engine(backbone.engine.name))
+    asked, exact = Sample(dataset, backbone, limits).validation(in_full.run)
+    place = {id: row for row, id in enumerate(ids.tolist())}
+    ours, theirs = (
+        classifier.scores(rows).argmax(axis=1) if asked else np.zeros(0)
+        for rows in (X[[place[id] for id in asked]], exact)
+    )
+    equal = int((ours == theirs).sum())
+    share = equal / len(asked) if asked else None
+    return {"engine": str(backbone.engine), "labels": len(asked), "equal": equal, "share": share}
