@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import re
 import secrets
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from ayeaye.classspace.later import NewClass
 from ayeaye.data.samples import Sample, Samples, Use
+from ayeaye.embedding.engines import cores
 from ayeaye.errors import Conflict, DataError, NotKept
 from ayeaye.labelling.explanation import phrase
 from ayeaye.service.batching import Batcher
@@ -25,7 +25,7 @@ from ayeaye.service.served import Served
 from ayeaye.service.store import RuntimeClass, Store, comparable
 
 LARGEST_BATCH = 32
-DECODERS = min(8, max(2, os.cpu_count() or 2))
+MOST_DECODERS = 8
 _ANSWER_ID = re.compile(r"(\d{1,9})-([0-9a-f]{64})-([0-9a-f]{12})")
 
 
@@ -64,7 +64,11 @@ class Inference:
         )
         labeller = Labeller(self.living, served.limits)
         self._decoders: Decoders[Prepared] = Decoders(
-            labeller.prepare, DECODERS, served.settings.decode_seconds
+            labeller.prepare,
+            min(MOST_DECODERS, max(2, cores())),
+            served.settings.decode_seconds,
+            labeller.pixels,
+            served.limits.max_pixels,
         )
         self._batcher: Batcher[Prepared, Reading] = Batcher(labeller.read, LARGEST_BATCH)
         labeller.warm_up()
