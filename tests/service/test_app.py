@@ -85,11 +85,27 @@ def test_a_batch_has_bounds_of_its_own(colours: Path, tmp_path: Path) -> None:
         assert sent(b"x" * 300_000).status_code == 413
 
 
+def test_two_pictures_where_one_is_meant_are_a_400(client: TestClient) -> None:
+    response = client.post("/classify", files=[("image", picture("red"))] * 2)
+    assert response.status_code == 400
+    assert response.json()["error"]
+
+
 def test_candidates_are_known_classes_or_described_ones(client: TestClient) -> None:
     answer = among(client, ["Blue", PINK]).json()
     assert answer["label"] == "pink"
     assert {each["label"] for each in answer["alternatives"]} == {"blue", "pink"}
     assert len(client.get("/classes").json()["classes"]) == len(COLOURS)  # it is not one for others
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "zlib_codec", "no-such", "utf-16"])
+@pytest.mark.parametrize("path", ["/classify", "/classify_batch", "/classify_among", "/feedback"])
+def test_no_charset_of_a_form_is_a_fault_of_the_service(client: TestClient, path: str, charset: str) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="\xff"\r\n\r\nx\r\n--x--\r\n'
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    response = client.post(path, content=body, headers={"Content-Type": kind})
+    assert response.status_code == 400
+    assert response.json()["error"]
 
 
 def test_free_texts_are_candidates_where_words_make_the_classes(words: TestClient) -> None:

@@ -46,7 +46,7 @@ async def picture(request: Request, max_bytes: int) -> bytes:
             f"the request is {kind[:80] or 'of no type'}: send multipart/form-data (curl -F image=@FILE), or the "
             "picture as image/* or application/octet-stream",
         )
-    async with form(request, files=4) as fields:
+    async with form(request, files=1) as fields:
         return await image_of(fields, max_bytes)
 
 
@@ -59,8 +59,14 @@ async def form(request: Request, files: int, name: str = "image") -> AsyncIterat
             415,
             f"the request is {kind[:80] or 'of no type'}: send multipart/form-data (curl -F {name}=@FILE)",
         )
-    async with request.form(max_files=files, max_fields=16) as fields:
+    try:
+        fields = await request.form(max_files=files, max_fields=16)
+    except ValueError as error:  # of a charset that decodes nothing
+        raise HTTPException(400, f"the form cannot be read ({error}): send its texts as UTF-8") from None
+    try:
         yield fields
+    finally:
+        await fields.close()
 
 
 async def image_of(fields: FormData, max_bytes: int, required: bool = True) -> bytes:
