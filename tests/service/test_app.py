@@ -15,6 +15,7 @@ from small_bundle import COLOURS, picture
 from ayeaye.classifier import Classifier
 from ayeaye.params import Serve
 from ayeaye.service import predictions
+from ayeaye.service.labeller import Labeller
 from ayeaye.service.served import Served
 
 PNG = {"Content-Type": "image/png"}
@@ -56,6 +57,43 @@ def test_more_or_fewer_alternatives_than_there_are_is_a_422(client: TestClient, 
     response = client.post("/classify", content=picture("red"), headers=PNG, params={"top": top})
     assert response.status_code == 422
     assert "top" in response.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/classify", "/classify_batch", "/classify_among"])
+def test_too_many_alternatives_are_refused_before_anything_is_decoded(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(Labeller, "_prepared", lambda *_: pytest.fail("decoded"))
+    name = "images" if path == "/classify_batch" else "image"
+    sent = {"data": {"candidates": '["red", "blue"]'}, "files": {name: picture("red")}}
+    response = client.post(path, params={"top": 9999}, **sent)
+    assert response.status_code == 422
+    assert "top is 9999" in response.json()["error"]
+
+
+def test_a_run_time_class_is_one_of_the_alternatives(client: TestClient) -> None:
+    assert client.post("/classes", json=PINK).status_code == 201
+    response = client.post("/classify_batch", params={"top": 7}, files={"images": picture("red")})
+    assert len(response.json()["answers"][0]["alternatives"]) == 7
+    assert client.post("/classify_batch?top=8", files={"images": picture("red")}).status_code == 422
+
+
+def test_a_fault_nobody_thought_of_is_that_of_one_picture(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare, broken = Labeller._prepared, picture("green")
+
+    def prepared(labeller: Labeller, content: bytes) -> Any:
+        if content == broken:
+            raise ZeroDivisionError("secret")
+        return prepare(labeller, content)
+
+    monkeypatch.setattr(Labeller, "_prepared", prepared)
+    sent = [("images", each) for each in (picture("red"), broken, picture("blue"))]
+    red, fault, blue = client.post("/classify_batch", files=sent).json()["answers"]
+    assert (red["label"], blue["label"]) == ("red", "blue")
+    assert fault == {"error": "a fault of the service: see its log", "status": 500}
+    assert "Traceback" in caplog.text
 
 
 def test_one_picture_of_a_batch_fails_alone(client: TestClient) -> None:
@@ -324,6 +362,7 @@ def test_every_labelled_picture_is_a_row_of_the_log(colours: Path, tmp_path: Pat
         many = client.post("/classify_batch", files=sent).json()["answers"]
         among(client, ["red", "blue"])
     rows = predictions.read(tmp_path / "predictions").to_pylist()
+    rows[1:] = sorted(rows[1:], key=lambda row: row["label"])  # of a batch, what is ready first comes first
     assert [row["answer"] for row in rows] == [one["id"], many[0]["id"], many[2]["id"]]
     assert [row["label"] for row in rows] == ["red", "blue", "cyan"]
     assert rows[0]["margin"] > 0

@@ -8,6 +8,7 @@ often, 503 not now. Nothing is ever fetched, and no answer names a file of the m
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
@@ -19,11 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ayeaye.classspace.later import NewClass
 from ayeaye.data.samples import Use
-from ayeaye.errors import AyeayeError
 from ayeaye.service import openapi, page, schemas, uploads
-from ayeaye.service.batching import OverloadError
 from ayeaye.service.faults import answer_to, faults_of, install
-from ayeaye.service.inference import Inference
+from ayeaye.service.inference import Inference, check_top
 from ayeaye.service.living import Now
 from ayeaye.service.security import SecurityHeaders, client_of
 from ayeaye.service.store import RuntimeClass
@@ -31,6 +30,7 @@ from ayeaye.service.store import RuntimeClass
 ALTERNATIVES = 5
 CANDIDATES = 100
 _AT_ONCE = 8  # pictures of one batch in memory
+_log = logging.getLogger(__name__)
 
 Top = Annotated[int, Query(ge=1, description="How many alternatives, at most as many as there are classes.")]
 Label = Annotated[str | None, Query(max_length=200, description="The class to explain; none: the answer.")]
@@ -74,7 +74,8 @@ def _pictures(app: FastAPI, service: Callable[[], Inference]) -> None:
     )
     async def classify(request: Request, top: Top = ALTERNATIVES) -> Any:
         """Label one picture."""
-        return JSONResponse(await service().classify(await sent(request), _top(service(), request, top)))
+        top = await _top(service(), request, top)
+        return JSONResponse(await service().classify(await sent(request), top))
 
     @app.post(
         "/classify_batch",
@@ -85,7 +86,7 @@ def _pictures(app: FastAPI, service: Callable[[], Inference]) -> None:
     async def classify_batch(request: Request, top: Top = ALTERNATIVES) -> Any:
         """Label many pictures; one that cannot be read has an error in its place."""
         most = service().served.settings.max_batch
-        top = _top(service(), request, top)
+        top = await _top(service(), request, top)
         async with uploads.form(request, files=most, name="images") as fields:
             images = fields.getlist("images")
             if not 1 <= len(images) <= most:
@@ -107,9 +108,10 @@ def _pictures(app: FastAPI, service: Callable[[], Inference]) -> None:
             candidates = uploads.parse(given, list[schemas.Name | schemas.Described], "candidates")
             if not 1 <= len(candidates) <= CANDIDATES:
                 raise HTTPException(422, f"{len(candidates)} candidates: give 1 to {CANDIDATES}")
+            if "top" not in request.query_params:
+                top = min(top, len(candidates))
+            check_top(top, len(candidates), "candidates")
             content = await uploads.image_of(fields, service().served.limits.max_bytes)
-        if "top" not in request.query_params:
-            top = min(top, len(candidates))
         chosen = [each if isinstance(each, str) else _new(each) for each in candidates]
         return JSONResponse(await service().classify_among(content, chosen, top))
 
@@ -223,9 +225,15 @@ def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
         return Response(service().sample(id).jpeg, media_type="image/jpeg", headers=headers)
 
 
-def _top(service: Inference, request: Request, top: int) -> int:
-    """The default is cut down to the classes there are; what was asked for is not."""
-    return top if "top" in request.query_params else min(top, len(service.living.trained.labels))
+async def _top(service: Inference, request: Request, top: int) -> int:
+    """The default is cut down to the classes there are; what was asked for is not. Raises DataError."""
+    trained = len(service.living.trained.labels)
+    if "top" not in request.query_params:
+        return min(top, trained)
+    if top > trained:
+        now = await asyncio.to_thread(service.living.latest)
+        check_top(top, len(now.classifier.labels))
+    return top
 
 
 def _new(given: schemas.Described) -> NewClass:
@@ -240,8 +248,10 @@ async def _each(service: Inference, images: Sequence[UploadFile | str], top: int
             try:
                 content = await uploads.read_file(image, service.served.limits.max_bytes)
                 return await service.classify(content, top)
-            except (AyeayeError, OverloadError, HTTPException) as error:
+            except Exception as error:  # whatever it is, the other pictures have their answers
                 status, fault = answer_to(error)
+                if status == 500:
+                    _log.error("a picture of a batch", exc_info=error)
                 return {"error": fault["error"], "status": status}
 
     return list(await asyncio.gather(*map(one, images)))

@@ -109,7 +109,6 @@ class Inference:
 
     def _among(self, reading: Reading, candidates: Sequence[str | NewClass], top: int) -> dict[str, Any]:
         names, new = _split(candidates, reading.now.names)
-        check_top(top, len(names), "candidates")
         narrowed = reading.classifier.with_classes(new).among(names)
         answer = narrowed.answers(narrowed.scores(reading.embedding[None]), top)[0]
         return {**self._named(reading), **answer}
