@@ -152,8 +152,32 @@ class Inference:
 
     # ---- classes ----
 
-    def classes(self) -> Now:
-        return self.living.fresh()
+    def listed_classes(self) -> dict[str, Any]:
+        """All that are classes now, and the run-time classes that are none, for GET /classes; raises StoreError."""
+        now, trained = self.living.fresh(), len(self.living.trained.labels)
+        created = {each.name: each.created for each in now.classes}
+        listed: list[dict[str, Any]] = []
+        for number, (name, seen) in enumerate(zip(now.classifier.labels, now.classifier.seen, strict=True)):
+            since = created.get(name) if number >= trained else None
+            listed.append(
+                {
+                    "name": name,
+                    "seen": bool(seen),
+                    "origin": "trained" if number < trained else "run-time",
+                    "created": since and since.isoformat(),
+                }
+            )
+        refused = [
+            {"name": each.name, "reason": reason, "created": each.created and each.created.isoformat()}
+            for each, reason in now.refused
+        ]
+        return {"revision": now.revision, "classes": listed, "refused": refused}
+
+    def added(self, new: RuntimeClass) -> dict[str, Any]:
+        """Keep a class, for POST /classes; raises what `add` does."""
+        now = self.add(new)
+        unknown = now.classifier.space.unknown_words(new.name) if new.name in now.classifier.labels else {}
+        return {"name": new.name, "revision": now.revision, "unknown": unknown}
 
     def add(self, new: RuntimeClass) -> Now:
         """Keep a class, after it was seen that the classifier can take it.
@@ -271,9 +295,10 @@ def _split(candidates: Sequence[str | NewClass], known: dict[str, str]) -> tuple
     return list(names.values()), new
 
 
-def _finite(metrics: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows neither NaN nor infinity."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in metrics.items()
-    }
+def _finite(value: Any) -> Any:
+    """With None for NaN and infinity, which JSON does not know, however deep they are."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
