@@ -404,13 +404,13 @@ def test_without_its_database_the_service_labels_and_says_what_it_cannot(
 
 def test_the_model_tells_its_thresholds_and_the_licence_of_its_weights(colours: Path, tmp_path: Path) -> None:
     settings = Serve(weights_licence="CC BY 4.0")
-    metrics = {"H": 0.5, "T1": float("nan")}
+    metrics = {"H": 0.5, "T1": float("nan"), "of": [{"zebra": float("inf"), "okapi": 1}]}
     served = Served(colours, tmp_path, settings=settings, metrics=metrics)
     with services.within(served) as (client, _):
         about = client.get("/model").json()
     assert about["thresholds"] == {"known": 0.0, "seen_offset": 0.1, "temperature": 0.5}
     assert about["backbone"]["licence"] == "CC BY 4.0"
-    assert about["metrics"] == {"H": 0.5, "T1": None}
+    assert about["metrics"] == {"H": 0.5, "T1": None, "of": [{"zebra": None, "okapi": 1}]}
     assert str(tmp_path) not in json.dumps(about)
 
 

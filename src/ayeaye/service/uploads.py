@@ -6,6 +6,7 @@ Pictures are never fetched from anywhere: a field that holds an address instead 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ MULTIPART = "multipart/form-data"
 # How much of a body that is too large is read and thrown away, so that its sender gets to read the answer.
 _LINGER_BYTES, _LINGER_SECONDS = 1_000_000_000, 10.0
 Model = TypeVar("Model")
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
 def kind_of(request: Request) -> str:
@@ -111,7 +113,8 @@ async def json_body(request: Request, model: type[Model]) -> Model:
 def parse(text: str | bytes, model: type[Model], what: str) -> Model:
     """JSON as `model`; raises HTTPException 400 where it is none, DataError where it is not as it should be."""
     try:
-        return TypeAdapter(model).validate_json(text)
+        made: Model = _adapter(model).validate_json(text)
+        return made
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]
         if fault["type"] == "json_invalid":
@@ -123,7 +126,8 @@ def parse(text: str | bytes, model: type[Model], what: str) -> Model:
 def check(values: dict[str, str], model: type[Model], what: str) -> Model:
     """The fields of a form as `model`; raises DataError."""
     try:
-        return TypeAdapter(model).validate_python(values)
+        made: Model = _adapter(model).validate_python(values)
+        return made
     except ValidationError as error:
         raise _not_as_it_should_be(error, what) from None
 
