@@ -21,6 +21,7 @@ AyeayeError
 ├── RemoteError            the DVC remote cannot be reached
 ├── StoreError             what the service keeps cannot be reached, read or written
 │   ├── Conflict           a run-time class of that name is there already, or feedback was decided otherwise
+│   │   └── Outdated       the run-time classes are no longer those that a new one was compared with
 │   ├── NotKept            no run-time class of that name, or no feedback of that number
 │   └── StoreFull          as many run-time classes, or as much pending feedback, as is allowed
 └── ReleaseError           a Bento cannot be built, tried or served
@@ -124,6 +125,10 @@ class StoreError(AyeayeError):
 
 
 class Conflict(StoreError):
+    pass
+
+
+class Outdated(Conflict):
     pass
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import services
+from sqlalchemy import URL
 
 from ayeaye.classifier import Classifier
-from ayeaye.errors import StoreError
+from ayeaye.errors import CoincidentClasses, StoreError
 from ayeaye.service.database import locate
+from ayeaye.service.inference import Inference
 from ayeaye.service.living import Living
+from ayeaye.service.served import Served
 from ayeaye.service.store import RuntimeClass, Store
 
 WOLF = RuntimeClass("wolf", "a grey animal of dark forests that hunts in herds")
@@ -33,6 +38,36 @@ def test_a_class_of_one_worker_is_one_of_all_with_their_next_batch(
     assert second.latest().classifier is kept  # made once a revision
     second._store.remove("Wolf", "")
     assert first.latest().classifier.labels == list(services.ANIMALS)
+
+
+def test_of_two_classes_that_are_alike_and_come_at_once_one_is_kept_and_one_refused(
+    animals: Path, address: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = address.render_as_string(hide_password=False)
+    workers = [Inference(Served(animals, tmp_path / name, database=url)) for name in "ab"]
+    compared, add = threading.Barrier(2), Store.add
+    first = threading.local()
+
+    def add_together(self: Store, new: RuntimeClass, after: int | None = None) -> int:
+        if not hasattr(first, "came"):
+            first.came = compared.wait(30)
+        return add(self, new, after)
+
+    monkeypatch.setattr(Store, "add", add_together)
+
+    def added(number: int) -> bool:
+        try:
+            workers[number].add(RuntimeClass(f"wolf{number}", WOLF.description))
+        except CoincidentClasses:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sorted(threads.map(added, range(2))) == [False, True]
+    for worker in workers:
+        assert len(worker.classes().classifier.labels) == len(services.ANIMALS) + 1
+        assert worker.classes().refused == []
+        worker.close()
 
 
 def test_an_extended_classifier_scores_the_trained_classes_as_before(

@@ -17,7 +17,7 @@ import pytest
 from databases import PASSWORD, Server
 from sqlalchemy import URL, create_engine, text
 
-from ayeaye.errors import Conflict, DataError, NotKept, StoreError, StoreFull
+from ayeaye.errors import Conflict, DataError, NotKept, Outdated, StoreError, StoreFull
 from ayeaye.service.database import Database, locate
 from ayeaye.service.store import Limits, RuntimeClass, Store, comparable
 
@@ -99,6 +99,26 @@ def test_every_change_is_recorded_with_its_content_and_caller(store: Store) -> N
     assert found[2].content["description"] == "Another."
     assert found[0].time <= found[1].time <= found[2].time and found[0].time.tzinfo is UTC
     assert store.changes(after=second) == found[2:]
+
+
+def test_a_class_is_kept_only_beside_those_it_was_compared_with(store: Store) -> None:
+    first = store.add(OKAPI, after=0)
+    with pytest.raises(Outdated, match="changed while quagga was added: add it again"):
+        store.add(RuntimeClass("quagga"), after=0)
+    assert store.revision() == first
+    second = store.add(RuntimeClass("quagga"), after=first)
+    store.remove("okapi", "")
+    with pytest.raises(Outdated):
+        store.add(OKAPI, after=second)
+
+
+def test_classes_are_in_the_order_of_their_revisions_whatever_the_clocks_say(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, day in (("z", 3), ("a", 1), ("m", 1), ("b", 2)):
+        monkeypatch.setattr("ayeaye.service.store._now", lambda day=day: datetime(2026, 1, day, tzinfo=UTC))
+        store.add(RuntimeClass(name))
+    assert [each.name for each in store.classes()[1]] == ["z", "a", "m", "b"]
 
 
 def test_a_class_that_is_not_there_cannot_be_removed(store: Store) -> None:

@@ -12,12 +12,12 @@ import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from sqlalchemy import URL, Connection, CursorResult, Row, Table, func, select, true
 
-from ayeaye.errors import Conflict, DataError, NotKept, StoreFull
+from ayeaye.errors import Conflict, DataError, NotKept, Outdated, StoreFull
 from ayeaye.service.database import CHANGES, CLASSES, FEEDBACK, Database
 
 Status = Literal["pending", "accepted", "rejected"]
@@ -152,13 +152,17 @@ class Store:
             rows = connection.execute(both.order_by(CLASSES.c.created, CLASSES.c.key)).all()
         return rows[0].revision, [_runtime_class(row) for row in rows if row.key is not None]
 
-    def add(self, described: RuntimeClass) -> int:
+    def add(self, described: RuntimeClass, after: int | None = None) -> int:
         """Keep a class and return the new revision.
 
-        Raises Conflict where the name is taken, StoreFull where there are as many as are allowed.
+        With `after`, the revision of the classes that it was compared with, it is kept as the next change or not
+        at all. Raises Conflict where the name is taken, Outdated where another change came first, StoreFull where
+        there are as many classes as are allowed.
         """
-        key, now = comparable(described.name), _now()
+        key = comparable(described.name)
         with self._database.writing() as connection:
+            if after is not None and connection.scalar(_REVISION) != after:
+                raise Outdated(f"the run-time classes changed while {described.name} was added: add it again")
             there = connection.scalar(select(CLASSES.c.name).where(CLASSES.c.key == key))
             if there is not None:
                 raise Conflict(
@@ -170,6 +174,7 @@ class Store:
                     "or train with them"
                 )
             row = {"name": described.name, "content": described.content(), "caller": described.caller}
+            now = _later(_now(), connection.scalar(select(func.max(CLASSES.c.created))))
             connection.execute(CLASSES.insert().values(key=key, created=now, **row))
             return _record(connection, action="add", time=now, **row)
 
@@ -303,6 +308,11 @@ def _check_texts(*texts: str) -> None:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _later(now: datetime, last: datetime | None) -> datetime:
+    """The time of a change, after that of the last one whatever clock gave it: classes are in the order of changes."""
+    return now if last is None or last < now else last + timedelta(microseconds=1)
 
 
 def _count(connection: Connection, table: Table, *where: Any) -> int:
