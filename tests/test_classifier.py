@@ -26,7 +26,7 @@ from ayeaye.errors import (
     TakenName,
     UnknownWords,
 )
-from ayeaye.labelling import hubs
+from ayeaye.labelling import calibration, hubs
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.selection import Choice
 
@@ -271,6 +271,78 @@ def test_another_classifier_takes_what_it_can_of_the_classes_of_one_before() -> 
     np.testing.assert_allclose(
         found.scores(pictures()), told().with_classes([taken]).scores(pictures()), atol=1e-6
     )
+
+
+def test_of_many_classes_the_few_that_cannot_be_taken_do_not_slow_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vectors = np.random.default_rng(3).normal(size=(128, len(SIGNS)))
+    classes = [NewClass(f"late {row}", vector=vector.tolist()) for row, vector in enumerate(vectors)]
+    classes[100] = replace(classes[100], vector=classes[7].vector)
+    tried = []
+    extended = ClassSpace.extended
+    monkeypatch.setattr(
+        ClassSpace, "extended", lambda self, group: tried.append(len(group)) or extended(self, group)
+    )
+    found, refused = made().reencode(classes)
+    assert [(new.name, reason.split(":")[0]) for new, reason in refused] == [("late 100", "not told apart")]
+    assert found.labels == made().labels + [each.name for each in classes if each.name != "late 100"]
+    assert len(tried) == 15  # the whole, then two halves at each of seven levels
+
+
+@pytest.mark.parametrize("hub", CORRECTIONS, ids=[kind for kind, _ in CORRECTIONS])
+def test_classes_that_go_leave_the_others_as_if_they_had_never_come(
+    hub: tuple[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = made(hub=hub)
+    vectors = np.random.default_rng(3).normal(size=(6, len(SIGNS)))
+    classes = [NewClass(f"late {row}", vector=vector.tolist()) for row, vector in enumerate(vectors)]
+    expected = before.with_classes([classes[0], classes[3], classes[5]])
+    whole = before.with_classes(classes).among(["kind 2", "late 1", "late 3"])
+    monkeypatch.setattr(type(before.mapper), "map_classes", None)
+    found = whole.without(["late 1", "late 2", "late 4"])
+    assert (found.labels, found.later, found.space.coverage) == (expected.labels, 3, expected.space.coverage)
+    assert [found.labels[column] for column in found.answerable] == ["kind 2", "late 3"]
+    np.testing.assert_allclose(found.scores(pictures()), expected.scores(pictures()), atol=1e-6)
+    assert found.without(["late 0", "late 3", "late 5"]).labels == before.labels
+    with pytest.raises(NoSuchClass, match="no class kind 2"):
+        whole.without(["kind 2"])
+
+
+@pytest.mark.parametrize("hub", CORRECTIONS[:4], ids=[kind for kind, _ in CORRECTIONS[:4]])
+def test_far_classes_that_come_leave_what_is_known_of_the_trained_ones(
+    hub: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    before, X = made(hub=hub), world()[1].X
+    sure = np.sort(before.confidences(before.scores(X)).max(axis=1))
+    before = replace(before, threshold=float(sure[len(X) // 2 - 1 :][:2].mean()))
+    away = -before.mapper.map_images(X).mean(axis=0)
+    directions = np.random.default_rng(3).normal(size=(400, len(SIGNS)))
+    far = directions[np.argsort(before.mapper.map_classes(directions.astype(np.float32)) @ away)[-100:]]
+    after = before.with_classes([NewClass(f"far {row}", vector=far[row].tolist()) for row in range(100)])
+    after.save(tmp_path)
+    after = Classifier.load(tmp_path)
+    trained = after.scores(X).argmax(axis=1) < len(before.labels)
+    was, now = before.answers(before.scores(X)), after.answers(after.scores(X))
+    assert {was[row]["known"] for row in np.flatnonzero(trained)} == {True, False}
+    for row in np.flatnonzero(trained).tolist():
+        assert {key: now[row][key] for key in ("label", "known")} == {
+            key: was[row][key] for key in ("label", "known")
+        }
+        assert now[row]["confidence"] == pytest.approx(was[row]["confidence"], abs=1e-5)
+
+
+def test_a_class_that_came_later_has_the_confidence_it_would_have_alone() -> None:
+    before = made(hub=CORRECTIONS[1])
+    both = before.with_classes([later(11), later(13)])
+    X = pictures()
+    for name in ("kind 11", "kind 13"):
+        alone = before.with_classes([later(int(name[5:]))])
+        expected = calibration.probabilities(alone.scores(X), before.temperature)[:, -1]
+        found = both.confidences(both.scores(X))[:, both.labels.index(name)]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    answers = both.answers(both.scores(X))
+    assert [each["known"] for each in answers] == [each["confidence"] >= both.threshold for each in answers]
 
 
 def test_answers_among_some_classes_are_the_best_of_these_with_the_scores_they_have_among_all() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +56,7 @@ class Classifier:
     threshold: float = 0.0  # of the confidence below which a picture is of none of the classes
     about: dict[str, Any] | None = None  # how it was made: settings, folds; no times, no paths
     candidates: tuple[int, ...] | None = None  # columns that may be an answer, ascending; none given: all
+    later: int = 0  # how many classes, the last ones, came after the training
 
     @property
     def labels(self) -> list[str]:
@@ -65,9 +66,9 @@ class Classifier:
         """A classifier with these classes after its own, as unseen ones; this one stays as it is.
 
         Their vectors are made by the encoder as it stands, with the centre and the vocabulary of the class table;
-        all else is as if they had been in the table from the start, unless the bundle has no hub bank (see
-        `Correction.extended`). Confidences are shares among all classes, and fall as classes come. Words left out
-        are told by `space.unknown_words`. Raises what `ClassSpace.extended` does.
+        all scores are as if they had been in the table from the start, unless the bundle has no hub bank (see
+        `Correction.extended`). Words left out are told by `space.unknown_words`. Raises what `ClassSpace.extended`
+        does.
         """
         return self._over(self.space.extended(classes))
 
@@ -77,16 +78,50 @@ class Classifier:
         For classes that another classifier had: this one may know other words, or know a class of that name by
         its table. Of two that coincide the first is taken.
         """
-        space, refused = self.space, []
+        space, refused = self.space, list[tuple[NewClass, str]]()
         there = set(self.labels)
-        for each in classes:
+
+        def take(group: Sequence[NewClass]) -> None:
+            """All at once; where one cannot be taken, each half for itself, the first one first."""
+            nonlocal space
             try:
-                if each.name in there:
-                    raise TakenName(f"{each.name} is now a class of the classifier itself")
-                space = space.extended([each])
+                known = [each.name for each in group if each.name in there]
+                if known:
+                    raise TakenName(f"{known[0]} is now a class of the classifier itself")
+                space = space.extended(group)
             except ClassSpaceError as error:
-                refused.append((each, str(error)))
+                if len(group) == 1:
+                    refused.append((group[0], str(error)))
+                    return
+                take(group[: len(group) // 2])
+                take(group[len(group) // 2 :])
+
+        if classes:
+            take(classes)
         return self._over(space), refused
+
+    def without(self, names: Collection[str]) -> Classifier:
+        """The classifier without some of the classes that came later; nothing is encoded or mapped again.
+
+        Raises NoSuchClass for a name that none of these has.
+        """
+        trained = len(self.labels) - self.later
+        strange = sorted(set(names).difference(self.labels[trained:]))
+        if strange:
+            raise NoSuchClass(
+                f"no class {text.listed(strange)} that came later", {name: [] for name in strange}
+            )
+        kept = [column for column, name in enumerate(self.labels) if name not in names]
+        place = {column: number for number, column in enumerate(kept)}
+        return self._replaced(
+            self.mapped_classes[kept],
+            space=self.space.take(kept),
+            seen=self.seen[kept],
+            correction=self.correction.take(kept),
+            candidates=self.candidates
+            and tuple(place[column] for column in self.candidates if column in place),
+            later=len(kept) - trained,
+        )
 
     def _over(self, space: ClassSpace) -> Classifier:
         """The classifier on a space that has more classes after its own."""
@@ -101,6 +136,7 @@ class Classifier:
             seen=np.concatenate([self.seen, np.zeros(len(vectors), bool)]),
             correction=self.correction.extended(vectors, ~self.seen),
             candidates=None if self.candidates is None else self.candidates + more,
+            later=self.later + len(vectors),
         )
 
     def _replaced(self, mapped: np.ndarray, **changes: Any) -> Classifier:
@@ -112,9 +148,9 @@ class Classifier:
     def among(self, names: Sequence[str]) -> Classifier:
         """A classifier of which only these classes are answers, for one request; a bundle does not keep them.
 
-        Scores and confidence are those that the classes have among all. A confidence among the named ones alone
+        Scores and confidences are those that the classes have among all. A confidence among the named ones alone
         would be 1 for a single one whatever the picture shows, and the threshold, fitted among all, would refuse
-        nothing. So the others stay as what else a picture may show; one that means nearly the same as a named one
+        nothing. So the trained ones stay as what else a picture may show; one that means nearly the same as a named one
         takes its share of the confidence. Raises NoSuchClass, with near names, and DataError without a name.
         """
         if not names:
@@ -170,23 +206,38 @@ class Classifier:
         images = self.mapper.map_images(embeddings)
         return propagation.propagate(images, self.mapped_classes, self._scored, self.temperature)
 
+    def confidences(self, scores: np.ndarray) -> np.ndarray:
+        """(n, C) of scores (n, C): a trained class's share among the trained ones, and that of one that came later
+        among these and itself.
+
+        Threshold and temperature were fitted on shares among the trained classes. Among all, a hundred that came
+        later would leave none of them a share that reaches the threshold, however far they are from the picture.
+        """
+        trained = len(self.labels) - self.later
+        shares = calibration.probabilities(scores[:, :trained], self.temperature)
+        return np.hstack(
+            [shares, calibration.joining(scores[:, :trained], scores[:, trained:], self.temperature)]
+        )
+
     def known(self, scores: np.ndarray) -> np.ndarray:
-        """(n,) bool: whether pictures with these scores (n, C) are of any of the classes that may be an answer."""
-        confidences = calibration.probabilities(scores, self.temperature)
-        return confidences[:, self.answerable].max(axis=1) >= self.threshold
+        """(n,) bool: whether pictures with these scores (n, C) are of the best of the classes that may be an answer.
+
+        The rate of false acceptance that was fitted holds of trained classes; each later one adds its own.
+        """
+        best = np.array(self.answerable)[scores[:, self.answerable].argmax(axis=1)]
+        return self.confidences(scores)[np.arange(len(scores)), best] >= self.threshold
 
     def answers(self, scores: np.ndarray, top: int = 5) -> list[dict[str, Any]]:
         """For each row of scores (n, C): label, seen, known, confidence, and the `top` best as alternatives."""
-        confidences = calibration.probabilities(scores, self.temperature)
+        confidences = self.confidences(scores)
         columns = np.array(self.answerable)
-        known = confidences[:, columns].max(axis=1) >= self.threshold
         # A stable sort of the negated scores: among equals the first class wins, as argmax has it.
         ranked = columns[np.argsort(-scores[:, columns], axis=1, kind="stable")[:, :top]]
         return [
             {
                 "label": self.labels[order[0]],
                 "seen": bool(self.seen[order[0]]),
-                "known": bool(known[row]),
+                "known": bool(confidences[row, order[0]] >= self.threshold),
                 "confidence": float(confidences[row, order[0]]),
                 "alternatives": [
                     {"label": self.labels[c], "seen": bool(self.seen[c]), "score": float(scores[row, c])}
@@ -313,6 +364,7 @@ class Classifier:
             "hubs": hubs,
             "gamma": self.gamma,
             "threshold": self.threshold,
+            **({"later": self.later} if self.later else {}),
             "temperature": self.temperature,
             "backbone": self.backbone.digest if self.backbone else None,
             "about": self.about or {},
@@ -346,6 +398,7 @@ class Classifier:
                 raise ValueError(f"{len(seen)} roles for {len(space.names)} classes")
             gamma, temperature = float(described["gamma"]), float(described["temperature"])
             correction, threshold = Correction(), 0.0
+            later = int(described.get("later", 0))
             if described["format"] > 1:
                 correction = _part("hub correction", lambda: _correction(folder, described["hubs"]))
                 threshold = float(described["threshold"])
@@ -365,7 +418,16 @@ class Classifier:
                 f"the bundle {folder} was made with another backbone than lies in it: train again"
             )
         return cls(
-            space, seen, mapper, gamma, temperature, backbone, correction, threshold, described["about"]
+            space,
+            seen,
+            mapper,
+            gamma,
+            temperature,
+            backbone,
+            correction,
+            threshold,
+            described["about"],
+            later=later,
         )
 
 

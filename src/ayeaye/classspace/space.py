@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ VERSION = 1
 
 About = dict[str, Any]
 Arrays = dict[str, np.ndarray]
+T = TypeVar("T")
 
 
 class Part(Protocol):
@@ -421,6 +422,26 @@ class ClassSpace:
             vectors=np.vstack([self.vectors, vectors]),
             coverage=[*self.coverage, *coverage],
             descriptions=[*self.descriptions, *said],
+        )
+
+    def take(self, rows: Sequence[int]) -> ClassSpace:
+        """The space with some of its classes, ascending, and the encoder as it stands."""
+
+        def some(parts: list[T]) -> list[T]:
+            # A space of an earlier ayeaye may tell of fewer classes than it has.
+            return [parts[row] for row in rows if row < len(parts)]
+
+        return replace(
+            self,
+            names=some(self.names),
+            vectors=self.vectors[list(rows)],
+            coverage=some(self.coverage),
+            descriptions=some(self.descriptions),
+            synonyms=some(self.synonyms),
+            values={
+                source: values[[row for row in rows if row < len(values)]]
+                for source, values in self.values.items()
+            },
         )
 
     def unknown_words(self, name: str) -> dict[str, list[str]]:

@@ -67,6 +67,14 @@ def probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
     return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
+def joining(scores: np.ndarray, more: np.ndarray, temperature: float) -> np.ndarray:
+    """(n, m) the share of each of m classes with scores `more` (n, m) where it alone joins those of scores (n, C)."""
+    from scipy.special import expit, logsumexp
+
+    others = logsumexp(scores.astype(np.float64) / temperature, axis=1, keepdims=True)
+    return expit(more.astype(np.float64) / temperature - others).astype(np.float32)
+
+
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 

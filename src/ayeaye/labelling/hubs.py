@@ -23,6 +23,7 @@ on the same bank, and stands as if it had been there from the start.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -133,6 +134,10 @@ class Correction:
             like = self.statistic[unseen] if unseen.any() else self.statistic
             more = np.full(len(A), np.median(like), np.float32)
         return replace(self, statistic=np.concatenate([self.statistic, more]))
+
+    def take(self, columns: Sequence[int]) -> Correction:
+        """The correction of some of its classes."""
+        return self if self.kind == "none" else replace(self, statistic=self.statistic[list(columns)])
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What JSON holds and what safetensors hold, from which `from_state` makes the same correction."""

@@ -101,7 +101,7 @@ def _pictures(app: FastAPI, service: Callable[[], Inference]) -> None:
     async def classify_among(request: Request, top: Top = ALTERNATIVES) -> Any:
         """Label one picture with one of the candidates: names of classes, texts, or classes described in full.
 
-        Scores and confidence are those that the candidates have beside all other classes."""
+        Scores are those that the candidates have beside all other classes, confidences beside the trained ones."""
         async with uploads.form(request, files=1) as fields:
             given = uploads.text_of(fields, "candidates")
             candidates = uploads.parse(given, list[schemas.Name | schemas.Described], "candidates")
