@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import services
 from sqlalchemy import URL
 
 from ayeaye.classifier import Classifier
+from ayeaye.classspace.later import NewClass
 from ayeaye.errors import CoincidentClasses, StoreError
 from ayeaye.service.database import locate
 from ayeaye.service.inference import Inference
@@ -94,6 +97,50 @@ def test_classes_that_came_one_by_one_are_as_those_that_came_together(
     assert one_by_one.refused == together.refused and len(together.refused) == 1
     X = np.stack([services.row(number) for number in range(8)])
     np.testing.assert_allclose(one_by_one.classifier.scores(X), together.classifier.scores(X), atol=1e-6)
+
+
+def test_a_removal_encodes_nothing_and_leaves_what_a_new_worker_has(
+    trained: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(locate(tmp_path))
+    living = Living(trained, store)
+    kinds = ("a grey bird", "a red animal of rivers", "a striped bird of mountains", "a brown bird of grass")
+    for number, description in enumerate(kinds):
+        store.add(RuntimeClass(f"kind{number}", description))
+    living.fresh()
+    encoded, reencode = [], Classifier.reencode
+
+    def recorded(self: Classifier, classes: Sequence[NewClass]) -> Any:
+        encoded.extend(each.name for each in classes)
+        return reencode(self, classes)
+
+    monkeypatch.setattr(Classifier, "reencode", recorded)
+    store.remove("kind1", "")
+    store.add(WOLF)
+    store.remove("kind3", "")
+    store.add(RuntimeClass("kind3", "a grey animal that swims"))  # another one of that name
+    now = living.fresh()
+    assert encoded == ["wolf", "kind3"]
+    new = Living(trained, store).fresh()
+    assert (
+        now.classifier.labels
+        == new.classifier.labels
+        == [*services.ANIMALS, "kind0", "kind2", "wolf", "kind3"]
+    )
+    X = np.stack([services.row(number) for number in range(8)])
+    np.testing.assert_allclose(now.classifier.scores(X), new.classifier.scores(X), atol=1e-6)
+
+
+def test_a_class_refused_for_being_like_another_is_taken_when_that_one_goes(
+    trained: Classifier, tmp_path: Path
+) -> None:
+    store = Store(locate(tmp_path))
+    living = Living(trained, store)
+    store.add(WOLF)
+    store.add(RuntimeClass("lobo", WOLF.description))
+    assert [each.name for each, _ in living.fresh().refused] == ["lobo"]
+    store.remove("wolf", "")
+    assert living.fresh().refused == [] and living.fresh().classifier.labels[-1] == "lobo"
 
 
 def test_another_model_takes_what_it_can_and_says_why_not_the_rest(

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -74,12 +74,8 @@ class Living:
         return self._names.get(comparable(name))
 
     def _made(self, revision: int, classes: Sequence[RuntimeClass]) -> Now:
-        before = self._now
-        kept = len(before.classes)
-        # Where classes were only added, they alone are encoded.
-        if list(classes[:kept]) != list(before.classes):
-            before, kept = Now(0, self.trained), 0
-        by_name = {each.name: each for each in classes[kept:]}
+        before = self._left(classes) or Now(0, self.trained)
+        by_name = {each.name: each for each in classes[len(before.classes) :]}
         taken = {name: trained for name in by_name if (trained := self.trained_name(name))}
         free = [described(each) for name, each in by_name.items() if name not in taken]
         classifier, refused = before.classifier.reencode(free)
@@ -88,6 +84,22 @@ class Living:
         for left_out, reason in reasons:
             _log.warning("the run-time class %r is left out: %s", left_out.name, reason)
         return Now(revision, classifier, classes, [*before.refused, *reasons])
+
+    def _left(self, classes: Sequence[RuntimeClass]) -> Now | None:
+        """What is left of the classes as they were, to which those after them are added; None: begin anew."""
+        before, by_name = self._now, {each.name: each for each in classes}
+        kept = [each for each in before.classes if by_name.get(each.name) == each]
+        gone = {each.name for each in before.classes}.difference(each.name for each in kept)
+        if list(classes[: len(kept)]) != kept:
+            return None
+        if not gone:
+            return before
+        # One that was refused may have been so because of one that is gone.
+        return (
+            None
+            if before.refused
+            else replace(before, classifier=before.classifier.without(gone), classes=kept)
+        )
 
 
 def described(kept: RuntimeClass) -> NewClass:
