@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import services
+from databases import Proxy
 from sqlalchemy import URL
+from workspaces import wait_for
 
 from ayeaye.classifier import Classifier
 from ayeaye.classspace.later import NewClass
@@ -174,3 +176,28 @@ def test_answers_go_on_while_the_store_cannot_be_asked(
     assert "stay as they are" in caplog.text
     with pytest.raises(StoreError):
         living.fresh()
+
+
+def test_answers_go_on_while_the_store_is_silent(
+    trained: Classifier,
+    proxied: tuple[Proxy, URL],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("ayeaye.service.living.PATIENCE", 0.1)
+    proxy, url = proxied
+    store = Store(url)
+    store.add(WOLF)
+    living = Living(trained, store)
+    assert "wolf" in living.latest().classifier.labels
+    proxy.flowing.clear()
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            for _ in range(3):
+                assert "wolf" in threads.submit(living.latest).result(10).classifier.labels
+        finally:
+            proxy.flowing.set()
+    assert "silent" in caplog.text
+    store.remove("wolf", "")
+    wait_for(lambda: "wolf" not in living.latest().classifier.labels, 20, "the store is not asked again")
+    store.close()

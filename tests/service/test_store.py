@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import PASSWORD, Server
+from databases import PASSWORD, Proxy, Server
 from sqlalchemy import URL, create_engine, text
 
 from ayeaye.errors import Conflict, DataError, NotKept, Outdated, StoreError, StoreFull
@@ -294,6 +294,25 @@ def test_a_connection_that_the_server_closed_is_opened_anew(postgres: Server) ->
     assert store.add(OKAPI) == store.revision() == 1
     store.close()
     other.dispose()
+
+
+def test_a_server_that_stands_still_is_given_up_and_used_again_when_it_goes_on(
+    proxied: tuple[Proxy, URL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, url = proxied
+    store = Store(url)
+    monkeypatch.setattr("ayeaye.service.database.ANSWER", 0.3)
+    proxy.flowing.clear()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(store.revision)
+        try:
+            with pytest.raises(StoreError, match=r"timeout|no answer"):
+                asked.result(20)
+        finally:
+            proxy.flowing.set()
+    monkeypatch.undo()
+    assert store.add(OKAPI) == store.revision() == 1
+    store.close()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ayeaye.classifier import Classifier
 
 PATIENCE = 30.0  # seconds until a store that could not be asked is asked again
+ANSWER = 1.0  # seconds that answers wait for the store
+_Changed = tuple[int, list[RuntimeClass]]
 _log = logging.getLogger(__name__)
 
 
@@ -48,30 +51,51 @@ class Living:
         self._store = store
         self._names = {comparable(name): name for name in trained.labels}
         self._lock = threading.Lock()
-        self._now = Now(0, trained)
+        self._now, self._as_of = Now(0, trained), 0.0
         self._ask_from = 0.0
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="classes")
+        self._late: Future[_Changed | None] | None = None  # a question that waits for its answer
 
     def fresh(self) -> Now:
         """As of now; raises StoreError where the store cannot be asked."""
-        with self._lock:
-            if self._store.revision() != self._now.revision:
-                self._now = self._made(*self._store.classes())
-            return self._now
+        asked = time.monotonic()
+        return self._as_told(asked, self._ask())
 
     def latest(self) -> Now:
-        """As of now, or as it last was while the store cannot be asked: answers go on without it."""
-        if time.monotonic() < self._ask_from:
+        """As of now, or as it last was while the store cannot be asked or is silent: answers go on without it."""
+        late, asked = self._late, time.monotonic()
+        if asked < self._ask_from or (late and not late.done()):
             return self._now
         try:
-            return self.fresh()
+            if late:
+                self._late = None
+                late.result()
+            question = self._asking.submit(self._ask)
+            return self._as_told(asked, question.result(ANSWER))
+        except TimeoutError:
+            self._late = question
+            _log.warning(
+                "the classes stay as they are until their store answers: it is silent for %g s", ANSWER
+            )
         except StoreError as error:
             self._ask_from = time.monotonic() + PATIENCE
             _log.warning("the classes stay as they are for %g s: %s", PATIENCE, error)
-            return self._now
+        return self._now
 
     def trained_name(self, name: str) -> str | None:
         """The class that was trained and has this name, however it is written."""
         return self._names.get(comparable(name))
+
+    def _ask(self) -> _Changed | None:
+        """The revision and the classes of the store, where it is another revision."""
+        return None if self._store.revision() == self._now.revision else self._store.classes()
+
+    def _as_told(self, asked: float, changed: _Changed | None) -> Now:
+        """With what the store said to a question of some time (monotonic), unless a later one is known."""
+        with self._lock:
+            if changed and asked >= self._as_of and changed[0] != self._now.revision:
+                self._now, self._as_of = self._made(*changed), asked
+            return self._now
 
     def _made(self, revision: int, classes: Sequence[RuntimeClass]) -> Now:
         before = self._left(classes) or Now(0, self.trained)
