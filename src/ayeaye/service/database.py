@@ -202,9 +202,13 @@ class Database:
             yield
         except (SQLAlchemyError, OSError) as error:
             said = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
+            hint = (
+                "see that it can be written and has room, or set AYEAYE_STATE to a folder where that is so"
+                if self._engine.name == "sqlite"
+                else "see that it runs, can be written, and has room"
+            )
             raise StoreError(
-                f"the service's database {self.name} cannot be used ({said[0] if said else 'no reason given'}): "
-                "see that it runs, can be written, and has room"
+                f"the service's database {self.name} cannot be used ({said[0] if said else 'no reason given'}): {hint}"
             ) from error
 
 
