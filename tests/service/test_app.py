@@ -359,6 +359,15 @@ def test_the_model_tells_its_thresholds_and_the_licence_of_its_weights(colours: 
     assert str(tmp_path) not in json.dumps(about)
 
 
+@pytest.mark.parametrize("name", [".", "..", " .. "])
+def test_a_name_that_no_address_can_have_is_refused(client: TestClient, name: str) -> None:
+    response = client.post("/classes", json=PINK | {"name": name})
+    assert response.status_code == 422
+    assert "could not be removed again" in response.json()["error"]
+    assert client.post("/classes", json=PINK | {"name": "..."}).status_code == 201
+    assert client.delete("/classes/...").status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/classes/", "/classify/x", "/static_content/main.js", "/%00"])
 def test_an_unknown_address_is_a_404_in_json(client: TestClient, path: str) -> None:
     response = client.get(path)

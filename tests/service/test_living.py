@@ -32,10 +32,8 @@ def trained(animals: Path) -> Classifier:
     return Classifier.load(animals)
 
 
-def test_a_class_of_one_worker_is_one_of_all_with_their_next_batch(
-    trained: Classifier, tmp_path: Path
-) -> None:
-    first, second = (Living(trained, Store(locate(tmp_path))) for _ in range(2))
+def test_a_class_of_one_worker_is_one_of_all_with_their_next_batch(trained: Classifier, address: URL) -> None:
+    first, second = (Living(trained, Store(address)) for _ in range(2))
     assert second.latest().classifier is trained
     first._store.add(WOLF)
     assert second.latest().classifier.labels == first.fresh().classifier.labels == [*services.ANIMALS, "wolf"]
@@ -76,9 +74,9 @@ def test_of_two_classes_that_are_alike_and_come_at_once_one_is_kept_and_one_refu
 
 
 def test_an_extended_classifier_scores_the_trained_classes_as_before(
-    trained: Classifier, tmp_path: Path
+    trained: Classifier, address: URL
 ) -> None:
-    store = Store(locate(tmp_path))
+    store = Store(address)
     store.add(WOLF)
     extended = Living(trained, store).fresh().classifier
     X = np.stack([services.row(number) for number in range(8)])
@@ -86,9 +84,9 @@ def test_an_extended_classifier_scores_the_trained_classes_as_before(
 
 
 def test_classes_that_came_one_by_one_are_as_those_that_came_together(
-    trained: Classifier, tmp_path: Path
+    trained: Classifier, address: URL
 ) -> None:
-    store = Store(locate(tmp_path))
+    store = Store(address)
     living = Living(trained, store)
     said = ("a grey bird", "a red animal of rivers", "no such thing quux", "a striped bird of mountains")
     for number, description in enumerate(said):
@@ -102,9 +100,9 @@ def test_classes_that_came_one_by_one_are_as_those_that_came_together(
 
 
 def test_a_removal_encodes_nothing_and_leaves_what_a_new_worker_has(
-    trained: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Classifier, address: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store(locate(tmp_path))
+    store = Store(address)
     living = Living(trained, store)
     kinds = ("a grey bird", "a red animal of rivers", "a striped bird of mountains", "a brown bird of grass")
     for number, description in enumerate(kinds):
@@ -134,9 +132,9 @@ def test_a_removal_encodes_nothing_and_leaves_what_a_new_worker_has(
 
 
 def test_a_class_refused_for_being_like_another_is_taken_when_that_one_goes(
-    trained: Classifier, tmp_path: Path
+    trained: Classifier, address: URL
 ) -> None:
-    store = Store(locate(tmp_path))
+    store = Store(address)
     living = Living(trained, store)
     store.add(WOLF)
     store.add(RuntimeClass("lobo", WOLF.description))
@@ -146,9 +144,9 @@ def test_a_class_refused_for_being_like_another_is_taken_when_that_one_goes(
 
 
 def test_another_model_takes_what_it_can_and_says_why_not_the_rest(
-    trained: Classifier, colours: Path, tmp_path: Path
+    trained: Classifier, colours: Path, address: URL
 ) -> None:
-    store = Store(locate(tmp_path))
+    store = Store(address)
     store.add(WOLF)
     store.add(RuntimeClass("Red", attributes={"r": 1.0, "g": 0.5, "b": 0.6}))
     store.add(RuntimeClass("pink", attributes={"r": 1.0, "g": 0.5, "b": 0.6}))

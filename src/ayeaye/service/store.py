@@ -157,8 +157,11 @@ class Store:
 
         With `after`, the revision of the classes that it was compared with, it is kept as the next change or not
         at all. Raises Conflict where the name is taken, Outdated where another change came first, StoreFull where
-        there are as many classes as are allowed.
+        there are as many classes as are allowed, DataError for a name that no address can have.
         """
+        # DELETE /classes/.. is DELETE / to a browser. Checked here alone, so that classes that are kept can be read.
+        if described.name in (".", ".."):
+            raise DataError(f"a class named {described.name} could not be removed again: choose another name")
         key = comparable(described.name)
         with self._database.writing() as connection:
             if after is not None and connection.scalar(_REVISION) != after:
