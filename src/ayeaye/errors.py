@@ -31,6 +31,14 @@ AyeayeError
 A message names the thing, its value, what was expected and what to do, in one or two lines.
 """
 
+from collections.abc import Sequence
+
+
+def listed(items: Sequence[str], most: int = 5) -> str:
+    """A few items by name and how many more there are, for a message."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
 
 class AyeayeError(Exception):
     """A fault a person can mend; its message is all that is shown."""

@@ -22,7 +22,7 @@ import workspaces
 from ayeaye.errors import DataError, StoreError
 from ayeaye.service import predictions
 from ayeaye.service.database import locate
-from ayeaye.service.predictions import Limits, PredictionLog, files, read
+from ayeaye.service.predictions import LogLimits, PredictionLog, files, read
 from ayeaye.service.store import Store
 
 
@@ -46,7 +46,7 @@ def opened(tmp_path: Path) -> Any:
     made: list[PredictionLog] = []
 
     def make(**limits: Any) -> PredictionLog:
-        made.append(PredictionLog(tmp_path / "log", Limits(**limits)))
+        made.append(PredictionLog(tmp_path / "log", LogLimits(**limits)))
         return made[-1]
 
     yield make
@@ -228,11 +228,11 @@ PROGRAM = """
     from pathlib import Path
     import numpy as np
     from ayeaye.files import replacing
-    from ayeaye.service.predictions import Limits, PredictionLog
+    from ayeaye.service.predictions import LogLimits, PredictionLog
 
     name, ending = sys.argv[2:]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    log = PredictionLog(Path(sys.argv[1]), Limits(rows=50))
+    log = PredictionLog(Path(sys.argv[1]), LogLimits(rows=50))
     number = 0
     try:
         if ending == "writing":

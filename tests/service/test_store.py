@@ -19,7 +19,7 @@ from sqlalchemy import URL, create_engine, text
 
 from ayeaye.errors import Conflict, DataError, NotKept, Outdated, StoreError, StoreFull
 from ayeaye.service.database import Database, locate
-from ayeaye.service.store import Limits, RuntimeClass, Store, comparable
+from ayeaye.service.store import RuntimeClass, Store, StoreLimits, comparable
 
 OKAPI = RuntimeClass(
     "okapi",
@@ -128,7 +128,7 @@ def test_a_class_that_is_not_there_cannot_be_removed(store: Store) -> None:
 
 
 def test_there_are_only_so_many_run_time_classes(address: URL) -> None:
-    store = Store(address, Limits(classes=2))
+    store = Store(address, StoreLimits(classes=2))
     store.add(RuntimeClass("a"))
     store.add(RuntimeClass("b"))
     with pytest.raises(StoreFull, match="there are 2 run-time classes"):
@@ -386,7 +386,7 @@ def test_deciding_twice_alike_changes_nothing_and_otherwise_is_a_conflict(store:
 
 
 def test_only_so_much_feedback_may_be_pending(address: URL) -> None:
-    store = Store(address, Limits(feedback=2, picture_bytes=2 * len(PICTURE)))
+    store = Store(address, StoreLimits(feedback=2, picture_bytes=2 * len(PICTURE)))
     first = store.give("a", "okapi", "ann", PICTURE)
     second = store.give("b", "okapi", "ann")
     with pytest.raises(StoreFull, match="2 pieces of feedback are pending"):

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from sqlalchemy import (
@@ -42,7 +42,7 @@ VERSION = 1  # of the tables; a database of a newer one is refused
 FILE = "service.db"
 PATIENCE = 10  # seconds that a writer waits for its turn
 ANSWER = 15  # seconds within which a server answers, the writer's wait included
-PENDING = "pending"  # feedback nobody has decided
+PENDING: Final = "pending"  # feedback nobody has decided
 _CREATION = 0x617965617965  # number of the advisory lock under which the tables are made
 
 

@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Limits:
+class LogLimits:
     """When a file is full, `rows` or `age` seconds; how many rows may wait; what all files may take together."""
 
     rows: int = 10_000
@@ -68,7 +68,7 @@ class PredictionLog:
     Raises StoreError where nothing can be written there.
     """
 
-    def __init__(self, folder: Path, limits: Limits = Limits()) -> None:
+    def __init__(self, folder: Path, limits: LogLimits = LogLimits()) -> None:
         self.folder, self.limits = folder, limits
         self.dropped = 0
         self._rows: list[tuple[Any, ...]] = []

@@ -18,16 +18,15 @@ from typing import Any, Final, Literal
 from sqlalchemy import URL, Connection, CursorResult, Row, Table, func, select, true
 
 from ayeaye.errors import Conflict, DataError, NotKept, Outdated, StoreFull
-from ayeaye.service.database import CHANGES, CLASSES, FEEDBACK, Database
+from ayeaye.service.database import CHANGES, CLASSES, FEEDBACK, PENDING, Database
 
 Status = Literal["pending", "accepted", "rejected"]
-PENDING: Final = "pending"
 ACCEPTED: Final = "accepted"
 REJECTED: Final = "rejected"
 
 
 @dataclass(frozen=True)
-class Limits:
+class StoreLimits:
     """How much is kept: `feedback` counts what is pending, `picture_bytes` all pictures in the database."""
 
     classes: int = 1000
@@ -126,7 +125,7 @@ class Store:
     Open it after a fork, not before. Every method raises StoreError when the database cannot be used.
     """
 
-    def __init__(self, url: URL, limits: Limits = Limits()) -> None:
+    def __init__(self, url: URL, limits: StoreLimits = StoreLimits()) -> None:
         self.limits = limits
         self._database = Database(url)
 
