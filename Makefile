@@ -39,8 +39,8 @@ install: $(INSTALLED) ## Make .venv, with the versions of constraints.txt.
 soak: $(INSTALLED) ## Run the long tests: kills, fuzzing, load.
 	$(PYTEST) -m soak $(ARGS)
 
-bench: $(INSTALLED) ## Time a retrain of the demo and the embedding of pictures, measure the bestiary's fairness.
-	@for program in bench/retrain.py bench/embedding.py bench/bestiary.py; do \
+bench: $(INSTALLED) ## Time a retrain of the demo, embedding and serving, measure the bestiary's fairness.
+	@for program in bench/retrain.py bench/embedding.py bench/serving.py bench/bestiary.py; do \
 		echo "$$program"; $(BIN)/python "$$program" $(ARGS) || exit 1; \
 	done
 

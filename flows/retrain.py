@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def try_out(workspace: Workspace, version: Version, tag: str, judgement: Judgeme
             without = f"not compared, since the champion's Bento does not answer as it should: {error}"
             say(f"Latency is {without}")
     decided = gate.with_latency(judgement.decision, trial.latency_ms, against, without)
-    return Judgement(decided, judgement.key)
+    return Judgement(replace(decided, stand_in=trial.stand_in), judgement.key)
 
 
 @task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[2, 5, 15], retry_condition_fn=_can_wait)

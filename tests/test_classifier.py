@@ -43,13 +43,7 @@ def made(
     """Trained as `ayeaye train` does, without the classes `late`, in a class space that has the centre of all."""
     whole, data = world()
     early = np.setdiff1d(np.arange(CLASSES), late)
-    kept = replace(
-        whole,
-        names=[whole.names[c] for c in early],
-        vectors=whole.vectors[early],
-        coverage=[whole.coverage[c] for c in early],
-        descriptions=[whole.descriptions[c] for c in early],
-    )
+    kept = whole.take(early.tolist())
     number = np.full(CLASSES, -1)
     number[early] = np.arange(len(early))
     data = replace(

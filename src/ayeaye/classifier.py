@@ -199,7 +199,11 @@ class Classifier:
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """Scores (n, C) by which classes are ranked: corrected cosines less the seen offset."""
-        return self._scored(self._cosines(embeddings))
+        return self.scores_of(self.mapper.map_images(embeddings))
+
+    def scores_of(self, projections: np.ndarray) -> np.ndarray:
+        """Scores (n, C) of pictures that are in the common space (n, m) already."""
+        return self._scored(nearest.scores(projections, self.mapped_classes))
 
     def propagated(self, embeddings: np.ndarray) -> np.ndarray:
         """Scores (n, C) of a whole batch, of which the pictures tell where the classes lie."""
@@ -253,10 +257,11 @@ class Classifier:
         """Why a picture with this embedding (d,) is of one class rather than of another, ready for JSON.
 
         `label` is the highest class unless it is given, `against` the highest other one. The difference of their
-        scores is the sum of the contributions of `parts`, strongest first, of `hub_correction` and of
-        `seen_offset`. A part is an attribute, a word or a term in which the two differ, with its value for either;
-        or a source as a whole, with None as values, where nothing in it has a name. `nearest_seen` are the `top`
-        seen classes nearest to the picture in the common space, and to the label in the class space, by cosine.
+        scores is the sum of the contributions of `parts`, strongest first, of `hub_correction`, which is what the
+        bank says more of one than of the other, and of `seen_offset`. A part is an attribute, a word or a term in
+        which the two differ, with its value for either; or a source as a whole, with None as values, where nothing
+        in it has a name. `nearest_seen` are the `top` seen classes nearest to the picture in the common space, and
+        to the label in the class space, by cosine.
         Raises DataError for a class that there is not.
         """
         image = self.mapper.map_images(np.asarray(embedding)[None])
@@ -264,7 +269,8 @@ class Classifier:
         corrected, scores = self.correction.apply(cosines), self._scored(cosines)
         row, other = self._compared(scores[0], label, against)
         way = contrast(self.space, row, other)
-        found = explanation.contributions(image[0], self.mapper, way)
+        slope = self.correction.slope(cosines[0], row, other)
+        found = slope * explanation.contributions(image[0], self.mapper, way)
         plain, hubs, whole = (float(each[0, row] - each[0, other]) for each in (cosines, corrected, scores))
         parts = [
             {**asdict(difference), "contribution": each}
@@ -279,7 +285,7 @@ class Classifier:
             "against_score": float(scores[0, other]),
             "difference": whole,
             "parts": sorted(parts, key=lambda part: -abs(part["contribution"])),
-            "hub_correction": hubs - plain,
+            "hub_correction": hubs - slope * plain,
             "seen_offset": whole - hubs,
             "nearest_seen": {
                 "to_picture": self._nearest_seen(cosines[0], top),

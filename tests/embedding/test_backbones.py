@@ -48,7 +48,7 @@ def test_any_classification_network_loses_its_head(name: str, width: int) -> Non
     network = backbones.build(name, 3)
     made = backbones.assemble(name, "untrained", network, backbones.Transform(resize=64, crop=64))
     assert made.width == width
-    assert made.forward(torch.zeros(2, 3, 64, 64)).shape == (2, width)
+    assert made.forward(np.zeros((2, 3, 64, 64), np.float32)).shape == (2, width)
 
 
 def test_a_checkpoint_of_any_number_of_classes_fits(checkpoint: Path, picture: Image.Image) -> None:
@@ -59,7 +59,7 @@ def test_a_checkpoint_of_any_number_of_classes_fits(checkpoint: Path, picture: I
     whole.load_state_dict(torch.load(checkpoint, weights_only=True))
     whole.eval().fc = torch.nn.Identity()
     with torch.inference_mode():
-        expected = whole(made.transform.preset()(picture)[None]).numpy()
+        expected = whole(torch.from_numpy(made.transform.preset()(picture)[None])).numpy()
     np.testing.assert_allclose(made.embed([picture]), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -69,14 +69,21 @@ def test_the_transform_is_the_weights_own_and_a_new_size_keeps_its_ratio() -> No
     assert backbones.adjust(default, None, None, 112) == backbones.Transform(128, 112)
 
 
-def test_the_transform_gives_what_torchvision_gives(picture: Image.Image) -> None:
+@pytest.mark.parametrize("size", [(120, 90), (91, 257), (72, 72), (40, 61)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_the_transform_gives_what_torchvision_gives(size: tuple[int, int], interpolation: str) -> None:
     torchvision()
+    from torchvision.transforms import InterpolationMode
     from torchvision.transforms._presets import ImageClassification
 
-    own = backbones.Transform(72, 64, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)).preset()(picture)
-    theirs = ImageClassification(crop_size=64, resize_size=72, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
-    assert own.is_contiguous()
-    torch.testing.assert_close(own, theirs(picture), rtol=1e-6, atol=1e-6)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8))
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    own = backbones.Transform(72, 64, mean, std, interpolation).preset()(picture)
+    theirs = ImageClassification(
+        crop_size=64, resize_size=72, mean=mean, std=std, interpolation=InterpolationMode(interpolation)
+    )
+    assert own.flags.c_contiguous
+    np.testing.assert_allclose(own, theirs(picture).numpy(), rtol=1e-6, atol=1e-6)
 
 
 def test_it_is_saved_and_loaded_with_the_same_digest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def inputs() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected(backbone: Backbone, inputs: np.ndarray) -> np.ndarray:
-    return backbone.forward(torch.from_numpy(inputs))
+    return backbone.forward(inputs)
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
@@ -245,8 +246,22 @@ def test_the_engine_is_saved_loaded_and_part_of_the_digest(
         assert (again.engine, again.digest, again.graph) == (engine, engined.digest, graph)
         if engine.exact:
             assert (again.running, again.fallback) == (engine, None)
-            assert engines.relative_error(again.forward(torch.from_numpy(inputs)), expected) <= EXACT
+            assert engines.relative_error(again.forward(inputs), expected) <= EXACT
     assert len(digests) == 4
+
+
+def test_where_another_engine_runs_torch_is_not_even_imported(
+    tmp_path: Path, backbone: Backbone, graph: bytes
+) -> None:
+    """It takes seconds and some hundred MB of every worker that serves."""
+    backbone.with_engine(Engine("onnxruntime"), graph).save(tmp_path)
+    program = (
+        "import sys; from pathlib import Path; from PIL import Image; from ayeaye.embedding import backbones\n"
+        "print(backbones.load(Path(sys.argv[1])).embed([Image.new('RGB', (90, 70))]).shape)\n"
+        "print(sorted({'torch', 'torchvision'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"(1, {backbone.width})", "[]"], done.stderr
 
 
 def test_torch_is_saved_as_before_there_were_engines(
@@ -283,7 +298,7 @@ def test_a_host_without_the_engine_falls_back_to_torch_and_warns_once(
     engined = backbone.with_engine(BF16, graph)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            np.testing.assert_array_equal(engined.forward(torch.from_numpy(inputs)), expected)
+            np.testing.assert_array_equal(engined.forward(inputs), expected)
     assert engined.running == TORCH
     assert engined.fallback == "openvino is not installed"
     said = [record.getMessage() for record in caplog.records]

@@ -12,6 +12,7 @@ import pytest
 
 from ayeaye.classifier import Classifier
 from ayeaye.classspace.contrast import contrast
+from ayeaye.classspace.later import NewClass
 from ayeaye.classspace.space import build
 from ayeaye.data import bestiary
 from ayeaye.data.table import ClassTable
@@ -132,6 +133,23 @@ def test_the_parts_add_up_to_the_difference_whatever_the_correction_of_hubs(worl
     assert (corrected.explain(world.query)["hub_correction"] != 0) == (kind != "none")
 
 
+@pytest.mark.parametrize("kind", hubs.KINDS)
+def test_where_the_bank_says_the_same_of_both_the_correction_of_hubs_counts_nothing(
+    world: World, kind: str
+) -> None:
+    classifier = world.classifier()
+    fitted = hubs.fit(kind, hubs.GRIDS[kind][0], classifier.raw_scores(world.X[::5]))
+    even = replace(
+        fitted, statistic=np.full_like(fitted.statistic, fitted.statistic.mean() if kind != "none" else 0)
+    )
+    corrected = replace(classifier, correction=even)
+    check(corrected, world)
+    for against in ("aye-aye", classifier.labels[3], classifier.labels[-1]):
+        explained = corrected.explain(world.query, classifier.labels[7], against)
+        assert explained["hub_correction"] == pytest.approx(0, abs=1e-5)
+        assert explained["difference"] != 0
+
+
 def test_the_offset_stands_apart(world: World) -> None:
     classifier = world.classifier()
     seen = classifier.labels[int(np.flatnonzero(classifier.seen)[0])]
@@ -234,6 +252,34 @@ def test_a_class_that_there_is_not_is_refused_with_the_nearest_names(world: Worl
         classifier.explain(world.query, "aye aye")
     with pytest.raises(DataError, match="nothing to be compared with"):
         classifier.explain(world.query, "aye-aye", "aye-aye")
+
+
+@pytest.mark.parametrize("source", ["attributes", "tfidf", "word2vec", ["tfidf", "attributes"]], ids=str)
+def test_a_class_that_came_later_is_explained_by_what_was_said_of_it(
+    world: World, source: Any, tmp_path: Path
+) -> None:
+    place = world.table.names.index("aye-aye")
+    rest = world.table.take(np.delete(np.arange(40), place))
+    space = build(rest, Classes(source=source, dimensions=16), Path)
+    y = np.searchsorted(np.delete(np.arange(40), place), world.y)
+    classifier = Classifier(space, rest.seen, create("ridge").fit(world.X, y, space.vectors), 0.07, 0.1)
+    new = NewClass(
+        "aye-aye",
+        world.table.frame["description"][place],
+        synonyms=["Daubentonia"],
+        attributes=world.table.matrices["attributes"].iloc[place].to_dict(),
+    )
+    with_vector = NewClass("vector", vector=(space.vectors[3] + space.vectors[5]).tolist())
+    extended = classifier.with_classes([with_vector, new])
+    extended.save(tmp_path)
+    for found in (extended, Classifier.load(tmp_path), extended.without(["vector"])):
+        explained = found.explain(world.query, "aye-aye", space.names[0])
+        assert total(explained) == pytest.approx(explained["difference"], abs=1e-5)
+        assert len(explained["parts"]) > 3
+        assert all(part["value"] is not None for part in explained["parts"])
+    as_a_whole = extended.explain(world.query, "vector", "aye-aye")
+    assert all(part["value"] is None for part in as_a_whole["parts"])
+    assert total(as_a_whole) == pytest.approx(as_a_whole["difference"], abs=1e-5)
 
 
 def test_an_explanation_survives_saving(world: World, tmp_path: Path) -> None:

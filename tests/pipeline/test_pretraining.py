@@ -19,7 +19,7 @@ from ayeaye.pipeline import pretraining
 
 
 def backbone(origin: str, *classes: str) -> Backbone:
-    return Backbone("resnet18", origin, Transform(64, 64), None, 512, "0", classes)  # type: ignore[arg-type]
+    return Backbone("resnet18", origin, Transform(64, 64), lambda: None, 512, "0", classes)  # type: ignore[arg-type]
 
 
 def known(found: Backbone | None, **knobs: str) -> pretraining.Pretraining:

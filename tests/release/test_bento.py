@@ -25,9 +25,9 @@ from ayeaye.data.decode import Limits
 from ayeaye.embedding.engines import TORCH, Engine
 from ayeaye.errors import PictureError, ReleaseError, TrialFailed
 from ayeaye.params import Serve
-from ayeaye.processes import free_port
+from ayeaye.processes import free_port, guarded
 from ayeaye.release import bento
-from ayeaye.release.bento import Golden, Recipe
+from ayeaye.release.bento import PROGRAM, Golden, Recipe
 
 TEMPLATE = Path(__file__).parents[2] / "bentofile.yaml"
 MEGABYTE = 1_000_000
@@ -292,6 +292,55 @@ def _running_in(folder: Path) -> list[int]:
     return found
 
 
+def test_an_exported_bento_serves_where_there_is_no_workspace_and_no_network(
+    tag: str, home: Path, bundle: Path, tmp_path: Path
+) -> None:
+    packed, store, content = tmp_path / "ayeaye.bento", tmp_path / "store", tmp_path / "picture"
+    environment = {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"}
+    command = [sys.executable, "-m", "bentoml", "export", tag, str(packed)]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    content.write_bytes(picture(UNSEEN, 3))
+    store.mkdir()
+    # Where namespaces are not allowed it is tried with the network that there is.
+    apart = ["unshare", "--net", "--map-root-user"]
+    if not shutil.which(apart[0]) or subprocess.run([*apart, "true"], capture_output=True).returncode:
+        apart = []
+    program = Path(__file__).with_name("alone.py")
+    done = subprocess.run(
+        [*apart, sys.executable, str(program), str(packed), str(store), str(content)],
+        env=guarded({**os.environ, "HOME": str(tmp_path)}, hidden=[PROGRAM]),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (expected,) = Classifier.load(bundle).classify([content.read_bytes()])
+    assert isinstance(expected, dict)
+    answer = json.loads(done.stdout)
+    assert answer["label"] == expected["label"] == UNSEEN
+    scores = [[each["score"] for each in given["alternatives"]] for given in (answer, expected)]
+    np.testing.assert_allclose(*scores, atol=bento.TOLERANCE)
+    assert answer["model"]["bento"] == tag
+
+
+def test_the_dockerfile_of_a_bento_installs_what_is_pinned_and_runs_as_nobody_special(
+    tag: str, home: Path
+) -> None:
+    """As far as can be told without a container engine, to which `bentoml containerize` hands this file."""
+    folder = bento.folder_of(tag, home)
+    lines = (folder / "env" / "docker" / "Dockerfile").read_text().splitlines()
+    assert next(line for line in lines if line.startswith("FROM")).split()[1] == "python:3.11-slim"
+    assert [line for line in lines if line.startswith("USER")] == ["USER bentoml"]
+    for line in lines:
+        if line.startswith("COPY"):
+            assert (folder / line.split()[-2]).exists()
+    assert any("requirements.txt" in line for line in lines)
+    wanted = (folder / "env" / "python" / "requirements.txt").read_text().split()
+    assert "torch" in {line.partition("==")[0] for line in wanted if "==" in line}
+    assert (folder / "env" / "docker" / "entrypoint.sh").is_file()
+
+
 # What is served
 
 
@@ -507,3 +556,7 @@ def test_a_bento_serves_with_the_engine_of_its_bundle(tmp_path: Path) -> None:
     trial = bento.trial(bento.build(recipe_for(bundle), home), golden, home)
     assert trial.requests == 3
     assert trial.largest_difference <= bento.TOLERANCE
+    if (fallback := classifier.backbone.fallback) is None:
+        assert trial.stand_in is None
+    else:
+        assert trial.stand_in == f"{classifier.backbone.running} runs instead of openvino bf16: {fallback}"

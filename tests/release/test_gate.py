@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -227,6 +228,16 @@ def test_the_table_has_a_row_per_check_and_markdown_one_per_row() -> None:
     lines = gate.markdown(decision).splitlines()
     assert lines[0].startswith("**promoted** · estimated on class folds · champion: version 4")
     assert len([line for line in lines if line.startswith("| ")]) == 1 + len(rows)
+
+
+def test_an_engine_that_stands_in_is_told_and_does_not_refuse() -> None:
+    decision = gate.decide(GOOD, RELEASE)
+    told = replace(decision, stand_in="torch fp32 runs instead of openvino bf16: openvino is not installed")
+    assert told.verdict == decision.verdict
+    assert gate.from_dict(json.loads(json.dumps(told.as_dict()))) == told
+    assert "In the trial torch fp32 runs instead of openvino bf16" in gate.markdown(told)
+    assert "In the trial" not in gate.markdown(decision)
+    assert gate.untried(told).stand_in is None
 
 
 # ---- leakage ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from services import TestClient
 from small_bundle import COLOURS, picture
 
 from ayeaye.classifier import Classifier
+from ayeaye.embedding import engines
+from ayeaye.embedding.engines import Engine
 from ayeaye.params import Serve
 from ayeaye.service import predictions
 from ayeaye.service.served import Served
@@ -355,6 +358,8 @@ def test_the_model_tells_its_thresholds_and_the_licence_of_its_weights(colours: 
         about = client.get("/model").json()
     assert about["thresholds"] == {"known": 0.0, "seen_offset": 0.1, "temperature": 0.5}
     assert about["backbone"]["licence"] == "CC BY 4.0"
+    assert about["backbone"]["engine"] == about["backbone"]["running"] == "torch fp32"
+    assert about["backbone"]["fallback"] is None
     assert about["metrics"] == {"H": 0.5, "T1": None}
     assert str(tmp_path) not in json.dumps(about)
 
@@ -366,6 +371,28 @@ def test_a_name_that_no_address_can_have_is_refused(client: TestClient, name: st
     assert "could not be removed again" in response.json()["error"]
     assert client.post("/classes", json=PINK | {"name": "..."}).status_code == 201
     assert client.delete("/classes/...").status_code == 200
+
+
+def test_the_model_tells_which_engine_stands_in_and_why(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = Classifier.load(colours)
+    assert classifier.backbone is not None
+    graph = engines.export(classifier.backbone.network, classifier.backbone.transform.crop)
+    engined = replace(classifier, backbone=classifier.backbone.with_engine(Engine("openvino", "bf16"), graph))
+    engined.save(tmp_path / "bundle")
+
+    def missing(engine: Engine, graph: bytes) -> None:
+        raise engines.MissingEngine(f"{engine.name} is not installed")
+
+    monkeypatch.setattr(engines, "start", missing)
+    with services.within(Served(tmp_path / "bundle", tmp_path / "state")) as (client, _):
+        backbone = client.get("/model").json()["backbone"]
+    assert {key: backbone[key] for key in ("engine", "running", "fallback")} == {
+        "engine": "openvino bf16",
+        "running": "torch fp32",
+        "fallback": "openvino is not installed",
+    }
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/classes/", "/classify/x", "/static_content/main.js", "/%00"])

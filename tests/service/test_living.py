@@ -68,8 +68,8 @@ def test_of_two_classes_that_are_alike_and_come_at_once_one_is_kept_and_one_refu
     with ThreadPoolExecutor(2) as threads:
         assert sorted(threads.map(added, range(2))) == [False, True]
     for worker in workers:
-        assert len(worker.classes().classifier.labels) == len(services.ANIMALS) + 1
-        assert worker.classes().refused == []
+        assert len(worker.living.fresh().classifier.labels) == len(services.ANIMALS) + 1
+        assert worker.living.fresh().refused == []
         worker.close()
 
 

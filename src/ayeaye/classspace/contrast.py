@@ -49,16 +49,18 @@ class Leg:
     steps: np.ndarray
     centre: np.ndarray  # (k,)
     sized: bool  # brought to unit length before it is centred, too
-    size: float  # length in the class vector
+    size: float | None  # length in the class vector; None: as long as it is
 
     def vectors(self, times: np.ndarray) -> np.ndarray:
         """(q, k) at times (q,) between 0 and 1."""
-        return self.size * unit(self._stages(times)[1])
+        centred = self._stages(times)[1]
+        return centred if self.size is None else self.size * unit(centred)
 
     def rates(self, times: np.ndarray, gradients: np.ndarray) -> np.ndarray:
         """(q, p): how fast each difference moves what has these gradients (q, k) by the vectors."""
         sums, centred = self._stages(times)
-        gradients = unit_gradients(centred, self.size * gradients)
+        if self.size is not None:
+            gradients = unit_gradients(centred, self.size * gradients)
         if self.sized:
             gradients = unit_gradients(sums, gradients)
         return gradients @ self.steps.T
@@ -107,19 +109,27 @@ def contrast(space: ClassSpace, label: int, against: int) -> Contrast:
     """
     rows = [against, label]
     table, encoder = space.table(rows), space.encoder
-    legs = []
-    for part, weight, centre in zip(encoder.parts, encoder.weights, encoder.centres, strict=True):
-        own = unit(space.vectors[rows, slice(*space.sources[part.source])].astype(np.float64))
-        size = float(np.sqrt(weight / sum(encoder.weights)))
-        leg = _read(part, table, centre.astype(np.float64), size)
-        if leg is None or np.abs(leg.vectors(np.arange(2.0)) / size - own).max() > AGREEMENT:
-            leg = _whole(part, own, size)
-        legs.append(leg)
-    return Contrast(legs)
+    vectors = space.vectors[rows].astype(np.float64)
+    parts = [vectors[:, slice(*space.sources[part.source])] for part in encoder.parts]
+    sizes = [float(np.sqrt(weight / sum(encoder.weights))) for weight in encoder.weights]
+    legs = [
+        _read(part, table, unit(own), centre.astype(np.float64), size)
+        for part, own, centre, size in zip(encoder.parts, parts, encoder.centres, sizes, strict=True)
+    ]
+    if not any(legs):
+        # A class given by a vector may have more of one source than the encoder would give it.
+        return Contrast([_whole(part, own, None) for part, own in zip(encoder.parts, parts, strict=True)])
+    return Contrast(
+        [
+            leg or _whole(part, unit(own), size)
+            for leg, part, own, size in zip(legs, encoder.parts, parts, sizes, strict=True)
+        ]
+    )
 
 
-def _read(part: Part, table: ClassTable, centre: np.ndarray, size: float) -> Leg | None:
-    """The leg between the two classes of a table, or None where what the vectors are the sum of cannot be read."""
+def _read(part: Part, table: ClassTable, own: np.ndarray, centre: np.ndarray, size: float) -> Leg | None:
+    """The leg between the two classes of a table with unit vectors `own` (2, k), or None where what these are the
+    sum of cannot be read."""
     try:
         summands = part.summands(table)
     except ClassSpaceError:
@@ -135,7 +145,8 @@ def _read(part: Part, table: ClassTable, centre: np.ndarray, size: float) -> Leg
             differences.append(Difference(name, part.source, now, before))
             steps.append(there - here)
     start = sum((vector for _, vector in against.values()), start=np.zeros(len(centre)))
-    return Leg(differences, start, np.reshape(steps, (len(steps), len(centre))), centre, part.sized, size)
+    leg = Leg(differences, start, np.reshape(steps, (len(steps), len(centre))), centre, part.sized, size)
+    return leg if np.abs(leg.vectors(np.arange(2.0)) / size - own).max() <= AGREEMENT else None
 
 
 def _folded(summands: Summands) -> Summands:
@@ -148,6 +159,6 @@ def _folded(summands: Summands) -> Summands:
     return folded
 
 
-def _whole(part: Part, own: np.ndarray, size: float) -> Leg:
+def _whole(part: Part, own: np.ndarray, size: float | None) -> Leg:
     differences = [Difference(part.source, part.source)]
     return Leg(differences, own[0], own[1:] - own[:1], np.zeros(own.shape[1]), False, size)

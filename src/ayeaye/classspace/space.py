@@ -403,17 +403,27 @@ class ClassSpace:
         self._check_names([each.name for each in classes])
         vectors = np.empty((len(classes), self.vectors.shape[1]), np.float32)
         coverage: list[About] = [{"name": each.name, "parts": []} for each in classes]
+        # A class with a vector of its own has no numbers.
+        values = {
+            source: np.full((len(classes), rows.shape[1]), np.nan, np.float32)
+            for source, rows in self.values.items()
+        }
         given = [row for row, each in enumerate(classes) if each.vector is not None]
         told = [row for row, each in enumerate(classes) if each.vector is None]
         for row in given:
             vectors[row] = unit_vector(classes[row], self.vectors.shape[1])
         if told:
             columns = {part.source: part.columns for part in self.encoder.parts if isinstance(part, Matrix)}
-            vectors[told], covered = self.encoder.encode(table_of([classes[row] for row in told], columns))
+            table = table_of([classes[row] for row in told], columns)
+            vectors[told], covered = self.encoder.encode(table)
+            for source, rows in _values(self.encoder.parts, table).items():
+                if source in values:
+                    values[source][told] = rows
             for row, each in zip(told, covered, strict=True):
                 coverage[row] = each
         # What is said of a class with a vector of its own did not make that vector.
         said = ["" if each.vector is not None else each.description for each in classes]
+        synonyms = [[] if each.vector is not None else list(each.synonyms) for each in classes]
         names = [each.name for each in classes]
         self._check_distinct(vectors, names, said)
         return replace(
@@ -422,6 +432,8 @@ class ClassSpace:
             vectors=np.vstack([self.vectors, vectors]),
             coverage=[*self.coverage, *coverage],
             descriptions=[*self.descriptions, *said],
+            synonyms=[*self.synonyms, *synonyms],
+            values={source: np.vstack([rows, values[source]]) for source, rows in self.values.items()},
         )
 
     def take(self, rows: Sequence[int]) -> ClassSpace:

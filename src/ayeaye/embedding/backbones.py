@@ -42,26 +42,30 @@ class Transform:
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bilinear"
 
-    def preset(self) -> Callable[[Image.Image], torch.Tensor]:
+    def preset(self) -> Callable[[Image.Image], np.ndarray]:
         """To the input (3, crop, crop) float32: what torchvision's ImageClassification gives, but for rounding.
 
         The arithmetic is NumPy's, in the thread that calls: torch would spread each of these small steps over
-        threads of its own, in every thread that decodes.
+        threads of its own, in every thread that decodes. And torch and torchvision, which take seconds and some
+        hundred MB to import, are not needed where another engine runs the network.
         """
-        torchvision()
-        import torch
-        from torchvision.transforms import InterpolationMode, functional
+        from PIL import Image
 
-        interpolation = InterpolationMode(self.interpolation)
+        filter = Image.Resampling[self.interpolation.partition("-")[0].upper()]
         mean, std = (np.array(value)[:, None, None] for value in (self.mean, self.std))
         scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
-        def prepare(image: Image.Image) -> torch.Tensor:
-            image = functional.resize(image, [self.resize], interpolation=interpolation, antialias=True)
-            pixels = np.asarray(functional.center_crop(image, [self.crop])).transpose(2, 0, 1)
-            inputs = np.multiply(pixels, scale, dtype=np.float32, order="C")
+        def prepare(image: Image.Image) -> np.ndarray:
+            width, height = image.size
+            short = min(width, height)
+            size = (int(self.resize * width / short), int(self.resize * height / short))
+            image = image.resize(size, filter)
+            left, top = (round((side - self.crop) / 2) for side in size)
+            # Beyond the edges it is black.
+            image = image.crop((left, top, left + self.crop, top + self.crop))
+            inputs = np.multiply(np.asarray(image).transpose(2, 0, 1), scale, dtype=np.float32, order="C")
             inputs += shift
-            return torch.from_numpy(inputs)
+            return inputs
 
         return prepare
 
@@ -72,18 +76,25 @@ class Backbone:
 
     `origin` says where the weights come from. It is part of a bundle's identity, so it names no file. `engine` is
     what the embeddings are made with, here and where they are compared with: it is part of the digest. `graph` is
-    the network as the engines other than torch read it.
+    the network as the engines other than torch read it. `made` gives torch's network when that is asked for:
+    where another engine runs, torch need not even be imported.
     """
 
     name: str
     origin: str
     transform: Transform
-    network: torch.nn.Module
+    made: Callable[[], torch.nn.Module]
     width: int
     digest: str
     classes: tuple[str, ...] = ()  # pretraining classes, where they are known or assumed
     engine: Engine = TORCH
     graph: bytes | None = None
+    device: str = "cpu"
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """Ready to run on `device`."""
+        return _ready(self.made(), self.device)
 
     @property
     def trained_here(self) -> bool:
@@ -91,7 +102,7 @@ class Backbone:
         return self.origin.startswith(TRAINED_HERE)
 
     def to(self, device: str) -> Backbone:
-        return replace(self, network=self.network.to(device))
+        return replace(self, device=device)
 
     def with_engine(self, engine: Engine, graph: bytes) -> Backbone:
         """This network, so far run by torch, run by an engine; `graph` is its export."""
@@ -111,9 +122,8 @@ class Backbone:
 
     @cached_property
     def _started(self) -> tuple[Engine, Runner, str | None]:
-        device = next(self.network.parameters()).device
-        if device.type != "cpu":
-            reason = f"on {device.type} torch runs" if self.engine != TORCH else None
+        if self.device != "cpu":
+            reason = f"on {self.device} torch runs" if self.engine != TORCH else None
             return TORCH, engines.runner_of_torch(self.network), reason
         running, runner, reason = engines.start_or_less(self.engine, self.graph)
         if reason:
@@ -122,14 +132,12 @@ class Backbone:
 
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Embeddings (n, width) float32 of upright RGB pictures."""
-        import torch
-
         preset = self.transform.preset()
-        return self.forward(torch.stack([preset(image) for image in images]))
+        return self.forward(np.stack([preset(image) for image in images]))
 
-    def forward(self, inputs: torch.Tensor) -> np.ndarray:
-        """Embeddings (n, width) float32 of transformed inputs (n, 3, h, w)."""
-        return self._started[1](inputs.numpy())
+    def forward(self, inputs: np.ndarray) -> np.ndarray:
+        """Embeddings (n, width) float32 of transformed inputs (n, 3, h, w) float32."""
+        return self._started[1](inputs)
 
     def save(self, folder: Path) -> None:
         """Write backbone.json, backbone.safetensors and, for engines other than torch, backbone.onnx."""
@@ -164,30 +172,31 @@ class Backbone:
 def load(folder: Path, device: str = "cpu") -> Backbone:
     """Read what `Backbone.save` wrote; raises BundleError where it is damaged."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.numpy import load_file
 
     try:
         described = json.loads((folder / "backbone.json").read_bytes())
-        state = load_file(folder / "backbone.safetensors")
-        network = build(described["name"], classes=1000)
-        headless(network)
-        _fill(network, state)
+        state = {
+            key: value.astype(np.float32) if value.dtype.kind == "f" else value
+            for key, value in load_file(folder / "backbone.safetensors").items()
+        }
         transform = {key: _tupled(value) for key, value in described["transform"].items()}
         found = Backbone(
             described["name"],
             described["origin"],
             Transform(**transform),
-            _ready(network, device),
+            lambda: _filled(described["name"], state),
             described["width"],
             described["digest"],
             tuple(described["classes"]),
             *_engine(folder, described),
+            device,
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise BundleError(
             f"the backbone in {folder} is damaged ({error}): make it again with `ayeaye embed`"
         ) from None
-    if _digest_with(_digest(found.name, found.transform, network), found.engine) != found.digest:
+    if _digest_with(_digest(found.name, found.transform, state), found.engine) != found.digest:
         raise BundleError(
             f"the backbone in {folder} does not match its digest: make it again with `ayeaye embed`"
         )
@@ -247,6 +256,8 @@ def assemble(
 
     headless(network)
     network = _ready(network, device)
+    state = {key: value.detach().cpu().contiguous().numpy() for key, value in network.state_dict().items()}
+    digest = _digest(name, transform, state)
     sample = torch.zeros(1, 3, transform.crop, transform.crop, device=device)
     try:
         with torch.inference_mode():
@@ -255,7 +266,7 @@ def assemble(
         raise BackboneError(
             f"{name} cannot take pictures of {transform.crop} px ({error}): set embed.size to what it expects"
         ) from None
-    return Backbone(name, origin, transform, network, width, _digest(name, transform, network), classes)
+    return Backbone(name, origin, transform, lambda: network, width, digest, classes, device=device)
 
 
 def build(name: str, classes: int) -> torch.nn.Module:
@@ -329,6 +340,16 @@ def _head(network: torch.nn.Module) -> tuple[str, torch.nn.Module]:
     return [(path, layer) for path, layer in network.named_modules() if isinstance(layer, kinds)][-1]
 
 
+def _filled(name: str, state: Mapping[str, np.ndarray]) -> torch.nn.Module:
+    """A headless network with these weights."""
+    import torch
+
+    network = build(name, classes=1000)
+    headless(network)
+    _fill(network, {key: torch.from_numpy(value) for key, value in state.items()})
+    return network
+
+
 def _fill(network: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Load a state dict; raises RuntimeError where it does not fit."""
     versioned = OrderedDict(state)
@@ -344,10 +365,9 @@ def _ready(network: torch.nn.Module, device: str) -> torch.nn.Module:
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _digest(name: str, transform: Transform, network: torch.nn.Module) -> str:
+def _digest(name: str, transform: Transform, state: Mapping[str, np.ndarray]) -> str:
     whole = hashlib.sha256(json.dumps([name, asdict(transform)]).encode())
-    for key, value in sorted(network.state_dict().items()):
-        array = value.detach().cpu().contiguous().numpy()
+    for key, array in sorted(state.items()):
         whole.update(f"{key} {array.dtype} {array.shape}".encode())
         whole.update(array.tobytes())
     return whole.hexdigest()

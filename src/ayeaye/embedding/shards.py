@@ -17,8 +17,6 @@ from ayeaye.errors import DataError
 from ayeaye.files import replacing
 
 if TYPE_CHECKING:
-    import torch
-
     from ayeaye.data.table import Dataset
     from ayeaye.embedding.backbones import Backbone, Transform
 
@@ -44,21 +42,19 @@ def embed_pictures(
 
 def prepared(
     transform: Transform, contents: Iterable[bytes], *, batch: int, limits: Limits
-) -> Iterator[torch.Tensor]:
+) -> Iterator[np.ndarray]:
     """Inputs (batch, 3, h, w) of encoded pictures, in order, the last one shorter.
 
     Pictures are decoded by threads, at most two batches ahead of what is taken: that bounds memory.
     """
-    import torch
-
     preset = transform.preset()
 
-    def prepare(content: bytes) -> torch.Tensor:
+    def prepare(content: bytes) -> np.ndarray:
         return preset(decode(content, limits, target=transform.resize))
 
     with ThreadPoolExecutor(max_workers=cores()) as pool:
         for inputs in _batches(_ahead(pool, prepare, contents, 2 * batch), batch):
-            yield torch.stack(inputs)
+            yield np.stack(inputs)
 
 
 def embed_dataset(

@@ -120,6 +120,19 @@ class Correction:
             return np.exp(-_squared_distances(scores) / scale)
         return scores - self.statistic
 
+    def slope(self, cosines: np.ndarray, row: int, other: int) -> float:
+        """How much faster than their cosines (C,) the corrected scores of two classes would part, did the bank say
+        the same of both: 2 of csls; of local_scaling the secant at the mean of the two σ(c); else 1."""
+        if self.kind == "csls":
+            return 2.0
+        if self.kind != "local_scaling":
+            return 1.0
+        cosines = np.asarray(cosines, np.float32)[None]
+        width = float(_scale(cosines, self.settings["k"])[0] * self.statistic[[row, other]].mean())
+        apart = float(cosines[0, row] - cosines[0, other])
+        base = float(np.exp(-_squared_distances(cosines[0, other]) / width))
+        return base * (float(np.expm1(2 * apart / width)) / apart if apart else 2 / width)
+
     def extended(self, A: np.ndarray, unseen: np.ndarray) -> Correction:
         """The correction with classes of vectors A (m, k) after its own.
 

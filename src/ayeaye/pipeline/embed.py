@@ -171,6 +171,6 @@ def _pictures(
             for id, content in dataset.pictures(shard):
                 if id in place:
                     picture = preset(decode(content, limits, target=transform.resize))
-                    images[place[id]] = (picture * 255).round().byte().numpy()
+                    images[place[id]] = (picture * 255).round()
                     advance(1)
     return images

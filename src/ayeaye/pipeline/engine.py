@@ -116,5 +116,4 @@ class Sample:
         return shown, asked[asked["label"].isin(shown["label"])]
 
     def _inputs(self, contents: Iterable[bytes]) -> Iterator[np.ndarray]:
-        for inputs in prepared(self._transform, contents, batch=SOME, limits=self._limits):
-            yield inputs.numpy()
+        return prepared(self._transform, contents, batch=SOME, limits=self._limits)

@@ -103,6 +103,7 @@ class Trial:
     requests: int
     refused: int
     largest_difference: float
+    stand_in: str | None = None  # which engine ran instead of the one that was measured, and why
 
 
 def folder_of(tag: str, home: Path) -> Path:
@@ -281,7 +282,7 @@ def trial(
         ready = time.monotonic() - started
         say(f"{tag} is ready after {ready:.1f} s")
         try:
-            _check_identity(tag, client, bundle_digest)
+            about = _identified(tag, client, bundle_digest)
             requests = [*golden, Golden("a broken file", _BROKEN, None)]
             differences = [_check_answer(tag, client, request) for request in requests]
             latencies = _measure(client, golden, repeats)
@@ -297,17 +298,27 @@ def trial(
         requests=len(requests),
         refused=sum(request.expected is None for request in requests),
         largest_difference=max(differences),
+        stand_in=_stand_in(about.get("backbone") or {}),
     )
 
 
-def _check_identity(tag: str, client: Any, bundle_digest: str | None) -> None:
-    about = client.get("/model").json()
+def _identified(tag: str, client: Any, bundle_digest: str | None) -> dict[str, Any]:
+    """What the service tells of itself; raises TrialFailed where it is not the one that was asked for."""
+    about: dict[str, Any] = client.get("/model").json()
     if about.get("code") != "bento":
         raise TrialFailed(f"{tag} runs ayeaye from outside the Bento: mend `include` in bentofile.yaml")
     if about.get("bento") != tag:
         raise TrialFailed(f"asked for {tag}, but {about.get('bento')} answers: is the port taken?")
     if bundle_digest and about.get("bundle_digest") != bundle_digest:
         raise TrialFailed(f"{tag} serves bundle {about.get('bundle_digest')}, expected {bundle_digest}")
+    return about
+
+
+def _stand_in(backbone: Mapping[str, Any]) -> str | None:
+    # A service of an earlier ayeaye does not tell.
+    if not backbone.get("fallback"):
+        return None
+    return f"{backbone['running']} runs instead of {backbone['engine']}: {backbone['fallback']}"
 
 
 def _check_answer(tag: str, client: Any, request: Golden) -> float:

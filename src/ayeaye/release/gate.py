@@ -97,6 +97,9 @@ class Decision:
     estimated_on: str
     champion: int | None
     figures_of: str = ALL  # the classes whose figures the absolute checks read, and why
+    stand_in: str | None = (
+        None  # which engine the trial ran with instead of the one that was measured, and why
+    )
 
     @property
     def verdict(self) -> Verdict:
@@ -118,6 +121,7 @@ class Decision:
             "estimated_on": self.estimated_on,
             "figures_of": self.figures_of,
             "champion": self.champion,
+            "stand_in": self.stand_in,
             "checks": [
                 {**asdict(check), "interval": list(check.interval) if check.interval else None}
                 for check in self.checks
@@ -132,7 +136,7 @@ def from_dict(raw: Mapping[str, Any]) -> Decision:
         for check in raw["checks"]
     )
     figures_of = raw.get("figures_of", ALL)
-    return Decision(tuple(checks), raw["estimated_on"], raw["champion"], figures_of)
+    return Decision(tuple(checks), raw["estimated_on"], raw["champion"], figures_of, raw.get("stand_in"))
 
 
 def check_thresholds(release: Release) -> None:
@@ -222,6 +226,7 @@ def untried(decision: Decision) -> Decision:
             for check in decision.checks
             if check.name != TRIAL
         ),
+        stand_in=None,
     )
 
 
@@ -343,6 +348,7 @@ def markdown(decision: Decision) -> str:
     lines = [
         f"**{decision.verdict}** · estimated on {decision.estimated_on} · {against}",
         *([] if decision.figures_of == ALL else ["", f"Figures of {decision.figures_of}."]),
+        *(["", f"In the trial {decision.stand_in}."] if decision.stand_in else []),
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),

@@ -39,6 +39,8 @@ def decision(raw: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     if made.figures_of != gate.ALL:
         console.print(f"Figures of {made.figures_of}.", markup=False)
+    if made.stand_in:
+        console.print(f"In the trial {made.stand_in}.", markup=False)
     for check, row in zip(made.checks, rows, strict=True):
         # Where a figure keeps its threshold, the row says it all.
         if check.passed is not True or check.value is None:

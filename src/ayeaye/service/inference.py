@@ -10,6 +10,8 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from ayeaye.classspace.later import NewClass
 from ayeaye.data.samples import Sample, Samples, Use
 from ayeaye.errors import Conflict, DataError, NotKept, Outdated
@@ -62,6 +64,8 @@ class Inference:
         self.predictions = (
             PredictionLog(served.state / "predictions") if served.settings.predictions else None
         )
+        # BLAS waits for work with its threads spinning. The products here are small; the cores are for the network.
+        threadpool_limits(1, user_api="blas")
         labeller = Labeller(self.living, served.limits)
         self._decoders: Decoders[Prepared] = Decoders(
             labeller.prepare, DECODERS, served.settings.decode_seconds
@@ -248,6 +252,9 @@ class Inference:
             "weights": backbone.origin,
             "width": backbone.width,
             "licence": licence or ("of the pictures it was trained on" if backbone.trained_here else None),
+            "engine": str(backbone.engine),
+            "running": str(backbone.running),
+            "fallback": backbone.fallback,
         }
 
 

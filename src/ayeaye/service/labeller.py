@@ -72,16 +72,14 @@ class Labeller:
 
     def read(self, prepared: list[Prepared]) -> list[Reading]:
         """A reading of each; run-time classes that came before this call are among the classes."""
-        import torch
-
         now = self.living.latest()
         if self._backbone:
-            embeddings = self._backbone.forward(torch.stack([each.value for each in prepared]))
+            embeddings = self._backbone.forward(np.stack([each.value for each in prepared]))
         else:
             embeddings = np.stack([each.value for each in prepared])
         try:
-            scores = now.classifier.scores(embeddings)
             projections = now.classifier.mapper.map_images(embeddings)
+            scores = now.classifier.scores_of(projections)
         except (ValueError, DataError) as error:
             raise PictureError(f"it does not fit what the model was trained on ({error})") from None
         return [

@@ -280,6 +280,9 @@ class Weights(BaseModel):
     weights: str
     width: int
     licence: str | None
+    engine: str = Field(description="What the figures were measured with, with its precision.")
+    running: str = Field(description="What computes the answers here: `engine`, or what stands in for it.")
+    fallback: str | None = Field(description="Why another engine is running; null where it is the same.")
 
 
 class About(BaseModel):
