@@ -21,6 +21,7 @@ AyeayeError
 ├── RemoteError            the DVC remote cannot be reached
 ├── StoreError             what the service keeps cannot be reached, read or written
 │   ├── Conflict           a run-time class of that name is there already, or feedback was decided otherwise
+│   │   └── Outdated       the run-time classes are no longer those that a new one was compared with
 │   ├── NotKept            no run-time class of that name, or no feedback of that number
 │   └── StoreFull          as many run-time classes, or as much pending feedback, as is allowed
 └── ReleaseError           a Bento cannot be built, tried or served
@@ -29,6 +30,14 @@ AyeayeError
 
 A message names the thing, its value, what was expected and what to do, in one or two lines.
 """
+
+from collections.abc import Sequence
+
+
+def listed(items: Sequence[str], most: int = 5) -> str:
+    """A few items by name and how many more there are, for a message."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 class AyeayeError(Exception):
@@ -124,6 +133,10 @@ class StoreError(AyeayeError):
 
 
 class Conflict(StoreError):
+    pass
+
+
+class Outdated(Conflict):
     pass
 
 

@@ -26,6 +26,15 @@ def postgres() -> Iterator[databases.Server]:
 _numbers = count()
 
 
+@pytest.fixture
+def proxied(postgres: databases.Server) -> Iterator[tuple[databases.Proxy, URL]]:
+    """A proxy before a database of PostgreSQL, which can be made to stand still, and the address through it."""
+    proxy = databases.Proxy(postgres.port)
+    url = postgres.create(f"proxied{next(_numbers)}")
+    yield proxy, url.set(port=proxy.port, query={"connect_timeout": "2"})
+    proxy.close()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
     """The address of an empty database, of each kind."""

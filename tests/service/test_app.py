@@ -419,6 +419,15 @@ def test_the_model_tells_its_thresholds_and_the_licence_of_its_weights(colours: 
     assert str(tmp_path) not in json.dumps(about)
 
 
+@pytest.mark.parametrize("name", [".", "..", " .. "])
+def test_a_name_that_no_address_can_have_is_refused(client: TestClient, name: str) -> None:
+    response = client.post("/classes", json=PINK | {"name": name})
+    assert response.status_code == 422
+    assert "could not be removed again" in response.json()["error"]
+    assert client.post("/classes", json=PINK | {"name": "..."}).status_code == 201
+    assert client.delete("/classes/...").status_code == 200
+
+
 def test_the_model_tells_which_engine_stands_in_and_why(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

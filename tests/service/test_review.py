@@ -173,3 +173,18 @@ def test_the_store_is_where_the_parameters_say(prepared: Place, tmp_path: Path) 
     assert str(tmp_path) in repr(store_of(Workspace.find(prepared.root)))
     prepared.set("serve.state=.ayeaye/service")
     assert Review(Workspace.find(prepared.root), store_of(Workspace.find(prepared.root))).deliver() == 0
+
+
+def test_the_store_is_where_the_service_is_told_to_keep_it(
+    prepared: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables go before params.yaml, as for `ayeaye serve`: else the review would look at another store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AYEAYE_STATE", "here")
+    assert f"{tmp_path}/here/service.db" in repr(store_of(Workspace.find(prepared.root)))
+    monkeypatch.setenv("AYEAYE_DATABASE", f"sqlite:///{tmp_path}/its.db")
+    assert f"{tmp_path}/its.db" in repr(store_of(Workspace.find(prepared.root)))
+    prepared.set(f"serve.database=sqlite:///{tmp_path}/other.db")
+    monkeypatch.setenv("AYEAYE_DATABASE", "")
+    assert f"{tmp_path}/here/service.db" in repr(store_of(Workspace.find(prepared.root)))
+    prepared.set("serve.database=")

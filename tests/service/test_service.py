@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import services
 from small_bundle import COLOURS, picture
+from sqlalchemy import URL
 
 from ayeaye.classifier import Classifier
 from ayeaye.errors import PictureError
@@ -91,9 +93,46 @@ def test_requests_are_counted_by_the_addresses_that_there_are(server: services.S
         assert f'endpoint="{endpoint}"' in counted
 
 
-def test_a_stop_loses_no_prediction_and_a_restart_no_class(colours: Path, tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    with services.serving(colours, state, tmp_path / "run") as server, server.client() as client:
+def test_removals_under_load_lose_no_request_and_are_seen_at_once(server: services.Server) -> None:
+    rng = np.random.default_rng(0)
+    shades = [f"shade {number}" for number in range(24)]
+    for name in shades:
+        attributes = dict(zip("rgb", rng.random(3).tolist(), strict=True))
+        with server.client() as client:
+            client.post("/classes", json={"name": name, "attributes": attributes}).raise_for_status()
+    ended = threading.Event()
+
+    def ask(_: int) -> list[int]:
+        statuses = []
+        with server.client() as client:
+            while not ended.is_set():
+                statuses.append(client.post("/classify", files={"image": picture("red")}).status_code)
+        return statuses
+
+    with ThreadPoolExecutor(6) as threads:
+        asking = [threads.submit(ask, number) for number in range(6)]
+        try:
+            while shades:
+                with server.client() as client:
+                    client.delete(f"/classes/{shades.pop(len(shades) // 2)}").raise_for_status()
+                with server.client() as client:
+                    top = len(COLOURS) + len(shades)
+                    answer = client.post(f"/classify?top={top}", files={"image": picture("red")}).json()
+                assert {each["label"] for each in answer["alternatives"]} == {*COLOURS, *shades}
+        finally:
+            ended.set()
+    statuses = [status for each in asking for status in each.result()]
+    assert len(statuses) > 24 and set(statuses) == {200}
+
+
+def test_a_stop_loses_no_prediction_and_a_restart_no_class(
+    colours: Path, address: URL, tmp_path: Path
+) -> None:
+    state, kept = tmp_path / "state", {"AYEAYE_DATABASE": address.render_as_string(hide_password=False)}
+    with (
+        services.serving(colours, state, tmp_path / "run", environment=kept) as server,
+        server.client() as client,
+    ):
         client.post("/classes", json=PINK).raise_for_status()
         ids = [client.post("/classify", files={"image": picture(colour)}).json()["id"] for colour in COLOURS]
         assert not predictions.files(state / "predictions")
@@ -105,7 +144,7 @@ def test_a_stop_loses_no_prediction_and_a_restart_no_class(colours: Path, tmp_pa
     assert "Traceback" not in log
     assert all(content not in server.log.read_bytes() for content in (b"PNG", b"IHDR"))
     # With a token, and one request at a time.
-    environment = {"AYEAYE_TOKEN": "secret"}
+    environment = {"AYEAYE_TOKEN": "secret", **kept}
     with services.serving(colours, state, tmp_path / "run", environment=environment) as server:
         with server.client() as client:
             assert client.get("/classes").json()["classes"][-1]["name"] == "pink"

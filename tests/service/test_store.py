@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import PASSWORD, Server
+from databases import PASSWORD, Proxy, Server
 from sqlalchemy import URL, create_engine, text
 
-from ayeaye.errors import Conflict, DataError, NotKept, StoreError, StoreFull
+from ayeaye.errors import Conflict, DataError, NotKept, Outdated, StoreError, StoreFull
 from ayeaye.service.database import Database, locate
-from ayeaye.service.store import Limits, RuntimeClass, Store, comparable
+from ayeaye.service.store import RuntimeClass, Store, StoreLimits, comparable
 
 OKAPI = RuntimeClass(
     "okapi",
@@ -101,6 +101,26 @@ def test_every_change_is_recorded_with_its_content_and_caller(store: Store) -> N
     assert store.changes(after=second) == found[2:]
 
 
+def test_a_class_is_kept_only_beside_those_it_was_compared_with(store: Store) -> None:
+    first = store.add(OKAPI, after=0)
+    with pytest.raises(Outdated, match="changed while quagga was added: add it again"):
+        store.add(RuntimeClass("quagga"), after=0)
+    assert store.revision() == first
+    second = store.add(RuntimeClass("quagga"), after=first)
+    store.remove("okapi", "")
+    with pytest.raises(Outdated):
+        store.add(OKAPI, after=second)
+
+
+def test_classes_are_in_the_order_of_their_revisions_whatever_the_clocks_say(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, day in (("z", 3), ("a", 1), ("m", 1), ("b", 2)):
+        monkeypatch.setattr("ayeaye.service.store._now", lambda day=day: datetime(2026, 1, day, tzinfo=UTC))
+        store.add(RuntimeClass(name))
+    assert [each.name for each in store.classes()[1]] == ["z", "a", "m", "b"]
+
+
 def test_a_class_that_is_not_there_cannot_be_removed(store: Store) -> None:
     with pytest.raises(NotKept, match="no run-time class unicorn"):
         store.remove("unicorn", "ann")
@@ -108,7 +128,7 @@ def test_a_class_that_is_not_there_cannot_be_removed(store: Store) -> None:
 
 
 def test_there_are_only_so_many_run_time_classes(address: URL) -> None:
-    store = Store(address, Limits(classes=2))
+    store = Store(address, StoreLimits(classes=2))
     store.add(RuntimeClass("a"))
     store.add(RuntimeClass("b"))
     with pytest.raises(StoreFull, match="there are 2 run-time classes"):
@@ -276,6 +296,25 @@ def test_a_connection_that_the_server_closed_is_opened_anew(postgres: Server) ->
     other.dispose()
 
 
+def test_a_server_that_stands_still_is_given_up_and_used_again_when_it_goes_on(
+    proxied: tuple[Proxy, URL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, url = proxied
+    store = Store(url)
+    monkeypatch.setattr("ayeaye.service.database.ANSWER", 0.3)
+    proxy.flowing.clear()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(store.revision)
+        try:
+            with pytest.raises(StoreError, match=r"timeout|no answer"):
+                asked.result(20)
+        finally:
+            proxy.flowing.set()
+    monkeypatch.undo()
+    assert store.add(OKAPI) == store.revision() == 1
+    store.close()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -347,7 +386,7 @@ def test_deciding_twice_alike_changes_nothing_and_otherwise_is_a_conflict(store:
 
 
 def test_only_so_much_feedback_may_be_pending(address: URL) -> None:
-    store = Store(address, Limits(feedback=2, picture_bytes=2 * len(PICTURE)))
+    store = Store(address, StoreLimits(feedback=2, picture_bytes=2 * len(PICTURE)))
     first = store.give("a", "okapi", "ann", PICTURE)
     second = store.give("b", "okapi", "ann")
     with pytest.raises(StoreFull, match="2 pieces of feedback are pending"):

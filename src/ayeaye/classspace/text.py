@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ayeaye.data.table import ClassTable
 from ayeaye.errors import IncompleteClass
+from ayeaye.errors import listed as listed
 
 NAMES, SYNONYMS, DESCRIPTIONS = "names", "synonyms", "descriptions"
 
@@ -104,9 +105,3 @@ def near_spellings(word: str, known: list[str], most: int = 3) -> list[str]:
     # Comparing with every word of a large vocabulary would take seconds.
     alike = [other for other in known if abs(len(other) - len(lower)) <= 2 and other[:1].lower() == lower[:1]]
     return difflib.get_close_matches(lower, alike, n=most, cutoff=0.7)
-
-
-def listed(items: list[str], most: int = 5) -> str:
-    """A few items by name and how many more there are."""
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more

@@ -448,7 +448,7 @@ def serve(tag: str, home: Path, settings: Serve, say: Callable[[str], None] = la
     _check_free(settings.host, host, port)
     run = home.resolve() / ".run" / str(port)
     run.mkdir(parents=True, exist_ok=True)
-    environment = _environment(run) | _place(settings)
+    environment = _environment(run) | place(settings)
     say(f"Serving {tag} on http://{settings.host}:{port} (POST /classify, field image).")
     os.chdir(run)
     sys.stdout.flush()
@@ -457,15 +457,16 @@ def serve(tag: str, home: Path, settings: Serve, say: Callable[[str], None] = la
     os.execve(command[0], command, environment)  # noqa: S606
 
 
-def _place(settings: Serve) -> dict[str, str]:
+def place(settings: Serve) -> dict[str, str]:
     """What a service is told of where it runs; variables that are set go before params.yaml."""
     database = settings.database.get_secret_value() if settings.database else ""
     told = {
-        "AYEAYE_STATE": str(Path(settings.state).resolve()),
+        # Absolute, since the service runs in a folder of its own.
+        "AYEAYE_STATE": str(Path(os.environ.get("AYEAYE_STATE") or settings.state).expanduser().resolve()),
         "AYEAYE_DATABASE": database,
         "AYEAYE_TOKEN_FILE": settings.token_file or "",
     }
-    given = ("AYEAYE_STATE", "AYEAYE_DATABASE", "AYEAYE_TOKEN", "AYEAYE_TOKEN_FILE", "AYEAYE_RATE")
+    given = ("AYEAYE_DATABASE", "AYEAYE_TOKEN", "AYEAYE_TOKEN_FILE", "AYEAYE_RATE")
     told |= {name: os.environ[name] for name in given if name in os.environ}
     return told | {"AYEAYE_WORKERS": str(settings.workers)}
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import psycopg
 from sqlalchemy import (
     JSON,
     URL,
@@ -39,8 +41,18 @@ from ayeaye.errors import StoreError
 VERSION = 1  # of the tables; a database of a newer one is refused
 FILE = "service.db"
 PATIENCE = 10  # seconds that a writer waits for its turn
-PENDING = "pending"  # feedback nobody has decided
+ANSWER = 15  # seconds within which a server answers, the writer's wait included
+PENDING: Final = "pending"  # feedback nobody has decided
 _CREATION = 0x617965617965  # number of the advisory lock under which the tables are made
+
+
+# With them a server ends what takes too long, and a network that drops packets is noticed.
+_POSTGRESQL = {
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "tcp_user_timeout": "3000",
+    "options": f"-c lock_timeout={PATIENCE}s -c statement_timeout={ANSWER}s",
+}
 
 
 def locate(state: Path, database: str | None = None) -> URL:
@@ -190,18 +202,50 @@ class Database:
             yield
         except (SQLAlchemyError, OSError) as error:
             said = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
+            hint = (
+                "see that it can be written and has room, or set AYEAYE_STATE to a folder where that is so"
+                if self._engine.name == "sqlite"
+                else "see that it runs, can be written, and has room"
+            )
             raise StoreError(
-                f"the service's database {self.name} cannot be used ({said[0] if said else 'no reason given'}): "
-                "see that it runs, can be written, and has room"
+                f"the service's database {self.name} cannot be used ({said[0] if said else 'no reason given'}): {hint}"
             ) from error
+
+
+class _Patient(psycopg.Connection):
+    """One that is given up when the server is silent for ANSWER seconds.
+
+    None of PostgreSQL's own timeouts ends the wait for a server that stands still, or for a proxy before it.
+    """
+
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().wait(self._bounded(gen), *args, **kwargs)
+
+    def _bounded(self, gen: Any) -> Generator[Any, Any, Any]:
+        until = time.monotonic() + ANSWER
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > until:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(f"no answer within {ANSWER} s")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            return end.value
 
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
-        defaults = {"connect_timeout": "5", "options": f"-c lock_timeout={PATIENCE}s"}
-        url = url.set(query={**defaults, **url.query})
+        url = url.set(query={**_POSTGRESQL, **url.query})
         # A connection that a restart of the server broke is replaced, not answered with an error.
-        return create_engine(url, hide_parameters=True, pool_pre_ping=True)
+        engine = create_engine(url, hide_parameters=True, pool_pre_ping=True)
+
+        @event.listens_for(engine, "do_connect")
+        def patient(dialect: Any, record: Any, arguments: Any, options: Any) -> psycopg.Connection:
+            return _Patient.connect(*arguments, **options)
+
+        return engine
     engine = create_engine(url, hide_parameters=True, connect_args={"timeout": PATIENCE})
 
     # As SQLAlchemy's documentation says: sqlite3 must not begin transactions by its own rules.

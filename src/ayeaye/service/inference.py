@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from ayeaye.classspace.later import NewClass
 from ayeaye.data.samples import Sample, Samples, Use
 from ayeaye.embedding.engines import cores
-from ayeaye.errors import Conflict, DataError, NotKept
+from ayeaye.errors import Conflict, DataError, NotKept, Outdated
 from ayeaye.labelling.explanation import phrase
 from ayeaye.service.batching import Batcher
 from ayeaye.service.database import locate
@@ -191,12 +191,18 @@ class Inference:
         """
         if trained := self.living.trained_name(new.name):
             raise Conflict(f"{trained} is a class that was trained: choose another name")
-        before = self.living.fresh()
-        if there := before.names.get(comparable(new.name)):
-            raise Conflict(f"a run-time class {there} is there already: remove it first, or use another name")
-        before.classifier.with_classes([described(new)])
-        self.store.add(new)
-        return self.living.fresh()
+        while True:
+            before = self.living.fresh()
+            if there := before.names.get(comparable(new.name)):
+                raise Conflict(
+                    f"a run-time class {there} is there already: remove it first, or use another name"
+                )
+            before.classifier.with_classes([described(new)])
+            try:
+                self.store.add(new, after=before.revision)
+            except Outdated:
+                continue  # another class came first, and may be like this one
+            return self.living.fresh()
 
     def remove(self, name: str, caller: str) -> Now:
         """Forget a run-time class; raises NotKept, and Conflict for a class that was trained."""

@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ayeaye.classifier import Classifier
 
 PATIENCE = 30.0  # seconds until a store that could not be asked is asked again
+ANSWER = 1.0  # seconds that answers wait for the store
+_Changed = tuple[int, list[RuntimeClass]]
 _log = logging.getLogger(__name__)
 
 
@@ -48,38 +51,55 @@ class Living:
         self._store = store
         self._names = {comparable(name): name for name in trained.labels}
         self._lock = threading.Lock()
-        self._now = Now(0, trained)
+        self._now, self._as_of = Now(0, trained), 0.0
         self._ask_from = 0.0
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="classes")
+        self._late: Future[_Changed | None] | None = None  # a question that waits for its answer
 
     def fresh(self) -> Now:
         """As of now; raises StoreError where the store cannot be asked."""
-        with self._lock:
-            if self._store.revision() != self._now.revision:
-                self._now = self._made(*self._store.classes())
-            return self._now
+        asked = time.monotonic()
+        return self._as_told(asked, self._ask())
 
     def latest(self) -> Now:
-        """As of now, or as it last was while the store cannot be asked: answers go on without it."""
-        if time.monotonic() < self._ask_from:
+        """As of now, or as it last was while the store cannot be asked or is silent: answers go on without it."""
+        late, asked = self._late, time.monotonic()
+        if asked < self._ask_from or (late and not late.done()):
             return self._now
         try:
-            return self.fresh()
+            if late:
+                self._late = None
+                late.result()
+            question = self._asking.submit(self._ask)
+            return self._as_told(asked, question.result(ANSWER))
+        except TimeoutError:
+            self._late = question
+            _log.warning(
+                "the classes stay as they are until their store answers: it is silent for %g s", ANSWER
+            )
         except StoreError as error:
             self._ask_from = time.monotonic() + PATIENCE
             _log.warning("the classes stay as they are for %g s: %s", PATIENCE, error)
-            return self._now
+        return self._now
 
     def trained_name(self, name: str) -> str | None:
         """The class that was trained and has this name, however it is written."""
         return self._names.get(comparable(name))
 
+    def _ask(self) -> _Changed | None:
+        """The revision and the classes of the store, where it is another revision."""
+        return None if self._store.revision() == self._now.revision else self._store.classes()
+
+    def _as_told(self, asked: float, changed: _Changed | None) -> Now:
+        """With what the store said to a question of some time (monotonic), unless a later one is known."""
+        with self._lock:
+            if changed and asked >= self._as_of and changed[0] != self._now.revision:
+                self._now, self._as_of = self._made(*changed), asked
+            return self._now
+
     def _made(self, revision: int, classes: Sequence[RuntimeClass]) -> Now:
-        before = self._now
-        kept = len(before.classes)
-        # Where classes were only added, they alone are encoded.
-        if list(classes[:kept]) != list(before.classes):
-            before, kept = Now(0, self.trained), 0
-        by_name = {each.name: each for each in classes[kept:]}
+        before = self._left(classes) or Now(0, self.trained)
+        by_name = {each.name: each for each in classes[len(before.classes) :]}
         taken = {name: trained for name in by_name if (trained := self.trained_name(name))}
         free = [described(each) for name, each in by_name.items() if name not in taken]
         classifier, refused = before.classifier.reencode(free)
@@ -88,6 +108,22 @@ class Living:
         for left_out, reason in reasons:
             _log.warning("the run-time class %r is left out: %s", left_out.name, reason)
         return Now(revision, classifier, classes, [*before.refused, *reasons])
+
+    def _left(self, classes: Sequence[RuntimeClass]) -> Now | None:
+        """What is left of the classes as they were, to which those after them are added; None: begin anew."""
+        before, by_name = self._now, {each.name: each for each in classes}
+        kept = [each for each in before.classes if by_name.get(each.name) == each]
+        gone = {each.name for each in before.classes}.difference(each.name for each in kept)
+        if list(classes[: len(kept)]) != kept:
+            return None
+        if not gone:
+            return before
+        # One that was refused may have been so because of one that is gone.
+        return (
+            None
+            if before.refused
+            else replace(before, classifier=before.classifier.without(gone), classes=kept)
+        )
 
 
 def described(kept: RuntimeClass) -> NewClass:

@@ -4,7 +4,7 @@
     <folder>/.<writer>.lock                                      held by a writer for as long as it lives
 
 Rows wait in memory and are written by a thread of their own: what is killed loses the rows of at most `age`
-seconds, what is stopped loses none.
+seconds, what is stopped loses none. Rows that the disk does not take wait on, as many as may.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ayeaye.errors import DataError
+from ayeaye.errors import DataError, StoreError
 from ayeaye.files import replacing
 
 SCHEMA = pa.schema(
@@ -46,12 +46,13 @@ SCHEMA = pa.schema(
     ]
 )
 COMPRESSION = "zstd"
+RETRY = 30.0  # seconds until rows that the disk did not take are written again
 _ROW = (0, 1, "", "", True, True, 0.0, 0.0, "", np.zeros(1, np.float16))
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Limits:
+class LogLimits:
     """When a file is full, `rows` or `age` seconds; how many rows may wait; what all files may take together."""
 
     rows: int = 10_000
@@ -63,14 +64,16 @@ class Limits:
 class PredictionLog:
     """Writes into a folder, beside any number of other processes that do.
 
-    `dropped` counts the rows that were not kept, since too many waited or the disk did not take them.
+    `dropped` counts the rows that were not kept, since too many waited or the disk did not take them by the end.
+    Raises StoreError where nothing can be written there.
     """
 
-    def __init__(self, folder: Path, limits: Limits = Limits()) -> None:
+    def __init__(self, folder: Path, limits: LogLimits = LogLimits()) -> None:
         self.folder, self.limits = folder, limits
         self.dropped = 0
         self._rows: list[tuple[Any, ...]] = []
         self._since = 0.0  # when the oldest waiting row came, monotonic
+        self._retry = 0.0  # when the disk is tried again, monotonic
         self._closing = False
         self._changed = threading.Condition()
         self._writer, self._written = uuid.uuid4().hex[:12], 0
@@ -125,7 +128,8 @@ class PredictionLog:
         self._thread.join()
         if not closed:
             atexit.unregister(self.close)
-            _lock_of(self.folder, self._writer).unlink(missing_ok=True)
+            with suppress(OSError):  # the next writer clears it
+                _lock_of(self.folder, self._writer).unlink()
             os.close(self._held)
 
     # ---- the writer's thread ----
@@ -137,7 +141,8 @@ class PredictionLog:
                 while not self._closing and (left := self._left()) > 0:
                     self._changed.wait(None if left == float("inf") else left)
                 rows, last = self._take(), self._closing and not self._rows
-            self._write(rows)
+            if rows and not self._write(rows):
+                self._put_back(rows)
             if self.dropped > told:
                 told = self.dropped
                 _log.warning("%d predictions are missing from %s by now", told, self.folder)
@@ -148,40 +153,57 @@ class PredictionLog:
         """Seconds until a file is due."""
         if not self._rows:
             return float("inf")
-        if len(self._rows) >= self.limits.rows:
-            return 0.0
-        return self._since + self.limits.age - time.monotonic()
+        full = len(self._rows) >= self.limits.rows
+        return max(self._retry, 0.0 if full else self._since + self.limits.age) - time.monotonic()
 
     def _take(self) -> list[tuple[Any, ...]]:
         taken, self._rows = self._rows[: self.limits.rows], self._rows[self.limits.rows :]
         self._since = time.monotonic()
         return taken
 
-    def _write(self, rows: list[tuple[Any, ...]]) -> None:
-        if not rows:
-            return
+    def _put_back(self, rows: list[tuple[Any, ...]]) -> None:
+        """Rows that were not written wait again, the newest of them where there is not room for all."""
+        with self._changed:
+            room = 0 if self._closing else self.limits.waiting - len(self._rows)
+            surplus = max(0, len(rows) - room)
+            self._rows = rows[surplus:] + self._rows
+            self.dropped += surplus
+            self._retry = time.monotonic() + RETRY
+            self._since = self._retry - self.limits.age
+
+    def _write(self, rows: list[tuple[Any, ...]]) -> bool:
+        """Whether they are written; whatever happens, the service goes on without its log."""
         self._written += 1
         stamp = _stamp(datetime.fromtimestamp(max(row[0] for row in rows) / 1e6, UTC))
         path = self.folder / f"{stamp}-{self._writer}-{self._written:06d}.parquet"
         try:
             with replacing(path) as part:
                 pq.write_table(_table(rows), part, compression=COMPRESSION)
-            _drop_oldest(self.folder, self.limits.total_bytes)
-        except Exception as error:  # whatever it is, the service goes on without its log
+        except Exception as error:
             _log.error("%d predictions cannot be written to %s (%s)", len(rows), self.folder, error)
-            with self._changed:
-                self.dropped += len(rows)
+            return False
+        try:
+            _drop_oldest(self.folder, self.limits.total_bytes)
+        except Exception as error:
+            _log.error("old predictions in %s cannot be removed (%s)", self.folder, error)
+        return True
 
     # ---- who else is there ----
 
     def _enter(self) -> int:
         """Make the folder and this writer's lock, and clear what dead writers left; returns the lock."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with _door(self.folder):
-            held = os.open(_lock_of(self.folder, self._writer), os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(held, fcntl.LOCK_EX)
-            _clear_dead(self.folder)
-        return held
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _door(self.folder):
+                held = os.open(_lock_of(self.folder, self._writer), os.O_RDWR | os.O_CREAT, 0o644)
+                fcntl.flock(held, fcntl.LOCK_EX)
+                _clear_dead(self.folder)
+            return held
+        except OSError as error:
+            raise StoreError(
+                f"predictions cannot be kept in {self.folder} ({error.strerror}): set AYEAYE_STATE to a folder "
+                "that can be written, or serve.predictions=false"
+            ) from None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from ayeaye.data.sources.base import nearest
 from ayeaye.data.table import SEEN, Dataset
 from ayeaye.errors import Conflict, DataError, NotKept, PictureError
 from ayeaye.files import replacing
+from ayeaye.release import bento
 from ayeaye.service.database import locate
 from ayeaye.service.store import ACCEPTED, Feedback, Store, comparable
 from ayeaye.workspace import Workspace
@@ -20,10 +21,10 @@ FEATURES = "counts for monitoring alone: the dataset holds features, not picture
 
 
 def store_of(workspace: Workspace) -> Store:
-    """The store of the service that a workspace's parameters describe."""
+    """The store of the service that a workspace's parameters and the environment describe, as for `ayeaye serve`."""
     serve = workspace.params.serve
-    database = serve.database.get_secret_value() if serve.database else None
-    return Store(locate(workspace.resolve(serve.state), database))
+    place = bento.place(serve.model_copy(update={"state": str(workspace.resolve(serve.state))}))
+    return Store(locate(Path(place["AYEAYE_STATE"]), place["AYEAYE_DATABASE"]))
 
 
 class Review:

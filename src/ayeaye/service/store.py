@@ -12,22 +12,21 @@ import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from sqlalchemy import URL, Connection, CursorResult, Row, Table, func, select, true
 
-from ayeaye.errors import Conflict, DataError, NotKept, StoreFull
-from ayeaye.service.database import CHANGES, CLASSES, FEEDBACK, Database
+from ayeaye.errors import Conflict, DataError, NotKept, Outdated, StoreFull
+from ayeaye.service.database import CHANGES, CLASSES, FEEDBACK, PENDING, Database
 
 Status = Literal["pending", "accepted", "rejected"]
-PENDING: Final = "pending"
 ACCEPTED: Final = "accepted"
 REJECTED: Final = "rejected"
 
 
 @dataclass(frozen=True)
-class Limits:
+class StoreLimits:
     """How much is kept: `feedback` counts what is pending, `picture_bytes` all pictures in the database."""
 
     classes: int = 1000
@@ -126,7 +125,7 @@ class Store:
     Open it after a fork, not before. Every method raises StoreError when the database cannot be used.
     """
 
-    def __init__(self, url: URL, limits: Limits = Limits()) -> None:
+    def __init__(self, url: URL, limits: StoreLimits = StoreLimits()) -> None:
         self.limits = limits
         self._database = Database(url)
 
@@ -152,13 +151,20 @@ class Store:
             rows = connection.execute(both.order_by(CLASSES.c.created, CLASSES.c.key)).all()
         return rows[0].revision, [_runtime_class(row) for row in rows if row.key is not None]
 
-    def add(self, described: RuntimeClass) -> int:
+    def add(self, described: RuntimeClass, after: int | None = None) -> int:
         """Keep a class and return the new revision.
 
-        Raises Conflict where the name is taken, StoreFull where there are as many as are allowed.
+        With `after`, the revision of the classes that it was compared with, it is kept as the next change or not
+        at all. Raises Conflict where the name is taken, Outdated where another change came first, StoreFull where
+        there are as many classes as are allowed, DataError for a name that no address can have.
         """
-        key, now = comparable(described.name), _now()
+        # DELETE /classes/.. is DELETE / to a browser. Checked here alone, so that classes that are kept can be read.
+        if described.name in (".", ".."):
+            raise DataError(f"a class named {described.name} could not be removed again: choose another name")
+        key = comparable(described.name)
         with self._database.writing() as connection:
+            if after is not None and connection.scalar(_REVISION) != after:
+                raise Outdated(f"the run-time classes changed while {described.name} was added: add it again")
             there = connection.scalar(select(CLASSES.c.name).where(CLASSES.c.key == key))
             if there is not None:
                 raise Conflict(
@@ -170,6 +176,7 @@ class Store:
                     "or train with them"
                 )
             row = {"name": described.name, "content": described.content(), "caller": described.caller}
+            now = _later(_now(), connection.scalar(select(func.max(CLASSES.c.created))))
             connection.execute(CLASSES.insert().values(key=key, created=now, **row))
             return _record(connection, action="add", time=now, **row)
 
@@ -303,6 +310,11 @@ def _check_texts(*texts: str) -> None:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _later(now: datetime, last: datetime | None) -> datetime:
+    """The time of a change, after that of the last one whatever clock gave it: classes are in the order of changes."""
+    return now if last is None or last < now else last + timedelta(microseconds=1)
 
 
 def _count(connection: Connection, table: Table, *where: Any) -> int:

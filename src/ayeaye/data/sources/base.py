@@ -14,6 +14,7 @@ import pandas as pd
 
 from ayeaye.data.table import SEEN, TEXT, UNSEEN, ClassTable
 from ayeaye.errors import SourceError
+from ayeaye.errors import listed as listed
 
 ROLES = (SEEN, UNSEEN)
 LISTED = 5
@@ -114,11 +115,6 @@ def check_counts(
 def nearest(word: str, known: Any) -> str:
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.8)
     return f" (did you mean {near[0]}?)" if near else ""
-
-
-def listed(names: list[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
 
 
 def stamp_of(path: Path) -> str:
