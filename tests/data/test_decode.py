@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
-from ayeaye.data.decode import Limits, decode, size
+from ayeaye.data.decode import Limits, decode, pixels, size
 from ayeaye.errors import PictureError
 
 
@@ -152,3 +155,74 @@ def test_size_reads_the_header_alone() -> None:
 
 def test_truncated_pictures_are_never_padded() -> None:
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+MEASURED = """
+import sys
+from ayeaye.data.decode import decode
+
+def peak():
+    return 1024 * int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+
+small, content = open(sys.argv[1], "rb").read(), sys.stdin.buffer.read()
+decode(small, target=72)
+before = peak()
+decode(content, target=72)
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "form", "options", "most"),
+    [
+        ("F", "TIFF", {"compression": "tiff_deflate"}, 10),
+        ("F", "TIFF", {"compression": "tiff_deflate", "tiffinfo": {278: 3000}}, 10),  # in one strip
+        ("I;16", "PNG", {}, 4),
+        ("RGBA", "PNG", {}, 6),
+        ("LA", "PNG", {}, 6),
+        ("RGB", "PNG", {}, 6),
+        ("P", "GIF", {}, 4),
+    ],
+)
+def test_a_bomb_within_the_limits_takes_little_more_than_its_pixels(
+    mode: str, form: str, options: dict[str, Any], most: int, tmp_path: Path
+) -> None:
+    content = saved(Image.new(mode, (5000, 3000)), form, **options)
+    assert len(content) < 150_000
+    small = tmp_path / "small"
+    small.write_bytes(saved(Image.new(mode, (10, 10)), form, **options))
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(small)], input=content, capture_output=True, check=True
+    )
+    assert int(run.stdout) < most * 15_000_000, f"{int(run.stdout) / 15_000_000:.1f} bytes a pixel"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "F", "I"])
+@pytest.mark.parametrize("shape", [(1700, 1300), (2_500_000, 2), (2, 1_200_001)])
+def test_tiles_are_not_seen_in_the_picture(mode: str, shape: tuple[int, int]) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, shape[::-1], dtype=np.uint8)
+    content = saved(Image.fromarray(grey).convert(mode), "TIFF", compression="raw")
+    decoded = decode(content)
+    assert decoded.size == shape
+    assert np.array_equal(np.asarray(decoded), np.repeat(grey[..., None], 3, axis=2))
+    smaller = decode(content, target=100)
+    block = 6 if min(shape) > 2 else 1
+    assert smaller.size == tuple(-(-side // block) for side in shape)
+    expected = Image.fromarray(grey).reduce(block)
+    assert np.abs(np.asarray(smaller, int)[..., 0] - np.asarray(expected, int)).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_that_of_pillow(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.effect_noise((50, 30), 60).convert("RGB")
+    content = saved(picture, "PNG", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    assert np.array_equal(np.asarray(decode(content)), np.asarray(expected))
+
+
+def test_the_pixels_of_a_header_are_counted_within_the_limits() -> None:
+    assert pixels(png_header(3000, 2000)) == 6_000_000
+    with pytest.raises(PictureError, match="too many pixels"):
+        pixels(png_header(3000, 2000), Limits(max_pixels=1000))

@@ -28,6 +28,7 @@ from ayeaye.mapping import create
 from ayeaye.processes import free_port, start, stop
 from ayeaye.service import app as http
 from ayeaye.service.inference import Inference
+from ayeaye.service.security import SecurityHeaders
 from ayeaye.service.served import Served
 
 with warnings.catch_warnings():
@@ -52,7 +53,7 @@ def within(
 ) -> Iterator[tuple[TestClient, Inference]]:
     """A service in this process, asked through ASGI by a client with an address."""
     inference = Inference(served)
-    app = http.create(lambda: inference)
+    app = SecurityHeaders(http.create(lambda: inference))
     try:
         with TestClient(
             app, base_url="http://127.0.0.1", client=client, raise_server_exceptions=raising

@@ -18,6 +18,7 @@ from ayeaye.embedding import engines
 from ayeaye.embedding.engines import Engine
 from ayeaye.params import Serve
 from ayeaye.service import predictions
+from ayeaye.service.labeller import Labeller
 from ayeaye.service.served import Served
 
 PNG = {"Content-Type": "image/png"}
@@ -61,6 +62,43 @@ def test_more_or_fewer_alternatives_than_there_are_is_a_422(client: TestClient, 
     assert "top" in response.json()["error"]
 
 
+@pytest.mark.parametrize("path", ["/classify", "/classify_batch", "/classify_among"])
+def test_too_many_alternatives_are_refused_before_anything_is_decoded(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(Labeller, "_prepared", lambda *_: pytest.fail("decoded"))
+    name = "images" if path == "/classify_batch" else "image"
+    sent = {"data": {"candidates": '["red", "blue"]'}, "files": {name: picture("red")}}
+    response = client.post(path, params={"top": 9999}, **sent)
+    assert response.status_code == 422
+    assert "top is 9999" in response.json()["error"]
+
+
+def test_a_run_time_class_is_one_of_the_alternatives(client: TestClient) -> None:
+    assert client.post("/classes", json=PINK).status_code == 201
+    response = client.post("/classify_batch", params={"top": 7}, files={"images": picture("red")})
+    assert len(response.json()["answers"][0]["alternatives"]) == 7
+    assert client.post("/classify_batch?top=8", files={"images": picture("red")}).status_code == 422
+
+
+def test_a_fault_nobody_thought_of_is_that_of_one_picture(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare, broken = Labeller._prepared, picture("green")
+
+    def prepared(labeller: Labeller, content: bytes) -> Any:
+        if content == broken:
+            raise ZeroDivisionError("secret")
+        return prepare(labeller, content)
+
+    monkeypatch.setattr(Labeller, "_prepared", prepared)
+    sent = [("images", each) for each in (picture("red"), broken, picture("blue"))]
+    red, fault, blue = client.post("/classify_batch", files=sent).json()["answers"]
+    assert (red["label"], blue["label"]) == ("red", "blue")
+    assert fault == {"error": "a fault of the service: see its log", "status": 500}
+    assert "Traceback" in caplog.text
+
+
 def test_one_picture_of_a_batch_fails_alone(client: TestClient) -> None:
     sent = [picture("red"), b"not a picture", picture("blue"), b""]
     response = client.post("/classify_batch", files=[("images", each) for each in sent])
@@ -88,11 +126,27 @@ def test_a_batch_has_bounds_of_its_own(colours: Path, tmp_path: Path) -> None:
         assert sent(b"x" * 300_000).status_code == 413
 
 
+def test_two_pictures_where_one_is_meant_are_a_400(client: TestClient) -> None:
+    response = client.post("/classify", files=[("image", picture("red"))] * 2)
+    assert response.status_code == 400
+    assert response.json()["error"]
+
+
 def test_candidates_are_known_classes_or_described_ones(client: TestClient) -> None:
     answer = among(client, ["Blue", PINK]).json()
     assert answer["label"] == "pink"
     assert {each["label"] for each in answer["alternatives"]} == {"blue", "pink"}
     assert len(client.get("/classes").json()["classes"]) == len(COLOURS)  # it is not one for others
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "zlib_codec", "no-such", "utf-16"])
+@pytest.mark.parametrize("path", ["/classify", "/classify_batch", "/classify_among", "/feedback"])
+def test_no_charset_of_a_form_is_a_fault_of_the_service(client: TestClient, path: str, charset: str) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="\xff"\r\n\r\nx\r\n--x--\r\n'
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    response = client.post(path, content=body, headers={"Content-Type": kind})
+    assert response.status_code == 400
+    assert response.json()["error"]
 
 
 def test_free_texts_are_candidates_where_words_make_the_classes(words: TestClient) -> None:
@@ -311,6 +365,7 @@ def test_every_labelled_picture_is_a_row_of_the_log(colours: Path, tmp_path: Pat
         many = client.post("/classify_batch", files=sent).json()["answers"]
         among(client, ["red", "blue"])
     rows = predictions.read(tmp_path / "predictions").to_pylist()
+    rows[1:] = sorted(rows[1:], key=lambda row: row["label"])  # of a batch, what is ready first comes first
     assert [row["answer"] for row in rows] == [one["id"], many[0]["id"], many[2]["id"]]
     assert [row["label"] for row in rows] == ["red", "blue", "cyan"]
     assert rows[0]["margin"] > 0
@@ -352,7 +407,7 @@ def test_without_its_database_the_service_labels_and_says_what_it_cannot(
 
 def test_the_model_tells_its_thresholds_and_the_licence_of_its_weights(colours: Path, tmp_path: Path) -> None:
     settings = Serve(weights_licence="CC BY 4.0")
-    metrics = {"H": 0.5, "T1": float("nan")}
+    metrics = {"H": 0.5, "T1": float("nan"), "of": [{"zebra": float("inf"), "okapi": 1}]}
     served = Served(colours, tmp_path, settings=settings, metrics=metrics)
     with services.within(served) as (client, _):
         about = client.get("/model").json()
@@ -360,7 +415,7 @@ def test_the_model_tells_its_thresholds_and_the_licence_of_its_weights(colours: 
     assert about["backbone"]["licence"] == "CC BY 4.0"
     assert about["backbone"]["engine"] == about["backbone"]["running"] == "torch fp32"
     assert about["backbone"]["fallback"] is None
-    assert about["metrics"] == {"H": 0.5, "T1": None}
+    assert about["metrics"] == {"H": 0.5, "T1": None, "of": [{"zebra": None, "okapi": 1}]}
     assert str(tmp_path) not in json.dumps(about)
 
 

@@ -13,7 +13,7 @@ from small_bundle import picture
 from ayeaye.errors import PictureError
 from ayeaye.params import Serve
 from ayeaye.service.batching import OverloadError
-from ayeaye.service.decoding import Decoders, SlowPicture
+from ayeaye.service.decoding import SMALL, Decoders, SlowPicture
 from ayeaye.service.served import Served
 
 
@@ -22,13 +22,32 @@ class Gate:
 
     def __init__(self) -> None:
         self.opened = threading.Event()
+        self.waiting = 0
 
     def __call__(self, content: bytes) -> int:
-        if content == b"slow":
+        if content.startswith(b"slow"):
+            self.waiting += 1
             self.opened.wait(20)
+            self.waiting -= 1
         if content == b"bad":
             raise PictureError("bad")
         return len(content)
+
+    async def reached(self) -> None:
+        """Until a slow content waits."""
+        while not self.waiting:
+            await asyncio.sleep(0.01)
+
+
+async def until_taken(decoders: Decoders[int]) -> None:
+    """What is overdue ends, and pictures are taken again."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                assert await decoders(b"four") == 4
+                return
+            except OverloadError:
+                await asyncio.sleep(0.01)
 
 
 def test_overdue_pictures_are_given_up_and_do_not_stand_in_the_way() -> None:
@@ -45,8 +64,7 @@ def test_overdue_pictures_are_given_up_and_do_not_stand_in_the_way() -> None:
         with pytest.raises(OverloadError):
             await decoders(b"four")
         gate.opened.set()
-        await asyncio.sleep(0.1)
-        assert await decoders(b"four") == 4
+        await until_taken(decoders)
         decoders.close()
 
     asyncio.run(many())
@@ -68,16 +86,39 @@ def test_a_request_that_is_given_up_keeps_no_turn() -> None:
         gate = Gate()
         decoders = Decoders(gate, threads=1, seconds=5)
         task = asyncio.create_task(decoders(b"slow"))
-        await asyncio.sleep(0.05)
+        await gate.reached()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         with pytest.raises(OverloadError):
             await decoders(b"four")
         gate.opened.set()
-        await asyncio.sleep(0.05)
-        assert await decoders(b"four") == 4
+        await until_taken(decoders)
 
     asyncio.run(give_up())
+
+
+@pytest.mark.parametrize("given_up", [False, True], ids=["answered", "given up"])
+def test_large_pictures_wait_until_there_is_room_and_small_ones_do_not(given_up: bool) -> None:
+    gate = Gate()
+
+    async def many() -> None:
+        sizes = {b"slow large": 3 * SMALL, b"large": 2 * SMALL, b"small": SMALL}
+        decoders = Decoders(gate, 4, seconds=20, count=sizes.__getitem__, pixels=4 * SMALL)
+        first = asyncio.create_task(decoders(b"slow large"))
+        await gate.reached()
+        if given_up:  # its thread goes on, and holds what it holds
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+        second = asyncio.create_task(decoders(b"large"))
+        for _ in range(20):
+            assert await decoders(b"small") == 5
+        assert not second.done()
+        gate.opened.set()
+        assert await second == 5
+        assert (await asyncio.gather(first, return_exceptions=True))[0] == 10 or given_up
+        assert await asyncio.gather(*(decoders(b"large") for _ in range(5))) == [5] * 5
+
+    asyncio.run(asyncio.wait_for(many(), 30))
 
 
 def test_a_picture_that_takes_too_long_is_a_422(colours: Path, tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import services
 from small_bundle import picture
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from ayeaye.errors import BundleError, ReleaseError
 from ayeaye.params import Serve
-from ayeaye.service.security import HEADERS, RateLimiter
+from ayeaye.service.security import HEADERS, Guard, RateLimiter
 from ayeaye.service.served import Served, settings
 
 PINK = {"name": "pink", "attributes": {"r": 1.0, "g": 0.5, "b": 0.6}}
@@ -53,6 +55,9 @@ def test_without_a_token_changes_from_elsewhere_are_refused_with_what_to_do(
     [
         {"X-Forwarded-For": "192.0.2.7"},
         {"Forwarded": "for=192.0.2.7"},
+        {"Via": "1.1 proxy"},
+        {"X-Forwarded-Host": "attacker.example"},
+        {"X-Forwarded-Proto": "https"},
         {"Host": "attacker.example"},
         {"Host": "[broken"},
         {"Origin": "http://attacker.example"},
@@ -65,6 +70,24 @@ def test_a_proxy_and_a_page_of_another_site_are_not_this_machine(
 ) -> None:
     with services.within(Served(colours, tmp_path)) as (asking, _):
         assert changes(asking, headers) == {403}
+
+
+def test_a_proxy_that_says_nothing_of_itself_is_known_by_its_old_protocol() -> None:
+    """As nginx asks where it was told an address and nothing else."""
+    scope: dict[str, Any] = {"type": "http", "client": services.LOCAL, "headers": [(b"host", b"127.0.0.1")]}
+    Guard(None).check(Request(scope | {"http_version": "1.1"}))
+    with pytest.raises(HTTPException) as refused:
+        Guard(None).check(Request(scope | {"http_version": "1.0"}))
+    assert refused.value.status_code == 403
+
+
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_a_service_without_a_token_warns_of_proxies(
+    token: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    Guard(token)
+    assert ("AYEAYE_TOKEN" in caplog.text) == (token is None)
+    assert TOKEN not in caplog.text
 
 
 def test_with_a_token_it_alone_decides(colours: Path, tmp_path: Path) -> None:
@@ -130,8 +153,6 @@ def test_the_rate_is_that_of_each_client(colours: Path, tmp_path: Path) -> None:
 
 
 def test_the_network_of_an_ipv6_client_is_one_client() -> None:
-    from starlette.exceptions import HTTPException
-
     limiter = RateLimiter("1/hour")
     limiter.check("2001:db8::1")
     limiter.check("2001:db8:0:1::1")

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ayeaye.errors import PictureError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Conversions go tile by tile, since some take 25 bytes a pixel on their way.
+_TILE = 1_000_000
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Beyond the limits PictureError says the same.
@@ -37,14 +48,25 @@ def decode(content: bytes, limits: Limits = DEFAULT, target: int | None = None) 
     """The picture as RGB, upright, transparency on white, the first frame of an animation.
 
     With `target`, a JPEG is decoded at the smallest of its scales whose shorter side still is at least that
-    many pixels. Raises PictureError when it cannot be read within the limits.
+    many pixels, and any picture is made smaller by the mean of square blocks, to at least twice the target.
+    Memory: what the file's own mode takes, 1 to 4 bytes a pixel, and the result. Raises PictureError when it
+    cannot be read within the limits.
     """
     with _opened(content, limits) as picture:
         if target and picture.format == "JPEG":
             picture.draft(None, (target, target))
         picture.load()
-        # Orientation comes first: conversions drop the EXIF block it is read from.
-        return _rgb(_upright(picture))
+        # Read first: conversions drop the EXIF block.
+        turn = _TURNS.get(_orientation(picture))
+        block = max(1, min(picture.size) // (2 * target)) if target else 1
+        rgb = _rgb(picture, block)
+    return rgb.transpose(turn) if turn is not None else rgb
+
+
+def pixels(content: bytes, limits: Limits = DEFAULT) -> int:
+    """How many the picture has by its header; raises PictureError beyond the limits."""
+    with _opened(content, limits) as picture:
+        return picture.width * picture.height
 
 
 def size(content: bytes, limits: Limits = DEFAULT) -> tuple[int, int]:
@@ -90,36 +112,56 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    if _orientation(picture) in range(2, 9):
-        try:
-            return ImageOps.exif_transpose(picture)
-        except (ValueError, TypeError, KeyError, SyntaxError, OverflowError):
-            return picture
-    return picture
+def _rgb(picture: Image.Image, block: int) -> Image.Image:
+    """The picture as RGB, each square of block times block pixels as its mean."""
+    converted = _conversion(picture)
+    width, height = (-(-side // block) for side in picture.size)
+    rgb = Image.new("RGB", (width, height))
+    for box in _tiles(picture.size, block):
+        tile = converted(picture.crop(box))
+        rgb.paste(tile.reduce(block) if block > 1 else tile, (box[0] // block, box[1] // block))
+    return rgb
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def _tiles(size: tuple[int, int], block: int = 1) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes that cover a picture, each of about _TILE pixels, cut between the blocks."""
+    width, height = size
+    across = min(width, max(1, _TILE // block) * block)
+    down = max(1, _TILE // across // block) * block
+    for top in range(0, height, down):
+        for left in range(0, width, across):
+            yield left, top, min(left + across, width), min(top + down, height)
+
+
+def _conversion(picture: Image.Image) -> Callable[[Image.Image], Image.Image]:
     if picture.mode.startswith(("I", "F")):
-        grey = Image.fromarray(_eight_bit(np.asarray(picture)))
-        return grey.convert("RGB")
+        scaled = _eight_bit(picture)
+        return lambda tile: Image.fromarray(scaled(np.asarray(tile))).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        layered = picture.convert("RGBA")
-        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layered).convert("RGB")
-    # Pillow would keep a file's own object for RGB, and with it the open file.
-    return picture.convert("RGB") if picture.mode != "RGB" else picture.copy()
+        return _on_white
+    return lambda tile: tile.convert("RGB")
 
 
-def _eight_bit(values: np.ndarray) -> np.ndarray:
-    """(h, w) of 16- or 32-bit integers or floats to uint8; Pillow's own conversion clips at 255."""
-    if values.dtype in (np.dtype("<u2"), np.dtype(">u2")):
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    values = np.nan_to_num(values.astype(np.float64))
-    low, high = min(values.min(), 0.0), values.max()
+def _on_white(tile: Image.Image) -> Image.Image:
+    layered = tile.convert("RGBA")
+    white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, layered).convert("RGB")
+
+
+def _eight_bit(picture: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
+    """From (h, w) of its 16- or 32-bit integers or floats to uint8; Pillow's own conversion clips at 255."""
+    if picture.mode.startswith("I;16"):
+        return lambda values: ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+    def finite(values: np.ndarray) -> np.ndarray:
+        return np.nan_to_num(values.astype(np.float64))
+
+    tiles = (finite(np.asarray(picture.crop(box))) for box in _tiles(picture.size))
+    lows, highs = zip(*((tile.min(), tile.max()) for tile in tiles), strict=True)
+    low, high = min(*lows, 0.0), max(highs)
     if low == 0 and high > 1:
         # The smallest of the usual ranges that holds them: 8 bits, 16 bits, else their own.
         high = next((top for top in (255.0, 65535.0) if high <= top), high)
     elif low == 0:
         high = 1.0
-    return np.round((values - low) / (high - low) * 255).astype(np.uint8)
+    return lambda values: np.round((finite(values) - low) / (high - low) * 255).astype(np.uint8)

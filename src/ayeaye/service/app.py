@@ -8,29 +8,28 @@ often, 503 not now. Nothing is ever fetched, and no answer names a file of the m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ayeaye.classspace.later import NewClass
 from ayeaye.data.samples import Use
-from ayeaye.errors import AyeayeError
 from ayeaye.service import openapi, page, schemas, uploads
-from ayeaye.service.batching import OverloadError
 from ayeaye.service.faults import answer_to, faults_of, install
-from ayeaye.service.inference import Inference
-from ayeaye.service.living import Now
-from ayeaye.service.security import SecurityHeaders, client_of
+from ayeaye.service.inference import Inference, check_top
+from ayeaye.service.security import RateLimited, client_of
 from ayeaye.service.store import RuntimeClass
 
 ALTERNATIVES = 5
 CANDIDATES = 100
 _AT_ONCE = 8  # pictures of one batch in memory
+_CANDIDATES = list[schemas.Name | schemas.Described]
+_log = logging.getLogger(__name__)
 
 Top = Annotated[int, Query(ge=1, description="How many alternatives, at most as many as there are classes.")]
 Label = Annotated[str | None, Query(max_length=200, description="The class to explain; none: the answer.")]
@@ -57,8 +56,7 @@ def create(service: Callable[[], Inference]) -> FastAPI:
 
     # The last added is the first to be asked.
     app.add_middleware(uploads.BodyLimit, largest=lambda path: _largest(service(), path))
-    app.add_middleware(RateLimited, service=service)
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(RateLimited, limiter=lambda: service().limiter)
     return app
 
 
@@ -74,7 +72,8 @@ def _pictures(app: FastAPI, service: Callable[[], Inference]) -> None:
     )
     async def classify(request: Request, top: Top = ALTERNATIVES) -> Any:
         """Label one picture."""
-        return JSONResponse(await service().classify(await sent(request), _top(service(), request, top)))
+        top = await _top(service(), request, top)
+        return JSONResponse(await service().classify(await sent(request), top))
 
     @app.post(
         "/classify_batch",
@@ -85,7 +84,7 @@ def _pictures(app: FastAPI, service: Callable[[], Inference]) -> None:
     async def classify_batch(request: Request, top: Top = ALTERNATIVES) -> Any:
         """Label many pictures; one that cannot be read has an error in its place."""
         most = service().served.settings.max_batch
-        top = _top(service(), request, top)
+        top = await _top(service(), request, top)
         async with uploads.form(request, files=most, name="images") as fields:
             images = fields.getlist("images")
             if not 1 <= len(images) <= most:
@@ -104,12 +103,13 @@ def _pictures(app: FastAPI, service: Callable[[], Inference]) -> None:
         Scores are those that the candidates have beside all other classes, confidences beside the trained ones."""
         async with uploads.form(request, files=1) as fields:
             given = uploads.text_of(fields, "candidates")
-            candidates = uploads.parse(given, list[schemas.Name | schemas.Described], "candidates")
+            candidates = uploads.parse(given, _CANDIDATES, "candidates")
             if not 1 <= len(candidates) <= CANDIDATES:
                 raise HTTPException(422, f"{len(candidates)} candidates: give 1 to {CANDIDATES}")
+            if "top" not in request.query_params:
+                top = min(top, len(candidates))
+            check_top(top, len(candidates), "candidates")
             content = await uploads.image_of(fields, service().served.limits.max_bytes)
-        if "top" not in request.query_params:
-            top = min(top, len(candidates))
         chosen = [each if isinstance(each, str) else _new(each) for each in candidates]
         return JSONResponse(await service().classify_among(content, chosen, top))
 
@@ -138,7 +138,7 @@ def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
     @app.get("/classes", response_model=schemas.Classes, responses=faults_of())
     async def classes() -> Any:
         """Every class that is an answer, and the run-time classes that this model cannot take."""
-        return JSONResponse(_listed(service(), await asyncio.to_thread(service().classes)))
+        return JSONResponse(await asyncio.to_thread(service().listed_classes))
 
     @app.post(
         "/classes",
@@ -159,9 +159,7 @@ def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
             None if given.vector is None else tuple(given.vector),
             caller=client_of(request.scope),
         )
-        now = await asyncio.to_thread(service().add, new)
-        unknown = now.classifier.space.unknown_words(new.name) if new.name in now.classifier.labels else {}
-        return JSONResponse({"name": new.name, "revision": now.revision, "unknown": unknown}, 201)
+        return JSONResponse(await asyncio.to_thread(service().added, new), 201)
 
     @app.delete(
         "/classes/{name:path}",
@@ -223,9 +221,15 @@ def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
         return Response(service().sample(id).jpeg, media_type="image/jpeg", headers=headers)
 
 
-def _top(service: Inference, request: Request, top: int) -> int:
-    """The default is cut down to the classes there are; what was asked for is not."""
-    return top if "top" in request.query_params else min(top, len(service.living.trained.labels))
+async def _top(service: Inference, request: Request, top: int) -> int:
+    """The default is cut down to the classes there are; what was asked for is not. Raises DataError."""
+    trained = len(service.living.trained.labels)
+    if "top" not in request.query_params:
+        return min(top, trained)
+    if top > trained:
+        now = await asyncio.to_thread(service.living.latest)
+        check_top(top, len(now.classifier.labels))
+    return top
 
 
 def _new(given: schemas.Described) -> NewClass:
@@ -240,32 +244,13 @@ async def _each(service: Inference, images: Sequence[UploadFile | str], top: int
             try:
                 content = await uploads.read_file(image, service.served.limits.max_bytes)
                 return await service.classify(content, top)
-            except (AyeayeError, OverloadError, HTTPException) as error:
+            except Exception as error:  # whatever it is, the other pictures have their answers
                 status, fault = answer_to(error)
+                if status == 500:
+                    _log.error("a picture of a batch", exc_info=error)
                 return {"error": fault["error"], "status": status}
 
     return list(await asyncio.gather(*map(one, images)))
-
-
-def _listed(service: Inference, now: Now) -> dict[str, Any]:
-    created = {each.name: each.created for each in now.classes}
-    trained = len(service.living.trained.labels)
-    listed: list[dict[str, Any]] = []
-    for number, (name, seen) in enumerate(zip(now.classifier.labels, now.classifier.seen, strict=True)):
-        since = created.get(name) if number >= trained else None
-        listed.append(
-            {
-                "name": name,
-                "seen": bool(seen),
-                "origin": "trained" if number < trained else "run-time",
-                "created": since and since.isoformat(),
-            }
-        )
-    refused = [
-        {"name": each.name, "reason": reason, "created": each.created and each.created.isoformat()}
-        for each, reason in now.refused
-    ]
-    return {"revision": now.revision, "classes": listed, "refused": refused}
 
 
 def _largest(service: Inference, path: str) -> int:
@@ -273,20 +258,3 @@ def _largest(service: Inference, path: str) -> int:
     if path == "/classes":
         return uploads.JSON_BYTES + uploads.ENVELOPE
     return (settings.max_batch_bytes if path == "/classify_batch" else settings.max_bytes) + uploads.ENVELOPE
-
-
-class RateLimited:
-    """ASGI middleware: a client that asks too often is answered 429 before anything of its request is read."""
-
-    def __init__(self, app: ASGIApp, service: Callable[[], Inference]) -> None:
-        self.app = app
-        self.service = service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer: Callable[[Scope, Receive, Send], Awaitable[None]] = self.app
-        if scope["type"] == "http":
-            try:
-                self.service().limiter.check(client_of(scope))
-            except HTTPException as refused:
-                answer = JSONResponse({"error": refused.detail}, refused.status_code, headers=refused.headers)
-        await answer(scope, receive, send)

@@ -29,6 +29,7 @@ from ayeaye.errors import (
 from ayeaye.service import schemas, uploads
 from ayeaye.service.batching import OverloadError
 from ayeaye.service.decoding import SlowPicture
+from ayeaye.service.security import RETRIED
 
 # Of an error's classes the first that is named here decides.
 STATUS: Mapping[type[Exception], int] = {
@@ -48,7 +49,7 @@ _WORDS = {
     400: "What was sent cannot be read: no picture, a damaged one, JSON that is none",
     401: "Not the token",
     403: "The service has no token, and the request is not from its own machine",
-    404: "No run-time class of that name",
+    404: "Not there: nothing has that name",
     409: "In conflict with what is there: a name or a vector that a class has already, or as much as is kept",
     413: "More bytes than allowed",
     415: "Of a type that is not taken here",
@@ -67,7 +68,7 @@ def faults_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     documented: dict[int | str, dict[str, Any]] = {}
     for status in (*statuses, *_ALWAYS):
         documented[status] = {"model": schemas.Fault, "description": _WORDS[status]}
-        if status in (429, 503):
+        if status in RETRIED:
             documented[status]["headers"] = {
                 "Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}
             }
@@ -111,8 +112,6 @@ def install(app: FastAPI) -> None:
     async def told(request: Request, error: Exception) -> JSONResponse:
         status, body = answer_to(error)
         headers = dict(getattr(error, "headers", None) or {})
-        if status == 503:
-            headers["Retry-After"] = "1"
         if status == 404 and isinstance(error, HTTPException):
             body = {"error": f"there is no {request.url.path[:200]}: GET /openapi.json says what there is"}
         if status == 405:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import re
 import secrets
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from ayeaye.classspace.later import NewClass
 from ayeaye.data.samples import Sample, Samples, Use
+from ayeaye.embedding.engines import cores
 from ayeaye.errors import Conflict, DataError, NotKept, Outdated
 from ayeaye.labelling.explanation import phrase
 from ayeaye.service.batching import Batcher
@@ -27,7 +27,7 @@ from ayeaye.service.served import Served
 from ayeaye.service.store import RuntimeClass, Store, comparable
 
 LARGEST_BATCH = 32
-DECODERS = min(8, max(2, os.cpu_count() or 2))
+MOST_DECODERS = 8
 _ANSWER_ID = re.compile(r"(\d{1,9})-([0-9a-f]{64})-([0-9a-f]{12})")
 
 
@@ -68,7 +68,11 @@ class Inference:
         threadpool_limits(1, user_api="blas")
         labeller = Labeller(self.living, served.limits)
         self._decoders: Decoders[Prepared] = Decoders(
-            labeller.prepare, DECODERS, served.settings.decode_seconds
+            labeller.prepare,
+            min(MOST_DECODERS, max(2, cores())),
+            served.settings.decode_seconds,
+            labeller.pixels,
+            served.limits.max_pixels,
         )
         self._batcher: Batcher[Prepared, Reading] = Batcher(labeller.read, LARGEST_BATCH)
         labeller.warm_up()
@@ -109,7 +113,6 @@ class Inference:
 
     def _among(self, reading: Reading, candidates: Sequence[str | NewClass], top: int) -> dict[str, Any]:
         names, new = _split(candidates, reading.now.names)
-        check_top(top, len(names), "candidates")
         narrowed = reading.classifier.with_classes(new).among(names)
         answer = narrowed.answers(narrowed.scores(reading.embedding[None]), top)[0]
         return {**self._named(reading), **answer}
@@ -153,8 +156,32 @@ class Inference:
 
     # ---- classes ----
 
-    def classes(self) -> Now:
-        return self.living.fresh()
+    def listed_classes(self) -> dict[str, Any]:
+        """All that are classes now, and the run-time classes that are none, for GET /classes; raises StoreError."""
+        now, trained = self.living.fresh(), len(self.living.trained.labels)
+        created = {each.name: each.created for each in now.classes}
+        listed: list[dict[str, Any]] = []
+        for number, (name, seen) in enumerate(zip(now.classifier.labels, now.classifier.seen, strict=True)):
+            since = created.get(name) if number >= trained else None
+            listed.append(
+                {
+                    "name": name,
+                    "seen": bool(seen),
+                    "origin": "trained" if number < trained else "run-time",
+                    "created": since and since.isoformat(),
+                }
+            )
+        refused = [
+            {"name": each.name, "reason": reason, "created": each.created and each.created.isoformat()}
+            for each, reason in now.refused
+        ]
+        return {"revision": now.revision, "classes": listed, "refused": refused}
+
+    def added(self, new: RuntimeClass) -> dict[str, Any]:
+        """Keep a class, for POST /classes; raises what `add` does."""
+        now = self.add(new)
+        unknown = now.classifier.space.unknown_words(new.name) if new.name in now.classifier.labels else {}
+        return {"name": new.name, "revision": now.revision, "unknown": unknown}
 
     def add(self, new: RuntimeClass) -> Now:
         """Keep a class, after it was seen that the classifier can take it.
@@ -281,9 +308,10 @@ def _split(candidates: Sequence[str | NewClass], known: dict[str, str]) -> tuple
     return list(names.values()), new
 
 
-def _finite(metrics: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows neither NaN nor infinity."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in metrics.items()
-    }
+def _finite(value: Any) -> Any:
+    """With None for NaN and infinity, which JSON does not know, however deep they are."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ayeaye.data.decode import Limits, decode
+from ayeaye.data.decode import Limits, decode, pixels
 from ayeaye.errors import DataError, PictureError
 from ayeaye.service.living import Living, Now
 from ayeaye.service.memory import give_back
@@ -48,6 +48,10 @@ class Labeller:
         self.living, self.limits = living, limits
         self._backbone = living.trained.backbone
         self._transform = self._backbone.transform.preset() if self._backbone else None
+
+    def pixels(self, content: bytes) -> int:
+        """How many are to be decoded, 0 of features; raises PictureError."""
+        return pixels(content, self.limits) if self._transform else 0
 
     def prepare(self, content: bytes) -> Prepared:
         """Raises PictureError when the content cannot be read."""

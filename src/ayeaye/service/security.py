@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import logging
 import math
 import time
+from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 import limits
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADERS = {
@@ -22,11 +25,14 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+RETRIED = (429, 503, 504)
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+_log = logging.getLogger(__name__)
 
 
 class SecurityHeaders:
-    """ASGI middleware: every answer carries HEADERS, but for those that it sets itself."""
+    """ASGI middleware: every answer carries HEADERS, and Retry-After where it may be tried again, but for those
+    that it sets itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -37,6 +43,8 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+                if message["status"] in RETRIED:
+                    headers.setdefault("Retry-After", "1")
             await send(message)
 
         await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
@@ -47,6 +55,11 @@ class Guard:
 
     def __init__(self, token: str | None) -> None:
         self._token = token.encode() if token else None
+        if self._token is None:
+            _log.warning(
+                "there is no token: whoever asks from this machine can change what is served, and so can anybody "
+                "behind a proxy here that says nothing of whom it asks for; set AYEAYE_TOKEN, or serve.token_file"
+            )
 
     def check(self, request: Request) -> None:
         """Raises HTTPException, 401 or 403."""
@@ -67,6 +80,8 @@ class Guard:
         local = (
             _is_loopback(client_of(request.scope))
             and not any(name in request.headers for name in _FORWARDED)
+            # Browsers and tools have spoken newer ones for long; proxies that say nothing of themselves may not.
+            and request.scope.get("http_version") != "1.0"
             # A page of another site, in a browser on this machine, is not a request of this machine.
             and _is_loopback(_host_of(f"//{request.headers.get('host', '')}"))
             and _is_loopback(_host_of(request.headers.get("origin", "http://localhost")))
@@ -97,6 +112,23 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+class RateLimited:
+    """ASGI middleware: a client that asks too often is answered 429 before anything of its request is read."""
+
+    def __init__(self, app: ASGIApp, limiter: Callable[[], RateLimiter]) -> None:
+        self.app = app
+        self.limiter = limiter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer: Callable[[Scope, Receive, Send], Awaitable[None]] = self.app
+        if scope["type"] == "http":
+            try:
+                self.limiter().check(client_of(scope))
+            except HTTPException as refused:
+                answer = JSONResponse({"error": refused.detail}, refused.status_code, headers=refused.headers)
+        await answer(scope, receive, send)
 
 
 class RateLimiter:

@@ -18,12 +18,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ayeaye.service import app as http
 from ayeaye.service import openapi, traffic
 from ayeaye.service.inference import Inference
-from ayeaye.service.security import SecurityHeaders
 from ayeaye.service.served import Served, settings
 
-traffic.install()
 _packed = settings()
 _app = http.create(bentoml.get_current_service)
+traffic.install(_app.routes)
 
 
 class Routed:
@@ -56,6 +55,4 @@ class Ayeaye(Inference):
         self.close()
 
 
-# Of these the first is the outermost.
-for _middleware in (SecurityHeaders, Routed):
-    Ayeaye.add_asgi_middleware(_middleware)  # type: ignore[attr-defined]
+Ayeaye.add_asgi_middleware(Routed)  # type: ignore[attr-defined]

@@ -1,47 +1,48 @@
-"""BentoML's counters of requests, by the addresses that there are.
+"""What BentoML puts around the application, as it should be.
 
-BentoML counts by the address that was asked for, and keeps every one it ever saw: whoever asks for ever new ones
-fills its memory, and GET /metrics with them.
+Its counters of requests go by the addresses that there are: BentoML counts by what was asked for, and keeps every
+address it ever saw; whoever asks for ever new ones fills its memory, and GET /metrics with them. Its own answers,
+429 where too many ask and 504 where one takes too long, carry the headers of all others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from bentoml._internal.server.http import instruments
+from bentoml._internal.server.http import traffic as bentoml
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-KNOWN = (
-    "/",
-    "/classify",
-    "/classify_batch",
-    "/classify_among",
-    "/explain",
-    "/embed",
-    "/classes",
-    "/feedback",
-    "/model",
-    "/openapi.json",
-    "/docs.json",
-    "/livez",
-    "/healthz",
-    "/readyz",
-    "/metrics",
-)
+from ayeaye.service import openapi
+from ayeaye.service.security import SecurityHeaders
+
 _ASKED = "ayeaye.path"
 
 
-def endpoint(path: str) -> str:
-    """The name by which requests for an address are counted."""
-    if path.startswith("/classes/"):
-        return "/classes/{name}"
-    return path if path in KNOWN else "/other"
+class Endpoints:
+    """The names by which requests are counted: those of an application's routes, and BentoML's."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        found = [route for route in routes if isinstance(route, Route)]
+        self.exact = {*openapi.BENTOML, *(route.path for route in found if not route.param_convertors)}
+        self._patterns = [(route.path_regex, route.path_format) for route in found if route.param_convertors]
+
+    def __call__(self, path: str) -> str:
+        """The endpoint of an address."""
+        if path in self.exact:
+            return path
+        return next((name for pattern, name in self._patterns if pattern.match(path)), "/other")
 
 
 class CountedByEndpoint(instruments.RunnerTrafficMetricsMiddleware):
     """ASGI middleware: counts under the endpoint, and hands on the request as it was."""
 
-    def __init__(self, app: ASGIApp, **options: Any) -> None:
+    def __init__(self, app: ASGIApp, endpoints: Endpoints, **options: Any) -> None:
+        self._endpoints = endpoints
+
         async def as_asked(scope: Scope, receive: Receive, send: Send) -> None:
             await app({**scope, "path": scope.get(_ASKED, scope.get("path"))}, receive, send)
 
@@ -49,10 +50,18 @@ class CountedByEndpoint(instruments.RunnerTrafficMetricsMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope = {**scope, "path": endpoint(scope["path"]), _ASKED: scope["path"]}
+            scope = {**scope, "path": self._endpoints(scope["path"]), _ASKED: scope["path"]}
         await super().__call__(scope, receive, send)
 
 
-def install() -> None:
-    """In BentoML's place: it looks the class up when the service starts."""
-    instruments.RunnerTrafficMetricsMiddleware = CountedByEndpoint
+class WithHeaders(bentoml.TimeoutMiddleware):
+    """ASGI middleware: BentoML's bound on time, the outermost that answers by itself, with the headers."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await SecurityHeaders(super().__call__)(scope, receive, send)
+
+
+def install(routes: Iterable[BaseRoute]) -> None:
+    """In BentoML's place: it looks the classes up when the service starts."""
+    instruments.RunnerTrafficMetricsMiddleware = partial(CountedByEndpoint, endpoints=Endpoints(routes))
+    bentoml.TimeoutMiddleware = WithHeaders

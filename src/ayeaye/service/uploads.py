@@ -6,6 +6,7 @@ Pictures are never fetched from anywhere: a field that holds an address instead 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ MULTIPART = "multipart/form-data"
 # How much of a body that is too large is read and thrown away, so that its sender gets to read the answer.
 _LINGER_BYTES, _LINGER_SECONDS = 1_000_000_000, 10.0
 Model = TypeVar("Model")
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
 def kind_of(request: Request) -> str:
@@ -46,7 +48,7 @@ async def picture(request: Request, max_bytes: int) -> bytes:
             f"the request is {kind[:80] or 'of no type'}: send multipart/form-data (curl -F image=@FILE), or the "
             "picture as image/* or application/octet-stream",
         )
-    async with form(request, files=4) as fields:
+    async with form(request, files=1) as fields:
         return await image_of(fields, max_bytes)
 
 
@@ -59,8 +61,14 @@ async def form(request: Request, files: int, name: str = "image") -> AsyncIterat
             415,
             f"the request is {kind[:80] or 'of no type'}: send multipart/form-data (curl -F {name}=@FILE)",
         )
-    async with request.form(max_files=files, max_fields=16) as fields:
+    try:
+        fields = await request.form(max_files=files, max_fields=16)
+    except ValueError as error:  # of a charset that decodes nothing
+        raise HTTPException(400, f"the form cannot be read ({error}): send its texts as UTF-8") from None
+    try:
         yield fields
+    finally:
+        await fields.close()
 
 
 async def image_of(fields: FormData, max_bytes: int, required: bool = True) -> bytes:
@@ -105,7 +113,8 @@ async def json_body(request: Request, model: type[Model]) -> Model:
 def parse(text: str | bytes, model: type[Model], what: str) -> Model:
     """JSON as `model`; raises HTTPException 400 where it is none, DataError where it is not as it should be."""
     try:
-        return TypeAdapter(model).validate_json(text)
+        made: Model = _adapter(model).validate_json(text)
+        return made
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]
         if fault["type"] == "json_invalid":
@@ -117,7 +126,8 @@ def parse(text: str | bytes, model: type[Model], what: str) -> Model:
 def check(values: dict[str, str], model: type[Model], what: str) -> Model:
     """The fields of a form as `model`; raises DataError."""
     try:
-        return TypeAdapter(model).validate_python(values)
+        made: Model = _adapter(model).validate_python(values)
+        return made
     except ValidationError as error:
         raise _not_as_it_should_be(error, what) from None
 

@@ -92,9 +92,9 @@ function bar(share) {
 
 async function showModel() {
   state.model = await ask("model");
-  const { version, classes, metrics, backbone } = state.model;
+  const { version, classes, run_time_classes: added, metrics, backbone } = state.model;
   const counts = [`${classes.seen} seen`, `${classes.unseen} unseen`];
-  if (classes.run_time) counts.push(`${classes.run_time} added`);
+  if (added) counts.push(`${added} added`);
   const facts = [["Model", version === null ? "not released" : `version ${version}`], ["Classes", counts.join(" · ")]];
   const figures = { T1: "Right among unseen (T1)", H: "Right among all (H)" };
   for (const [key, said] of Object.entries(figures)) {
