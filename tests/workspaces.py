@@ -37,6 +37,7 @@ SMALL = (
     "embed.size=32",
     "embed.mean=0.5",
     "embed.std=0.5",
+    "embed.engine=torch",  # to try engines takes seconds, in each of many workspaces
     "classes.source=attributes",
     "train.repeats=1",
     "evaluate.bootstrap=200",

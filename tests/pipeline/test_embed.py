@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import pytest
 import workspaces
 
 from ayeaye import fingerprints, params
+from ayeaye.classifier import Classifier
+from ayeaye.classspace import space
 from ayeaye.data.decode import Limits
 from ayeaye.data.table import Dataset
 from ayeaye.embedding import backbones, engines
 from ayeaye.embedding.shards import gather
+from ayeaye.errors import BackboneError
 from ayeaye.files import digest_folder
+from ayeaye.mapping import create
 from ayeaye.pipeline import embed as stage
 from ayeaye.pipeline import engine
 from ayeaye.pipeline.progress import Progress
@@ -58,17 +63,10 @@ def embedded(prepared: Workspace, *settings: str) -> tuple[Workspace, dict[str, 
     return workspace, stage.embed(workspace, Progress(quiet=True))
 
 
-def test_small_inputs_stay_with_torch_and_the_stage_says_why(prepared: Workspace) -> None:
-    workspace, said = embedded(prepared)
-    assert said["engine"] == "torch fp32"
-    assert "inputs of 32 px: trying other engines takes longer than they save" in said["engine_because"]
-    assert "engine" not in json.loads((workspace.embeddings / "backbone.json").read_text())
-
-
 def test_an_engine_is_tried_once_and_gives_the_same_digests_ever_after(
     prepared: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace, said = embedded(prepared, "size=112")
+    workspace, said = embedded(prepared, "engine=auto")  # 32 px
     first = digest_folder(workspace.embeddings)
     (memory,) = (workspace.state / "engines").glob("*.json")
     remembered = json.loads(memory.read_text())
@@ -80,6 +78,27 @@ def test_an_engine_is_tried_once_and_gives_the_same_digests_ever_after(
     _, again = embedded(prepared)
     assert digest_folder(workspace.embeddings) == first
     assert again == {**said, "embedded": 0}
+
+
+def test_a_remembered_engine_whose_graph_cannot_be_written_any_more_gives_way_to_torch(
+    prepared: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(*given: Any, **settings: Any) -> engines.Choice:
+        return engines.Choice(engines.Engine("onnxruntime"), "2.0 times as fast as torch")
+
+    def unwritten(*given: Any) -> bytes:
+        raise engines.MissingEngine("onnx is not installed")
+
+    monkeypatch.setattr(engines, "choose", chosen)
+    assert embedded(prepared, "engine=auto")[1]["engine"] == "onnxruntime fp32"
+    monkeypatch.setattr(engines, "choose", None)
+    monkeypatch.setattr(engines, "export", unwritten)
+    _, said = embedded(prepared)
+    assert said["engine"] == "torch fp32"
+    assert said["engine_because"] == "onnxruntime fp32 was chosen before, but onnx is not installed"
+    with pytest.raises(BackboneError, match="onnx is not installed"):
+        monkeypatch.setattr(engines, "choose", chosen)
+        embedded(prepared, "engine=onnxruntime")
 
 
 def test_every_engine_that_is_named_embeds_alike(prepared: Workspace) -> None:
@@ -107,6 +126,26 @@ def test_labels_are_compared_on_validation_pictures(
     monkeypatch.setattr(engines, "LEAST", 1)
     assert sample.agreement(run, run) == (asked, asked)
     assert sample.agreement(run, lambda inputs: run(inputs) * np.nan) == (0, asked)
+
+
+def test_the_labels_of_a_classifier_are_compared_with_those_in_full_precision(prepared: Workspace) -> None:
+    workspace, _ = embedded(prepared, "engine=openvino", "precision=fp32")
+    dataset, backbone = Dataset.load(workspace.dataset), backbones.load(workspace.embeddings)
+    X, ids = gather(dataset, workspace.embeddings), dataset.manifest["id"].to_numpy(str)
+    train = (dataset.manifest["split"] == "train").to_numpy()
+    table = dataset.classes
+    built = space.build(table, params.Classes(source="attributes"), Path)
+    mapper = create("ridge").fit(X[train], dataset.labels[train], built.vectors)
+    classifier = Classifier(built, table.seen, mapper, 0.0, 1.0, backbone)
+    assert engine.kept_labels(dataset, classifier, ids, X, Limits()) is None
+
+    reduced = replace(classifier, backbone=replace(backbone, engine=engines.Engine("openvino", "bf16")))
+    asked = int((dataset.manifest["split"] == "validation").sum())
+    found = engine.kept_labels(dataset, reduced, ids, X, Limits())
+    assert found == {"engine": "openvino bf16", "labels": asked, "equal": asked, "share": 1.0}
+    # As if reduced precision had given every picture the embedding of the first.
+    same = engine.kept_labels(dataset, reduced, ids, np.repeat(X[:1], len(X), axis=0), Limits())
+    assert same is not None and same["equal"] < asked == same["labels"]
 
 
 def test_what_stands_in_for_an_engine_is_cached_apart(

@@ -240,6 +240,18 @@ def test_an_engine_that_stands_in_is_told_and_does_not_refuse() -> None:
     assert gate.untried(told).stand_in is None
 
 
+@pytest.mark.parametrize(
+    ("equal", "labels", "verdict"), [(398, 400, "promoted"), (397, 400, "refused"), (0, 0, "refused")]
+)
+def test_reduced_precision_that_changes_labels_is_refused(equal: int, labels: int, verdict: str) -> None:
+    share = equal / labels if labels else None
+    found = {"engine": "openvino bf16", "equal": equal, "labels": labels, "share": share}
+    decision = gate.decide({**GOOD, "reduced_precision": found}, RELEASE)
+    assert decision.verdict == verdict
+    assert all("openvino bf16" in reason and "embed.precision=fp32" in reason for reason in decision.reasons)
+    assert gate.decide({**GOOD, "reduced_precision": None}, RELEASE) == gate.decide(GOOD, RELEASE)
+
+
 # ---- leakage ----
 
 

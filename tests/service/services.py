@@ -9,7 +9,7 @@ import sys
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,9 +114,32 @@ class Server:
     url: str
     process: Any
     log: Path
+    workers: int = 1
 
     def client(self, **options: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)
+
+    @contextmanager
+    def of_every_worker(self) -> Iterator[list[httpx.Client]]:
+        """Clients whose connections are held open, of every worker at least one."""
+        with ExitStack() as stack:
+            clients: list[httpx.Client] = []
+            while len(self.connected()) < self.workers:
+                assert len(clients) < 500, "one worker takes every connection"
+                clients.append(stack.enter_context(self.client()))
+                clients[-1].get("/livez").raise_for_status()
+            yield clients
+            assert len(self.connected()) == self.workers
+
+    def connected(self) -> set[int]:
+        """The processes that hold connections of clients."""
+        port = httpx.URL(self.url).port
+        return {
+            each.pid
+            for each in psutil.Process(self.process.pid).children(recursive=True)
+            for held in each.net_connections("tcp")
+            if held.status == psutil.CONN_ESTABLISHED and held.laddr.port == port
+        }
 
     def memory(self) -> int:
         """Bytes that its processes hold."""
@@ -144,7 +167,7 @@ def serving(
     log = folder / "log"
     with log.open("ab") as output:
         process = start(command, env={**os.environ, **settings}, cwd=folder, log=output)
-        server = Server(f"http://127.0.0.1:{port}", process, log)
+        server = Server(f"http://127.0.0.1:{port}", process, log, workers)
         try:
             with server.client() as client:
                 wait_for(lambda: _ready(client, process), 120, "the service is not ready")

@@ -15,15 +15,22 @@ class Doubler:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.running = 0
         self.go = threading.Event()
         self.go.set()
 
     def __call__(self, items: list[int]) -> list[int | Exception]:
+        self.running += 1
         self.go.wait(10)
         self.batches.append(items)
         if 13 in items:
             raise ValueError("13")
         return [KeyError(item) if item < 0 else item * 2 for item in items]
+
+    async def runs(self) -> None:
+        """Until a batch is with it."""
+        while not self.running:
+            await asyncio.sleep(0.01)
 
 
 def test_a_lone_item_is_not_kept_waiting() -> None:
@@ -39,9 +46,9 @@ def test_what_arrives_while_a_batch_runs_goes_together_up_to_the_largest() -> No
         batcher: Batcher[int, int] = Batcher(doubler, largest=4)
         doubler.go.clear()
         first = asyncio.create_task(batcher(0))
-        await asyncio.sleep(0.05)
+        await doubler.runs()
         rest = [asyncio.create_task(batcher(number)) for number in range(1, 7)]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)  # each is run until it waits
         doubler.go.set()
         return list(await asyncio.gather(first, *rest))
 
@@ -67,9 +74,9 @@ def test_more_than_may_wait_are_refused_and_the_others_answered() -> None:
         batcher: Batcher[int, int] = Batcher(doubler, largest=1, waiting=2)
         doubler.go.clear()
         tasks = [asyncio.create_task(batcher(0))]
-        await asyncio.sleep(0.05)
+        await doubler.runs()
         tasks += [asyncio.create_task(batcher(number)) for number in range(1, 5)]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)  # each is run until it waits
         doubler.go.set()
         return list(await asyncio.gather(*tasks, return_exceptions=True))
 
@@ -85,9 +92,9 @@ def test_a_request_that_was_given_up_is_not_computed() -> None:
         batcher: Batcher[int, int] = Batcher(doubler)
         doubler.go.clear()
         first = asyncio.create_task(batcher(0))
-        await asyncio.sleep(0.05)
+        await doubler.runs()
         given_up, kept = asyncio.create_task(batcher(1)), asyncio.create_task(batcher(2))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)  # each is run until it waits
         given_up.cancel()
         await asyncio.sleep(0)
         doubler.go.set()

@@ -45,19 +45,16 @@ def test_200_pictures_at_once_are_answered_as_offline(server: services.Server, c
 
 
 def test_a_class_is_one_of_every_worker_at_once(server: services.Server) -> None:
-    """Each request on a connection of its own, so that it is not always the same worker's."""
-
-    def labels(_: int) -> bool:
-        with server.client() as client:
-            answer = client.post("/classify?top=6", files={"image": picture("red")}).json()
+    def pink(client: httpx.Client) -> bool:
+        answer = client.post("/classify?top=6", files={"image": picture("red")}).json()
         return "pink" in {each["label"] for each in answer["alternatives"]}
 
-    with server.client() as client, ThreadPoolExecutor(4) as threads:
-        for _ in range(3):
-            client.post("/classes", json=PINK).raise_for_status()
-            assert all(threads.map(labels, range(24)))
-            client.delete("/classes/pink").raise_for_status()
-            assert not any(threads.map(labels, range(24)))
+    with server.of_every_worker() as clients:
+        for changing in (clients[0], clients[-1]):
+            changing.post("/classes", json=PINK).raise_for_status()
+            assert all(map(pink, clients))
+            changing.delete("/classes/pink").raise_for_status()
+            assert not any(map(pink, clients))
 
 
 def test_the_description_is_that_of_what_is_served(server: services.Server) -> None:

@@ -46,8 +46,6 @@ EXACT = 1e-4  # largest relative error, of the worst picture, of an exact engine
 AGREEMENT = 0.995  # least share of equal labels for reduced precision
 LEAST = 200  # labels; of fewer, one in two hundred cannot be told
 WORTHWHILE = 1.15  # times as fast as a simpler choice, or that one it is
-# Below both, trying the engines takes longer than the fastest would save.
-SMALL_SIDE, SMALL_PIXELS = 96, 50_000_000
 _OPSET = 17
 _ROUNDS = 3
 
@@ -112,13 +110,6 @@ def choose(
         if reduced and not engine.exact:
             trial.reduced(engine, lambda: start(engine, graph(network, side)), exact)  # noqa: B023
     return trial.choice(exact)
-
-
-def small(side: int, pictures: int) -> str | None:
-    """Why it is not worthwhile to try engines on so many inputs of (side, side) pixels; None where it is."""
-    if side > SMALL_SIDE or pictures * side**2 > SMALL_PIXELS:
-        return None
-    return f"{pictures} inputs of {side} px: trying other engines takes longer than they save"
 
 
 class _Trial:
@@ -214,9 +205,10 @@ def nearest_means(embeddings: np.ndarray, y: np.ndarray, queries: np.ndarray) ->
 
 
 def machine() -> dict[str, str]:
-    """What a choice depends on: the CPU, its cores that may be used, and the versions of the engines."""
+    """What a choice depends on: the CPU, its cores that may be used, and the versions of the engines and of what
+    writes their graph."""
     versions = {}
-    for name in ("torch", "onnxruntime", "openvino"):
+    for name in ("torch", "onnx", "onnxruntime", "openvino"):
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {"cpu": _cpu(), "cores": str(cores()), **versions}

@@ -1,13 +1,16 @@
-"""Which engine the stage `embed` runs its backbone with: tried on the dataset's own pictures, and remembered."""
+"""Which engine the stage `embed` runs its backbone with: tried on the dataset's own pictures, and remembered.
+
+Where it is of reduced precision, also whether it keeps the labels of what was trained on its embeddings.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +19,7 @@ from ayeaye.data.splits import TRAIN, VALIDATION
 from ayeaye.data.table import Dataset
 from ayeaye.embedding import backbones, engines
 from ayeaye.embedding.backbones import Backbone
-from ayeaye.embedding.engines import Choice, Engine, Runner
+from ayeaye.embedding.engines import Choice, Engine, MissingEngine, Runner
 from ayeaye.embedding.shards import prepared
 from ayeaye.files import write_atomic
 from ayeaye.pipeline.progress import Progress
@@ -24,6 +27,8 @@ from ayeaye.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ayeaye.classifier import Classifier
 
 SHARDS = 8  # from which pictures are taken: of a large dataset not all is read
 SOME, ASKED, SHOWN = 16, 400, 1000  # pictures to time on, to label, and to make the class means of
@@ -34,8 +39,9 @@ def with_engine(
 ) -> tuple[Backbone, str]:
     """The backbone with the engine of params.yaml, and why it is this one.
 
-    What was tried is remembered for each backbone on each machine (`.ayeaye/engines`), so that to train again
-    gives the same digests.
+    However few and small the pictures, engines are tried: the choice serves long after this stage, which alone
+    would not be worth it. What was tried is remembered for each backbone on each machine (`.ayeaye/engines`), so
+    that to train again gives the same digests.
     """
     chosen = workspace.params.embed
     side = backbone.transform.crop
@@ -43,8 +49,6 @@ def with_engine(
         return backbone, "as embed.engine says"
     if (device := backbones.device_of(chosen.device)) != "cpu":
         return backbone, f"on {device} torch runs"
-    if chosen.engine == "auto" and (small := engines.small(side, len(dataset.manifest))):
-        return backbone, small
 
     reduced = chosen.precision == "auto"
     machine = engines.machine()
@@ -62,7 +66,13 @@ def with_engine(
         write_atomic(memory, json.dumps({**asdict(choice), "machine": machine}, indent=1).encode())
     if choice.engine == engines.TORCH:
         return backbone, choice.reason
-    return backbone.with_engine(choice.engine, engines.export(backbone.network, side)), choice.reason
+    try:
+        graph = engines.export(backbone.network, side)
+    except MissingEngine as error:
+        if chosen.engine != "auto":
+            raise
+        return backbone, f"{choice.engine} was chosen before, but {error}"
+    return backbone.with_engine(choice.engine, graph), choice.reason
 
 
 def _remembered(memory: Path) -> Choice | None:
@@ -93,11 +103,7 @@ class Sample:
         if len(asked) < engines.LEAST:
             return 0, len(asked)
         labels = dict(zip(shown["id"], shown["label"].map(self._dataset.classes.index()), strict=True))
-        wanted = {*labels, *asked["id"]}
-        ids = [id for shard in self._shards for id in self._dataset.ids(shard) if id in wanted]
-        contents = (
-            content for shard in self._shards for id, content in self._dataset.pictures(shard) if id in wanted
-        )
+        ids, contents = self._read({*labels, *asked["id"]})
         pairs = [(exact(inputs), reduced(inputs)) for inputs in self._inputs(contents)]
         mean = np.array([id in labels for id in ids])
         y = np.array([labels[id] for id in ids if id in labels])
@@ -105,6 +111,21 @@ class Sample:
             engines.nearest_means(X[mean], y, X[~mean]) for X in map(np.concatenate, zip(*pairs, strict=True))
         )
         return int(((ours == theirs) & (ours >= 0)).sum()), len(asked)
+
+    def validation(self, run: Runner) -> tuple[list[str], np.ndarray]:
+        """Ids of validation pictures, at most ASKED, and their embeddings (n, d) by a runner."""
+        asked = self._rows[self._rows["split"] == VALIDATION]["id"].head(ASKED)
+        ids, contents = self._read(set(asked))
+        found = [run(inputs) for inputs in self._inputs(contents)]
+        return ids, np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+
+    def _read(self, wanted: set[str]) -> tuple[list[str], Iterator[bytes]]:
+        """Ids and contents of pictures in the order in which they lie."""
+        ids = [id for shard in self._shards for id in self._dataset.ids(shard) if id in wanted]
+        contents = (
+            content for shard in self._shards for id, content in self._dataset.pictures(shard) if id in wanted
+        )
+        return ids, contents
 
     def _examples(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Training pictures that make the class means, and validation pictures of the same seen classes."""
@@ -117,3 +138,27 @@ class Sample:
 
     def _inputs(self, contents: Iterable[bytes]) -> Iterator[np.ndarray]:
         return prepared(self._transform, contents, batch=SOME, limits=self._limits)
+
+
+def kept_labels(
+    dataset: Dataset, classifier: Classifier, ids: np.ndarray, X: np.ndarray, limits: Limits
+) -> dict[str, Any] | None:
+    """How many of at most ASKED validation pictures a classifier calls the same in full precision; None where its
+    engine is exact.
+
+    An engine is chosen before there is a classifier, by the labels of class means: this compares those that are
+    released. X (n, d) are embeddings by the classifier's engine of the pictures `ids` (n,).
+    """
+    backbone = classifier.backbone
+    if backbone is None or backbone.engine.exact:
+        return None
+    in_full = replace(backbone, engine=Engine(backbone.engine.name))
+    asked, exact = Sample(dataset, backbone, limits).validation(in_full.forward)
+    place = {id: row for row, id in enumerate(ids.tolist())}
+    ours, theirs = (
+        classifier.scores(rows).argmax(axis=1) if asked else np.zeros(0)
+        for rows in (X[[place[id] for id in asked]], exact)
+    )
+    equal = int((ours == theirs).sum())
+    share = equal / len(asked) if asked else None
+    return {"engine": str(backbone.engine), "labels": len(asked), "equal": equal, "share": share}

@@ -29,6 +29,7 @@ from ayeaye.labelling import calibration, unknown
 from ayeaye.mapping import create
 from ayeaye.params import Evaluate
 from ayeaye.pipeline import examples, pretraining, selection
+from ayeaye.pipeline.engine import kept_labels
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import TUNING, class_folds, hold_out
 from ayeaye.pipeline.progress import Progress
@@ -85,6 +86,8 @@ def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
     names = [data.names[c] for c in measured.columns]
     answers = predictions(data, measured, names)
     figures["reliability"] = reliability(answers)
+    limits = Limits(workspace.params.prepare.max_bytes, workspace.params.prepare.max_pixels)
+    figures["reduced_precision"] = kept_labels(dataset, classifier, data.ids, data.X, limits)
 
     _write(workspace, data, dataset, classifier, measured, figures, answers, names)
     return {**{name: figures[name] for name in HEADLINE}, "estimated_on": figures["estimated_on"]}

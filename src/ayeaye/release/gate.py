@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from ayeaye.embedding.engines import AGREEMENT
 from ayeaye.errors import ParamsError
 from ayeaye.evaluation.bootstrap import pictures_needed
 from ayeaye.params import Release
@@ -28,7 +29,7 @@ from ayeaye.params import Release
 Kind = Literal["minimum", "maximum", "relative"]
 Verdict = Literal["promoted", "refused", "pending"]
 
-LATENCY, TRIAL = "latency_ratio", "trial"
+LATENCY, TRIAL, PRECISION = "latency_ratio", "trial", "reduced_precision"
 ALONE = "no champion to compare with"
 
 # Name of a threshold -> where its figure lies in metrics.json.
@@ -176,6 +177,8 @@ def decide(
         for kind, thresholds in (("minimum", release.minimum), ("maximum", release.maximum))
         for name, threshold in thresholds.items()
     ]
+    if metrics.get(PRECISION):
+        checks.append(_precision(metrics[PRECISION]))
     if champion is not None:
         checks += _relative(list(losses), release, champion, incomparable)
     where = str(metrics.get("estimated_on") or "unseen classes")
@@ -249,6 +252,18 @@ def _absolute(
     side = {"minimum": ("at least", "below"), "maximum": ("at most", "above")}[kind]
     why = f"{_short(value)} is {side[0] if passed else side[1]} {_short(threshold)}"
     return Check(name, kind, value, interval, threshold, passed, why)
+
+
+def _precision(found: Mapping[str, Any]) -> Check:
+    """Whether an engine of reduced precision leaves pictures their labels."""
+    share = _finite(found["share"])
+    if share is None:
+        why = f"no validation pictures show whether {found['engine']} keeps the labels: set embed.precision=fp32"
+        return Check(PRECISION, "minimum", None, None, AGREEMENT, False, why)
+    passed = share >= AGREEMENT
+    why = f"{found['engine']} keeps {found['equal']:,} of {found['labels']:,} labels"
+    why += "" if passed else f", less than {AGREEMENT:.1%}: set embed.precision=fp32"
+    return Check(PRECISION, "minimum", share, None, AGREEMENT, passed, why)
 
 
 def _relative(losses: Sequence[Loss], release: Release, champion: int, incomparable: str = "") -> list[Check]:
