@@ -6,7 +6,9 @@ import json
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 import services
 from small_bundle import COLOURS, picture
 from sqlalchemy import URL
+from workspaces import wait_for
 
 from ayeaye.classifier import Classifier
 from ayeaye.errors import PictureError
@@ -152,6 +155,57 @@ def test_a_stop_loses_no_prediction_and_a_restart_no_class(
             right = {"Authorization": "Bearer secret"}
             assert client.delete("/classes/pink", headers=right).status_code == 200
         assert "secret" not in server.log.read_text()
+
+
+def test_a_stop_answers_what_it_has_begun_and_logs_every_answer(colours: Path, tmp_path: Path) -> None:
+    begun, go = threading.Event(), threading.Event()
+    stopped, answers, refused = threading.Event(), list[httpx.Response](), list[httpx.Response]()
+
+    def halves() -> Iterator[bytes]:
+        content = picture("red")
+        yield content[:50]
+        begun.set()
+        go.wait(30)
+        yield content[50:]
+
+    with services.serving(colours, tmp_path / "state", tmp_path / "run", workers=2) as server:
+
+        def half() -> None:
+            with server.client() as client:
+                kind = {"Content-Type": "image/png"}
+                answers.append(client.post("/classify", content=halves(), headers=kind))
+
+        def many() -> None:
+            with server.client() as client, suppress(httpx.TransportError):
+                while not stopped.is_set():
+                    answer = client.post("/classify", files={"image": picture("blue")})
+                    (answers if answer.status_code == 200 else refused).append(answer)
+
+        with ThreadPoolExecutor(5) as threads:
+            for ask in (half, many, many, many, many):
+                threads.submit(ask)
+            assert begun.wait(30)
+            wait_for(lambda: len(answers) > 20, 30, "nothing is answered")
+            server.process.terminate()
+            wait_for(lambda: not listens(server), 30, "it goes on")
+            go.set()
+            stopped.set()
+        assert server.process.wait(30) is not None
+    assert not refused
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.json()["label"] for answer in answers} == {"red", "blue"}
+    logged = predictions.read(tmp_path / "state" / "predictions")["answer"].to_pylist()
+    assert {answer.json()["id"] for answer in answers} <= set(logged)
+    assert "Traceback" not in server.log.read_text()
+
+
+def listens(server: services.Server) -> bool:
+    try:
+        with server.client() as client:
+            client.get("/livez")
+    except httpx.TransportError:
+        return False
+    return True
 
 
 def test_more_requests_at_once_than_allowed_are_a_429_and_late_ones_a_504(

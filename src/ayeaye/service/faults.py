@@ -121,7 +121,7 @@ def install(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         return JSONResponse(
-            {"error": f"the request is not as it should be: {uploads.listed(error.errors())}"}, 422
+            {"error": f"the request is not as it should be: {uploads.findings(error.errors())}"}, 422
         )
 
     async def gone(request: Request, error: Exception) -> JSONResponse:

@@ -134,10 +134,10 @@ def check(values: dict[str, str], model: type[Model], what: str) -> Model:
 
 def _not_as_it_should_be(error: ValidationError, what: str) -> DataError:
     faults = error.errors(include_input=False, include_url=False)
-    return DataError(f"{what} is not as it should be: {listed(faults)}")
+    return DataError(f"{what} is not as it should be: {findings(faults)}")
 
 
-def listed(faults: Sequence[Any]) -> str:
+def findings(faults: Sequence[Any]) -> str:
     """What a validation found, up to five of it, without the values."""
     lines = [f"{'.'.join(map(str, fault['loc']))[:120]} ({fault['msg']})" for fault in faults[:5]]
     return "; ".join(lines) + (f" and {len(faults) - 5} more" if len(faults) > 5 else "")
