@@ -200,9 +200,10 @@ def test_a_stop_answers_what_it_has_begun_and_logs_every_answer(colours: Path, t
 
 
 def listens(server: services.Server) -> bool:
+    """Whether a worker takes new connections; the port stays open until the last has ended."""
     try:
         with server.client() as client:
-            client.get("/livez")
+            client.get("/livez", timeout=2)
     except httpx.TransportError:
         return False
     return True
