@@ -15,6 +15,7 @@ from workspaces import wait_for
 from ayeaye.processes import free_port
 from ayeaye.service import app as http
 from ayeaye.service.inference import Inference
+from ayeaye.service.security import SecurityHeaders
 from ayeaye.service.served import Served
 
 # It is to ask for nothing by itself; as root it has no sandbox.
@@ -48,7 +49,7 @@ def listening(served: Served) -> Iterator[str]:
     """The URL of a service in this process, on a port."""
     inference = Inference(served)
     port = free_port()
-    app = http.create(lambda: inference)
+    app = SecurityHeaders(http.create(lambda: inference))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()

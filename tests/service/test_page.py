@@ -233,6 +233,7 @@ def test_a_described_class_changes_the_ranking_at_once_and_is_kept_when_asked(pa
 
     page.get_by_role("button", name="Remove scarlet").click()
     expect(page.locator("#added")).to_be_hidden()
+    expect(page.locator("#new-said")).to_contain_text("scarlet is no class any more")
     assert labels(page) == before
 
 
