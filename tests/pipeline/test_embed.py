@@ -136,15 +136,20 @@ def test_the_labels_of_a_classifier_are_compared_with_those_in_full_precision(pr
     table = dataset.classes
     built = space.build(table, params.Classes(source="attributes"), Path)
     mapper = create("ridge").fit(X[train], dataset.labels[train], built.vectors)
-    classifier = Classifier(built, table.seen, mapper, 0.0, 1.0, backbone)
-    assert engine.kept_labels(dataset, classifier, ids, X, Limits()) is None
+    classifier = Classifier(built, table.seen, mapper, 0.0, 1.0)
 
-    reduced = replace(classifier, backbone=replace(backbone, engine=engines.Engine("openvino", "bf16")))
+    def kept(backbone: backbones.Backbone, X: np.ndarray) -> dict[str, Any] | None:
+        return engine.kept_labels(
+            dataset, backbone, lambda rows: classifier.scores(rows).argmax(axis=1), ids, X, Limits()
+        )
+
+    assert kept(backbone, X) is None
+    reduced = replace(backbone, engine=engines.Engine("openvino", "bf16"))
     asked = int((dataset.manifest["split"] == "validation").sum())
-    found = engine.kept_labels(dataset, reduced, ids, X, Limits())
+    found = kept(reduced, X)
     assert found == {"engine": "openvino bf16", "labels": asked, "equal": asked, "share": 1.0}
     # As if reduced precision had given every picture the embedding of the first.
-    same = engine.kept_labels(dataset, reduced, ids, np.repeat(X[:1], len(X), axis=0), Limits())
+    same = kept(reduced, np.repeat(X[:1], len(X), axis=0))
     assert same is not None and same["equal"] < asked == same["labels"]
 
 

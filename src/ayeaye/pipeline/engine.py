@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,6 @@ from ayeaye.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from ayeaye.classifier import Classifier
 
 SHARDS = 8  # from which pictures are taken: of a large dataset not all is read
 SOME, ASKED, SHOWN = 16, 400, 1000  # pictures to time on, to label, and to make the class means of
@@ -141,23 +139,27 @@ class Sample:
 
 
 def kept_labels(
-    dataset: Dataset, classifier: Classifier, ids: np.ndarray, X: np.ndarray, limits: Limits
+    dataset: Dataset,
+    backbone: Backbone | None,
+    labels: Callable[[np.ndarray], np.ndarray],
+    ids: np.ndarray,
+    X: np.ndarray,
+    limits: Limits,
 ) -> dict[str, Any] | None:
     """How many of at most ASKED validation pictures a classifier calls the same in full precision; None where its
     engine is exact.
 
     An engine is chosen before there is a classifier, by the labels of class means: this compares those that are
-    released. X (n, d) are embeddings by the classifier's engine of the pictures `ids` (n,).
+    released. `labels` (m,) are its of embeddings (m, d); X (n, d) are those of the pictures `ids` (n,) by its
+    backbone.
     """
-    backbone = classifier.backbone
     if backbone is None or backbone.engine.exact:
         return None
     in_full = replace(backbone, engine=Engine(backbone.engine.name))
     asked, exact = Sample(dataset, backbone, limits).validation(in_full.forward)
     place = {id: row for row, id in enumerate(ids.tolist())}
     ours, theirs = (
-        classifier.scores(rows).argmax(axis=1) if asked else np.zeros(0)
-        for rows in (X[[place[id] for id in asked]], exact)
+        labels(rows) if asked else np.zeros(0) for rows in (X[[place[id] for id in asked]], exact)
     )
     equal = int((ours == theirs).sum())
     share = equal / len(asked) if asked else None

@@ -87,7 +87,14 @@ def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
     answers = predictions(data, measured, names)
     figures["reliability"] = reliability(answers)
     limits = Limits(workspace.params.prepare.max_bytes, workspace.params.prepare.max_pixels)
-    figures["reduced_precision"] = kept_labels(dataset, classifier, data.ids, data.X, limits)
+    figures["reduced_precision"] = kept_labels(
+        dataset,
+        classifier.backbone,
+        lambda X: classifier.scores(X).argmax(axis=1),
+        data.ids,
+        data.X,
+        limits,
+    )
 
     _write(workspace, data, dataset, classifier, measured, figures, answers, names)
     return {**{name: figures[name] for name in HEADLINE}, "estimated_on": figures["estimated_on"]}
