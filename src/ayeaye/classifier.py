@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ayeaye.classspace import text
 from ayeaye.classspace.contrast import contrast
 from ayeaye.classspace.later import NewClass
 from ayeaye.classspace.space import ClassSpace
-from ayeaye.classspace.text import listed
 from ayeaye.data.decode import Limits, decode
 from ayeaye.errors import (
     AyeayeError,
@@ -26,6 +24,7 @@ from ayeaye.errors import (
     NoSuchClass,
     PictureError,
     TakenName,
+    listed,
 )
 from ayeaye.files import digest_folder, write_atomic
 from ayeaye.labelling import calibration, explanation, nearest, propagation
@@ -108,9 +107,7 @@ class Classifier:
         trained = len(self.labels) - self.later
         strange = sorted(set(names).difference(self.labels[trained:]))
         if strange:
-            raise NoSuchClass(
-                f"no class {text.listed(strange)} that came later", {name: [] for name in strange}
-            )
+            raise NoSuchClass(f"no class {listed(strange)} that came later", {name: [] for name in strange})
         kept = [column for column, name in enumerate(self.labels) if name not in names]
         place = {column: number for number, column in enumerate(kept)}
         return self._replaced(
@@ -163,7 +160,7 @@ class Classifier:
             near = [close for closest in unknown.values() for close in closest]
             spelled = f" (near: {', '.join(dict.fromkeys(near))})" if near else ""
             raise NoSuchClass(
-                f"no class {text.listed(strange)}{spelled}: name classes that there are, or describe new ones",
+                f"no class {listed(strange)}{spelled}: name classes that there are, or describe new ones",
                 unknown,
             )
         columns = tuple(sorted({place[name] for name in names}))
@@ -189,10 +186,8 @@ class Classifier:
 
     def raw_scores(self, embeddings: np.ndarray) -> np.ndarray:
         """Cosines (n, C) of embeddings (n, d) with the classes, hubs corrected, before the offset."""
-        return self.correction.apply(self._cosines(embeddings))
-
-    def _cosines(self, embeddings: np.ndarray) -> np.ndarray:
-        return nearest.scores(self.mapper.map_images(embeddings), self.mapped_classes)
+        cosines = nearest.scores(self.mapper.map_images(embeddings), self.mapped_classes)
+        return self.correction.apply(cosines)
 
     def _scored(self, cosines: np.ndarray) -> np.ndarray:
         return calibration.stack(self.correction.apply(cosines), self.seen, self.gamma)

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from ayeaye.classspace import text
 from ayeaye.data.table import UNSEEN, ClassTable
-from ayeaye.errors import ClassSpaceError, IncompleteClass
+from ayeaye.errors import ClassSpaceError, IncompleteClass, listed
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def _row(new: NewClass, matrix: str, columns: Sequence[str]) -> list[float]:
     ]
     if absent:
         raise IncompleteClass(
-            f"{new.name} has no number for {text.listed(absent)} of {matrix}: give all {len(columns)} columns "
+            f"{new.name} has no number for {listed(absent)} of {matrix}: give all {len(columns)} columns "
             "as attributes, made as those of the other classes were, or a vector",
             list(columns),
         )

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ayeaye.classspace import text
-from ayeaye.errors import ClassSpaceError
+from ayeaye.errors import ClassSpaceError, listed
 
 FORMATS = ".npz with names and vectors, or a .csv or .parquet with a column name and columns of numbers"
 
@@ -52,12 +51,12 @@ def _read(path: Path) -> pd.DataFrame:
     else:
         raise ValueError(f"a file called *{path.suffix}")
     if "name" not in frame or len(frame.columns) < 2:
-        raise ValueError(f"its columns are {text.listed([str(column) for column in frame])}")
+        raise ValueError(f"its columns are {listed([str(column) for column in frame])}")
     named = frame.set_index(frame["name"].astype(str)).drop(columns="name")
     numbers = named.apply(pd.to_numeric, errors="coerce")
     wordy = [str(column) for column in named if numbers[column].isna().all()]
     if wordy:
-        raise ValueError(f"no number in column {text.listed(wordy)}")
+        raise ValueError(f"no number in column {listed(wordy)}")
     return numbers
 
 
@@ -65,7 +64,7 @@ def _arrays(path: Path) -> pd.DataFrame:
     with np.load(path, allow_pickle=False) as file:
         missing = [key for key in ("names", "vectors") if key not in file.files]
         if missing:
-            raise ValueError(f"no array {' and '.join(missing)}; it has {text.listed(list(file.files))}")
+            raise ValueError(f"no array {' and '.join(missing)}; it has {listed(list(file.files))}")
         names, vectors = file["names"], file["vectors"]
     if names.dtype.kind != "U" or vectors.dtype.kind not in "fiub":
         raise ValueError(f"names are {names.dtype} and vectors {vectors.dtype}, not text and numbers")
@@ -80,10 +79,10 @@ def _check_names(path: Path, given: pd.Index, names: list[str]) -> None:
         near = difflib.get_close_matches(missing[0], given[~given.isin(names)], n=1)
         hint = f"; did you mean {near[0]} for {missing[0]}?" if near else ""
         raise ClassSpaceError(
-            f"{path} has no vector of {len(missing)} of {len(names)} classes ({text.listed(missing)}): "
+            f"{path} has no vector of {len(missing)} of {len(names)} classes ({listed(missing)}): "
             f"add them under these names{hint}"
         )
     wanted = given[given.isin(names)]
     if wanted.has_duplicates:
         twice = wanted[wanted.duplicated()].unique().tolist()
-        raise ClassSpaceError(f"{path} has more than one vector of {text.listed(twice)}: keep one of each")
+        raise ClassSpaceError(f"{path} has more than one vector of {listed(twice)}: keep one of each")

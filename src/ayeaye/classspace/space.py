@@ -19,8 +19,9 @@ from ayeaye.classspace.later import NewClass, table_of, unit_vector
 from ayeaye.classspace.tfidf import TermTable, terms
 from ayeaye.classspace.words import Summands, WordTable
 from ayeaye.data.table import ClassTable
-from ayeaye.errors import ClassSpaceError, CoincidentClasses, IncompleteClass, TakenName, UnknownWords
+from ayeaye.errors import ClassSpaceError, CoincidentClasses, IncompleteClass, TakenName, UnknownWords, listed
 from ayeaye.files import replacing, write_atomic
+from ayeaye.states import below, under
 
 SAME = 0.9999  # cosine above which two classes cannot be told apart
 WORD_SOURCES = ("word2vec", "fasttext", "glove")
@@ -255,14 +256,14 @@ class Matrix:
         """(m, k) float64 of the table; raises ClassSpaceError where there is no number or nothing but zeros."""
         if self.source not in table.matrices:
             raise ClassSpaceError(
-                f"the classes have no {self.source}: give {text.listed(table.names)} a row of "
-                f"{len(self.columns)} numbers ({text.listed(self.columns)}), made as those of the others were"
+                f"the classes have no {self.source}: give {listed(table.names)} a row of "
+                f"{len(self.columns)} numbers ({listed(self.columns)}), made as those of the others were"
             )
         frame = table.matrices[self.source]
         frame = frame.rename(columns=str)
         absent = [column for column in self.columns if column not in frame]
         if absent:
-            raise ClassSpaceError(f"{self.source} lacks {text.listed(absent)}: give every column")
+            raise ClassSpaceError(f"{self.source} lacks {listed(absent)}: give every column")
         values = frame[self.columns].to_numpy(np.float64)
         self._check(values, table.names)
         return values
@@ -273,12 +274,12 @@ class Matrix:
             row = int(gaps.any(axis=1).argmax())
             holes = [column for column, gap in zip(self.columns, gaps[row], strict=True) if gap]
             raise ClassSpaceError(
-                f"{self.source} of {names[row]} has no number in {text.listed(holes)}; "
+                f"{self.source} of {names[row]} has no number in {listed(holes)}; "
                 f"{int(gaps.any(axis=1).sum())} classes have gaps: fill them"
             )
         empty = [name for name, row in zip(names, values, strict=True) if not row.any()]
         if empty and not self.binary:
-            raise ClassSpaceError(f"{self.source} is zero throughout for {text.listed(empty)}: describe them")
+            raise ClassSpaceError(f"{self.source} is zero throughout for {listed(empty)}: describe them")
 
     def state(self) -> tuple[About, Arrays]:
         return {"columns": self.columns, "binary": self.binary}, {}
@@ -310,6 +311,11 @@ class Encoder:
     def described(self) -> bool:
         """Whether descriptions, with names at most, are all that tells classes apart."""
         return all(getattr(part, "text", "") == text.DESCRIPTIONS for part in self.parts)
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """The columns of each matrix, by source."""
+        return {part.source: part.columns for part in self.parts if isinstance(part, Matrix)}
 
     def told_apart(self, descriptions: list[str]) -> list[str]:
         """The words of each description, equal where two say the same; blank where more than they counts."""
@@ -365,7 +371,7 @@ class ClassSpace:
                 "synonyms": [self.synonyms[row] if row < len(self.synonyms) else [] for row in rows],
             }
         )
-        columns = {part.source: part.columns for part in self.encoder.parts if isinstance(part, Matrix)}
+        columns = self.encoder.columns
         matrices = {
             source: pd.DataFrame(values[rows], columns=columns[source])
             for source, values in self.values.items()
@@ -413,8 +419,7 @@ class ClassSpace:
         for row in given:
             vectors[row] = unit_vector(classes[row], self.vectors.shape[1])
         if told:
-            columns = {part.source: part.columns for part in self.encoder.parts if isinstance(part, Matrix)}
-            table = table_of([classes[row] for row in told], columns)
+            table = table_of([classes[row] for row in told], self.encoder.columns)
             vectors[told], covered = self.encoder.encode(table)
             for source, rows in _values(self.encoder.parts, table).items():
                 if source in values:
@@ -495,8 +500,8 @@ class ClassSpace:
         for number, (part, weight, centre) in enumerate(triples):
             about, own = part.state()
             parts.append({"kind": part.kind, "source": part.source, "weight": weight, **about})
-            arrays |= {f"{number}/{key}": value for key, value in {**own, "centre": centre}.items()}
-        arrays |= {f"values/{source}": values for source, values in self.values.items()}
+            arrays |= under(str(number), {**own, "centre": centre})
+        arrays |= under("values", self.values)
         about = {
             "version": VERSION,
             "names": self.names,
@@ -517,17 +522,14 @@ class ClassSpace:
         try:
             parts: list[Part] = []
             for number, part in enumerate(about["parts"]):
-                prefix = f"{number}/"
-                own = {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
+                own = below(str(number), arrays)
                 parts.append(KINDS[part["kind"]].restore(part["source"], part, own))
             weights = [float(part["weight"]) for part in about["parts"]]
             centres = [arrays[f"{number}/centre"] for number in range(len(parts))]
             encoder = Encoder(parts, weights, centres)
-            values = {
-                key.removeprefix("values/"): a for key, a in arrays.items() if key.startswith("values/")
-            }
             # An earlier ayeaye kept no synonyms.
             said = (about["descriptions"], about.get("synonyms") or [[] for _ in about["names"]])
+            values = below("values", arrays)
             return cls(about["names"], arrays["vectors"], about["coverage"], encoder, *said, values)
         except (KeyError, TypeError, ValueError) as error:
             raise ClassSpaceError(

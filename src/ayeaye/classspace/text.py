@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 
 from ayeaye.data.table import ClassTable
-from ayeaye.errors import IncompleteClass
-from ayeaye.errors import listed as listed
+from ayeaye.errors import IncompleteClass, listed
 
 NAMES, SYNONYMS, DESCRIPTIONS = "names", "synonyms", "descriptions"
 

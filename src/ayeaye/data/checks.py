@@ -19,12 +19,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from ayeaye.data.table import SPLITS, Dataset
-from ayeaye.errors import CheckFailed, DataError
+from ayeaye.errors import CheckFailed, DataError, listed
 from ayeaye.files import write_atomic
 
 # Part of dataset.json: when the expectations change, an unchanged dataset is checked again.
 VERSION = 1
-LISTED = 5
 COINCIDENT = 0.9999
 RESULTS = "results.json"  # beside the Data Docs of a place
 PLACES = {"dataset": "Manifest and class table", "embeddings": "Embeddings", "class_space": "Class space"}
@@ -441,8 +440,7 @@ def _fault(suite: Suite, item: Any) -> str:
     rows = found.get("unexpected_index_list") or []
     if rows:
         names = [" / ".join(str(row.get(column)) for column in suite.row_names) for row in rows]
-        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-        return f"{text}; not so for {', '.join(names[:LISTED])}{more}"
+        return f"{text}; not so for {listed(names)}"
     if "observed_value" in found:
         return f"{text}; found {found['observed_value']}"
     errors = item.exception_info or {}

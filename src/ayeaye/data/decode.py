@@ -7,11 +7,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ayeaye.errors import PictureError
+
+if TYPE_CHECKING:
+    from ayeaye.params import Prepare, Serve
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _ORIENTATION = 0x0112
@@ -39,6 +43,11 @@ class Limits:
 
     max_bytes: int = 50_000_000
     max_pixels: int = 100_000_000
+
+    @classmethod
+    def of(cls, section: Prepare | Serve) -> Self:
+        """Those of a section of params.yaml."""
+        return cls(section.max_bytes, section.max_pixels)
 
 
 DEFAULT = Limits()

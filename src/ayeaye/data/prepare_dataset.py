@@ -146,7 +146,7 @@ def _collect(
     # One bad picture of a few is soon a large share; 0 is meant as it stands.
     allowed = max(1.0, params.max_rejected * len(source.entries)) if params.max_rejected else 0.0
     _check_rejected(source, found, allowed)
-    reader = _reader(source, decode.Limits(params.max_bytes, params.max_pixels), set(found.places))
+    reader = _reader(source, decode.Limits.of(params), set(found.places))
     for done, (entry, result) in enumerate(_in_threads(reader, waiting), start=1):
         if isinstance(result, PictureError):
             found.reasons[entry.source] = str(result)

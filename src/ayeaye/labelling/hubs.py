@@ -33,6 +33,7 @@ import numpy as np
 from ayeaye.errors import DataError
 from ayeaye.mapping import MAPPERS, Mapper
 from ayeaye.mapping.base import unit
+from ayeaye.states import below, under
 
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "none": [{}],
@@ -68,15 +69,14 @@ class Bank:
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What JSON holds and what safetensors hold, from which `from_state` makes the same bank."""
-        arrays = {f"mapper/{name}": np.ascontiguousarray(a) for name, a in self.mapper.state().items()}
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.mapper.state().items()}
         about = {"name": self.mapper.name, "settings": self.mapper.settings}
-        return about, {"images": self.images, **arrays}
+        return about, {"images": self.images, **under("mapper", arrays)}
 
     @classmethod
     def from_state(cls, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Bank:
-        prefix = "mapper/"
-        own = {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
-        return cls(MAPPERS[about["name"]].from_state(about["settings"], own), arrays["images"])
+        mapper = MAPPERS[about["name"]].from_state(about["settings"], below("mapper", arrays))
+        return cls(mapper, arrays["images"])
 
 
 def sample(y: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -159,15 +159,13 @@ class Correction:
         if self.bank is None:
             return about, arrays
         mapper, own = self.bank.state()
-        return {**about, "bank": mapper}, {**arrays, **{f"bank/{name}": a for name, a in own.items()}}
+        return {**about, "bank": mapper}, {**arrays, **under("bank", own)}
 
     @classmethod
     def from_state(cls, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Correction:
         """Raises DataError for a kind or settings that there are not."""
         _check(about["kind"], about["settings"])
-        prefix = "bank/"
-        own = {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
-        bank = Bank.from_state(about["bank"], own) if "bank" in about else None
+        bank = Bank.from_state(about["bank"], below("bank", arrays)) if "bank" in about else None
         return cls(about["kind"], about["settings"], arrays["statistic"], bank)
 
 

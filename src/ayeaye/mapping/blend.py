@@ -14,6 +14,7 @@ from ayeaye.mapping.rank import Rank
 from ayeaye.mapping.ridge import Ridge
 from ayeaye.mapping.sae import Sae
 from ayeaye.sphere import unit_gradients
+from ayeaye.states import below, under
 
 MEMBERS: dict[str, type[Mapper]] = {
     mapper.name: mapper for mapper in (DropLast, Eszsl, Prototype, Rank, Ridge, Sae)
@@ -83,20 +84,17 @@ class Blend(Mapper):
         return gradients
 
     def state(self) -> dict[str, np.ndarray]:
-        nested = {
-            f"{number}/{key}": array
-            for number, member in enumerate(self.members_)
-            for key, array in member.state().items()
-        }
-        return {"factors": self.factors_, **nested}
+        state = {"factors": self.factors_}
+        for number, member in enumerate(self.members_):
+            state |= under(str(number), member.state())
+        return state
 
     @classmethod
     def from_state(cls, settings: Settings, state: dict[str, np.ndarray]) -> Self:
         mapper = cls(**settings)
         mapper.factors_ = state["factors"]
         for number, member in enumerate(mapper.members_):
-            prefix = f"{number}/"
-            own = {key.removeprefix(prefix): a for key, a in state.items() if key.startswith(prefix)}
+            own = below(str(number), state)
             mapper.members_[number] = type(member).from_state(member.settings, own)
         return mapper
 

@@ -70,7 +70,7 @@ def embed_under(
             workspace.state / "embeddings" / key,
             folder,
             batch=chosen.embed.batch,
-            limits=Limits(chosen.prepare.max_bytes, chosen.prepare.max_pixels),
+            limits=Limits.of(chosen.prepare),
             progress=advance,
         )
 
@@ -160,7 +160,7 @@ def _pictures(
     """(n, 3, s, s) uint8, at the network's input size, in the order of `ids`."""
     from dataclasses import replace
 
-    limits = Limits(workspace.params.prepare.max_bytes, workspace.params.prepare.max_pixels)
+    limits = Limits.of(workspace.params.prepare)
     # Identity normalisation: training augments in 0–255 and normalises itself.
     preset = replace(transform, mean=(0.0,) * 3, std=(1.0,) * 3).preset()
     place = {id: row for row, id in enumerate(ids)}

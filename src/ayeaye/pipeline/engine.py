@@ -54,9 +54,7 @@ def with_engine(
     memory = workspace.state / "engines" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.json"
     choice = _remembered(memory)
     if choice is None:
-        sample = Sample(
-            dataset, backbone, Limits(workspace.params.prepare.max_bytes, workspace.params.prepare.max_pixels)
-        )
+        sample = Sample(dataset, backbone, Limits.of(workspace.params.prepare))
         with progress.task("trying engines", None):
             choice = engines.choose(
                 backbone.network, side, sample.some(), sample.agreement, wanted=chosen.engine, reduced=reduced

@@ -86,14 +86,13 @@ def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
     names = [data.names[c] for c in measured.columns]
     answers = predictions(data, measured, names)
     figures["reliability"] = reliability(answers)
-    limits = Limits(workspace.params.prepare.max_bytes, workspace.params.prepare.max_pixels)
     figures["reduced_precision"] = kept_labels(
         dataset,
         classifier.backbone,
         lambda X: classifier.scores(X).argmax(axis=1),
         data.ids,
         data.X,
-        limits,
+        Limits.of(workspace.params.prepare),
     )
 
     _write(workspace, data, dataset, classifier, measured, figures, answers, names)
@@ -467,8 +466,6 @@ def _thumbnail(workspace: Workspace, dataset: Dataset, id: str) -> str | None:
         return None
     chosen = workspace.params.prepare
     try:
-        return report.thumbnail(
-            decode(dataset.picture(id), Limits(chosen.max_bytes, chosen.max_pixels), target=168)
-        )
+        return report.thumbnail(decode(dataset.picture(id), Limits.of(chosen), target=168))
     except (PictureError, DataError):
         return None

@@ -172,7 +172,7 @@ Work = Callable[[list[bytes], Limits], Sequence[Result | PictureError]]
 def _of_contents(workspace: Workspace, paths: Sequence[Path], work: Work[Result]) -> list[Result | str]:
     """What `work` makes of each file's bytes, or why it cannot be read."""
     serve = workspace.params.serve
-    limits = Limits(serve.max_bytes, serve.max_pixels)
+    limits = Limits.of(serve)
     contents, unreadable = [], {}
     for number, path in enumerate(paths):
         try:

@@ -24,7 +24,7 @@ from ayeaye.service.living import Living, Now, described
 from ayeaye.service.predictions import PredictionLog
 from ayeaye.service.security import Guard, RateLimiter
 from ayeaye.service.served import Served
-from ayeaye.service.store import RuntimeClass, Store, comparable
+from ayeaye.service.store import RuntimeClass, Store, comparable, there_already
 
 LARGEST_BATCH = 32
 MOST_DECODERS = 8
@@ -194,9 +194,7 @@ class Inference:
         while True:
             before = self.living.fresh()
             if there := before.names.get(comparable(new.name)):
-                raise Conflict(
-                    f"a run-time class {there} is there already: remove it first, or use another name"
-                )
+                raise there_already(there)
             before.classifier.with_classes([described(new)])
             try:
                 self.store.add(new, after=before.revision)

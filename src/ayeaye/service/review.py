@@ -95,8 +95,7 @@ class Review:
 
     @property
     def _limits(self) -> decode.Limits:
-        prepare = self.workspace.params.prepare
-        return decode.Limits(prepare.max_bytes, prepare.max_pixels)
+        return decode.Limits.of(self.workspace.params.prepare)
 
     def _admit(self, found: Feedback) -> str:
         """What comes of a picture when it is accepted; raises DataError where it must not be."""

@@ -47,7 +47,7 @@ class Served:
 
     @cached_property
     def limits(self) -> Limits:
-        return Limits(self.settings.max_bytes, self.settings.max_pixels)
+        return Limits.of(self.settings)
 
     @classmethod
     def here(cls) -> Served:

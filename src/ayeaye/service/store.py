@@ -167,9 +167,7 @@ class Store:
                 raise Outdated(f"the run-time classes changed while {described.name} was added: add it again")
             there = connection.scalar(select(CLASSES.c.name).where(CLASSES.c.key == key))
             if there is not None:
-                raise Conflict(
-                    f"a run-time class {there} is there already: remove it first, or use another name"
-                )
+                raise there_already(there)
             if _count(connection, CLASSES) >= self.limits.classes:
                 raise StoreFull(
                     f"there are {self.limits.classes} run-time classes, as many as are allowed: remove some, "
@@ -300,6 +298,11 @@ class Store:
         """Drop the picture of a piece of feedback, once it is kept elsewhere."""
         with self._database.writing() as connection:
             connection.execute(FEEDBACK.update().where(FEEDBACK.c.id == id).values(picture=None))
+
+
+def there_already(name: str) -> Conflict:
+    """For a class that would be the second of a name."""
+    return Conflict(f"a run-time class {name} is there already: remove it first, or use another name")
 
 
 def _check_texts(*texts: str) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ayeaye.data.table import SEEN, TEXT, UNSEEN, ClassTable
-from ayeaye.errors import SourceError
-from ayeaye.errors import listed as listed
+from ayeaye.errors import SourceError, listed
 
 ROLES = (SEEN, UNSEEN)
 LISTED = 5

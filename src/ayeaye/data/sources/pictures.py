@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ayeaye import params
-from ayeaye.data.sources.base import Entry, listed, nearest
-from ayeaye.errors import PictureError, SourceError
+from ayeaye.data.sources.base import Entry, nearest
+from ayeaye.errors import PictureError, SourceError, listed
 
 IGNORED_FILES = ("thumbs.db", "desktop.ini", "ehthumbs.db")
 MAX_BYTES = params.Prepare().max_bytes

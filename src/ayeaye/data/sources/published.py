@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ayeaye.data.sources.base import listed, nearest
+from ayeaye.data.sources.base import nearest
 from ayeaye.data.table import SEEN, UNSEEN
-from ayeaye.errors import SourceError
+from ayeaye.errors import SourceError, listed
 
 
 def check_there(folder: Path, *names: str) -> None:

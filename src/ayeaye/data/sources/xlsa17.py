@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ayeaye.data.sources import mat
-from ayeaye.data.sources.base import Entry, Source, listed, plain_name, stamp_of
+from ayeaye.data.sources.base import Entry, Source, plain_name, stamp_of
 from ayeaye.data.sources.features import row_reader
 from ayeaye.data.table import SEEN, UNSEEN, ClassTable
-from ayeaye.errors import SourceError
+from ayeaye.errors import SourceError, listed
 
 FEATURES, SPLITS = "res101.mat", "att_splits.mat"
 NEEDED = ("att", "allclasses_names", "trainval_loc", "test_seen_loc", "test_unseen_loc")
