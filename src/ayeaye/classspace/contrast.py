@@ -13,7 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
-from ayeaye.classspace.space import ClassSpace, Part
+from ayeaye.classspace.parts import Part
+from ayeaye.classspace.space import ClassSpace
 from ayeaye.classspace.words import Summands
 from ayeaye.data.table import ClassTable
 from ayeaye.errors import ClassSpaceError
