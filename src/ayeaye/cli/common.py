@@ -1,0 +1,56 @@
+"""What the commands share: the application, options, and how a result is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ayeaye.workspace import Workspace
+
+REFUSED = 3
+
+app = typer.Typer(
+    name="ayeaye",
+    help="Zero-shot image classifiers, from photographs and words to production.\n\n"
+    "Make a workspace with `ayeaye init`, then `ayeaye retrain` runs everything: it versions and checks the data, "
+    "trains, evaluates, and promotes what passes the gate. `ayeaye serve` serves the champion.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+data = typer.Typer(help="What goes into the dataset, beside its source.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+Folder = Annotated[
+    Path, typer.Option("--workspace", "-w", metavar="DIR", help="The workspace.", envvar="AYEAYE_WORKSPACE")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+HERE = Path()
+
+
+def workspace_at(folder: Path) -> Workspace:
+    """The workspace, with its homes in the environment before anything reads them."""
+    workspace = Workspace.find(folder)
+    os.environ.update(workspace.environment())
+    if home := os.environ.get("PREFECT_HOME"):
+        Path(home).mkdir(parents=True, exist_ok=True)  # Prefect warns where it is missing
+    return workspace
+
+
+def say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def print_result(value: Any, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+        return
+    for key, content in value.items():
+        if not isinstance(content, dict | list):
+            typer.echo(f"{key:>12}  {content}")

@@ -1,0 +1,92 @@
+"""Commands that make a workspace and change its parameters."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ayeaye import params
+from ayeaye.cli.common import HERE, Folder, app, say
+from ayeaye.workspace import Workspace
+
+# Settings that name a file or folder that is there: on the command line it may be relative to the current folder.
+PATHS = (
+    "prepare.path",
+    "embed.weights",
+    "embed.pretrained_on",
+    "embed.hierarchy",
+    "classes.vectors",
+    "classes.corpus",
+)
+WORDS = ("train", "imagenet-1k")  # which two of them take in place of a file
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where; made if it is not there.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="A parameter; may be repeated."),
+    ] = None,
+) -> None:
+    """Make a workspace: a git and DVC repository with its own params.yaml.
+
+    Files and folders given with --set may be relative to the current folder.
+
+        ayeaye init shop --set prepare.source=folder --set prepare.path=photos --set classes.source=tfidf
+    """
+    from ayeaye import versioning
+
+    workspace = Workspace(folder.expanduser().resolve())
+    there = (workspace.root / "params.yaml").is_file()
+    with workspace.lock(say) if there else nullcontext():
+        written = versioning.init(workspace, [_absolute(setting) for setting in set_ or []], _check)
+    typer.echo(f"{workspace.root} is a workspace" + (f" ({', '.join(written)} written)." if written else "."))
+    typer.echo(f"Next: ayeaye retrain --workspace {folder}")
+
+
+@app.command("set")
+def set_params(
+    settings: Annotated[list[str], typer.Argument(metavar="SECTION.KEY=VALUE")], workspace: Folder = HERE
+) -> None:
+    """Change parameters in params.yaml, keeping its comments; checked before anything is written.
+
+    Files and folders may be relative to the current folder. An empty value takes a threshold or a file out:
+
+        ayeaye set release.minimum.H=
+    """
+    found = Workspace.find(workspace)
+    with found.lock(say):
+        params.assign(found.root / "params.yaml", [_absolute(setting) for setting in settings], _check)
+        found.write_fingerprints()
+
+
+def _absolute(setting: str) -> str:
+    """A setting with the files and folders that it names made absolute, where they are in the current folder."""
+    key, equals, value = setting.partition("=")
+    name = key.strip()
+    if name.startswith("classes.vectors.") or (name in PATHS and not value.lstrip().startswith("{")):
+        return f"{key}{equals}{_found_here(value)}"
+    if name in PATHS:  # {source: file}
+        files = {source: _found_here(str(file or "")) for source, file in params.value_of(setting).items()}
+        return f"{key}={json.dumps(files, ensure_ascii=False)}"
+    return setting
+
+
+def _check(before: params.Params, chosen: params.Params) -> None:
+    """Names that are known only to the parts that use them."""
+    from ayeaye.embedding import backbones
+    from ayeaye.release import gate
+
+    gate.check_thresholds(chosen.release)
+    if chosen.embed.backbone != before.embed.backbone:  # the list of them takes seconds to import
+        backbones.check_name(chosen.embed.backbone)
+
+
+def _found_here(value: str) -> str:
+    path = Path(value).expanduser()
+    return str(path.resolve()) if value and value not in WORDS and path.exists() else value

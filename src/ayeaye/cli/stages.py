@@ -1,0 +1,135 @@
+"""Commands that run the pipeline: one per stage, and all of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ayeaye.cli.common import HERE, REFUSED, AsJson, Folder, app, print_result, say, workspace_at
+from ayeaye.workspace import Workspace
+
+
+@app.command()
+def prepare(
+    workspace: Folder = HERE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the dataset up to its source: new pictures become new shards, the manifest is checked and swapped."""
+    from ayeaye.pipeline.prepare import prepare as stage
+    from ayeaye.pipeline.progress import Progress
+
+    found = workspace_at(workspace)
+    with found.lock(say):
+        print_result(stage(found, Progress(), dry_run=dry_run), as_json)
+        if not dry_run:
+            found.write_fingerprints()
+
+
+@app.command()
+def embed(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Stage: every picture through the backbone; only what is new is computed."""
+    from ayeaye.pipeline.embed import embed as stage
+    from ayeaye.pipeline.progress import Progress
+
+    with stage_of(workspace) as found:
+        print_result(stage(found, Progress()), as_json)
+
+
+@app.command()
+def classes(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Stage: the class space, from words or attributes."""
+    from ayeaye.pipeline.classes import classes as stage
+
+    with stage_of(workspace) as found:
+        print_result(stage(found), as_json)
+
+
+@app.command()
+def train(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Stage: choose the mapper's settings on pretend-unseen classes, fit it, write the bundle."""
+    from ayeaye.pipeline.progress import Progress
+    from ayeaye.pipeline.train import train as stage
+
+    with stage_of(workspace) as found:
+        print_result(stage(found, Progress()), as_json)
+
+
+@app.command()
+def evaluate(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Stage: measure on test pictures, or on class folds where unseen classes have none; write the report."""
+    from ayeaye.pipeline.evaluate import evaluate as stage
+    from ayeaye.pipeline.progress import Progress
+
+    with stage_of(workspace) as found:
+        print_result(stage(found, Progress()), as_json)
+
+
+@app.command()
+def retrain(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Run everything: data, stages, registration, gate, Bento, trial, promotion.
+
+    Exit status: 0 promoted or nothing new; 3 the gate refused and the champion is unchanged; 1 an error.
+    What has not changed is not run again, and a run that was killed is finished by the next one.
+    """
+    outcome = retrained(workspace_at(workspace))
+    if as_json:
+        print_result(outcome, True)
+    else:
+        from ayeaye.release import show
+
+        show.outcome(outcome)
+    if outcome["outcome"] == "refused":
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="The demo's workspace; made if it is not there.")
+    ] = Path("demo"),
+) -> None:
+    """Retrain on the drawn bestiary in a workspace of its own, and ask the champion for an aye-aye.
+
+    Needs no photographs, no weights and no network. Exit status as of `ayeaye retrain`.
+    """
+    from ayeaye.release import demo as shown
+
+    program = shown.program()
+    found = workspace_at(shown.lay_down(folder).root)
+    outcome = retrained(found)
+    shown.report(found, outcome, folder, program)
+    if outcome["outcome"] == "refused":
+        raise typer.Exit(REFUSED)
+
+
+@contextmanager
+def stage_of(folder: Path) -> Iterator[Workspace]:
+    """The workspace, held by one stage.
+
+    A person may have started it, by `dvc repro` too: what DVC compares is brought up to date for the next.
+    """
+    workspace = workspace_at(folder)
+    with workspace.stage(say):
+        workspace.write_fingerprints()
+        yield workspace
+
+
+def retrained(workspace: Workspace) -> dict[str, Any]:
+    # A fault shows as one line here, not as Prefect's traceback; the run's own log keeps everything.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from ayeaye import versioning
+    from flows.server import server
+
+    versioning.require(workspace)
+    _ = workspace.params  # a fault in them shows before anything starts
+    with server(workspace) as started:
+        # Importing the flow takes as long as the server's start: side by side.
+        from flows.retrain import run
+
+        return run(workspace, started(), say=say)
