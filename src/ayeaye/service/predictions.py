@@ -17,7 +17,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -256,17 +256,19 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.parquet"))
 
 
-def read(folder: Path, since: datetime | None = None) -> pa.Table:
-    """The rows since a time (aware), in the columns of SCHEMA and the order in which files were written.
+def read(
+    folder: Path, since: datetime | None = None, columns: Sequence[str] = tuple(SCHEMA.names)
+) -> pa.Table:
+    """The rows since a time (aware), in some columns of SCHEMA and the order in which files were written.
 
-    Raises DataError for a damaged file. May be called while others write.
+    A choice of columns must hold `time` where there is a time. Raises DataError for a damaged file. May be called while others write.
     """
     first = _stamp(since) if since else ""
-    tables = [SCHEMA.empty_table()]
+    tables = [SCHEMA.empty_table().select(list(columns))]
     for path in files(folder):
         if path.name >= first:
             try:
-                tables.append(pq.read_table(path, schema=SCHEMA, partitioning=None))
+                tables.append(pq.read_table(path, columns=list(columns), schema=SCHEMA, partitioning=None))
             except FileNotFoundError:
                 continue  # dropped meanwhile
             except (pa.ArrowException, OSError) as error:

@@ -20,10 +20,15 @@ NO_PICTURE = "counts for monitoring alone: no picture was sent along"
 FEATURES = "counts for monitoring alone: the dataset holds features, not pictures"
 
 
-def store_of(workspace: Workspace) -> Store:
-    """The store of the service that a workspace's parameters and the environment describe, as for `ayeaye serve`."""
+def place_of(workspace: Workspace) -> dict[str, str]:
+    """Where the service is that a workspace's parameters and the environment describe, as for `ayeaye serve`."""
     serve = workspace.params.serve
-    place = bento.place(serve.model_copy(update={"state": str(workspace.resolve(serve.state))}))
+    return bento.place(serve.model_copy(update={"state": str(workspace.resolve(serve.state))}))
+
+
+def store_of(workspace: Workspace) -> Store:
+    """The store of that service."""
+    place = place_of(workspace)
     return Store(locate(Path(place["AYEAYE_STATE"]), place["AYEAYE_DATABASE"]))
 
 
