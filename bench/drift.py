@@ -54,7 +54,9 @@ class Pool:
     `held_out` is the same of pictures for the reference; None where both are parted from one pool.
     """
 
-    def __init__(self, X: dict[str, np.ndarray], y: np.ndarray, held_out: tuple[np.ndarray, np.ndarray] | None):
+    def __init__(
+        self, X: dict[str, np.ndarray], y: np.ndarray, held_out: tuple[np.ndarray, np.ndarray] | None
+    ):
         self.X, self.y, self.held_out = X, y, held_out
 
     def parted(self, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -102,7 +104,11 @@ def embedded(name: str, workspace: Workspace, classifier: Classifier) -> dict[st
     if name != "bestiary":
         return through(classifier, photographs(), tuple(SHIFTS))
     held_out = through(classifier, photographs(), ("clean",))
-    return {**through(classifier, drawings(), tuple(SHIFTS)), "held_out": held_out["clean"], "held_out_y": held_out["y"]}
+    return {
+        **through(classifier, drawings(), tuple(SHIFTS)),
+        "held_out": held_out["clean"],
+        "held_out_y": held_out["y"],
+    }
 
 
 def through(
@@ -160,7 +166,7 @@ def drawn(
         X, y = X[y != new], y[y != new]
         strangers, rows = rows[pool.y[rows] == new], rows[pool.y[rows] != new]
         share = popularity(pool.y[rows], seen, chance)
-        few = int(round(NEW_SHARE * size))
+        few = round(NEW_SHARE * size)
         chosen = np.concatenate([chance.choice(strangers, few), chance.choice(rows, size - few, p=share)])
     elif scenario == "no shift, as held out":
         # With the popularity of the reference's classes.
@@ -169,13 +175,20 @@ def drawn(
         chosen = chance.choice(rows, size, p=share / share.sum())
     else:
         chosen = chance.choice(rows, size, p=popularity(pool.y[rows], seen, chance))
-    return Reference(reference.answers(classifier, X), names[y]), reference.answers(classifier, pool.X[shift][chosen])
+    return Reference(reference.answers(classifier, X), names[y]), reference.answers(
+        classifier, pool.X[shift][chosen]
+    )
 
 
 def measured(classifier: Classifier, pool: Pool, scenario: str, size: int, draws: int) -> dict[str, Any]:
     watch = Watch()
     found = [
-        drift.compare(*drawn(classifier, pool, scenario, size, seed), np.zeros(0, str), watch.maximum, watch.significance)
+        drift.compare(
+            *drawn(classifier, pool, scenario, size, seed),
+            np.zeros(0, str),
+            watch.maximum,
+            watch.significance,
+        )
         for seed in range(draws)
     ]
     figures = {figure.figure: [] for figure in found[0].figures}
@@ -189,7 +202,9 @@ def measured(classifier: Classifier, pool: Pool, scenario: str, size: int, draws
         **{
             name: {
                 "drifted": float(np.mean([each.drifted for each in rows])),
-                "difference": [float(q) for q in np.quantile([each.difference for each in rows], (0.05, 0.5, 0.95))],
+                "difference": [
+                    float(q) for q in np.quantile([each.difference for each in rows], (0.05, 0.5, 0.95))
+                ],
                 "p": float(np.median([each.p for each in rows])),
             }
             for name, rows in figures.items()
@@ -212,7 +227,9 @@ def main() -> None:
             data = replace(data, settings=[*data.settings, "prepare.test_share=0.5"])
         classifier, pool = champion(name, data, chosen.work)
         print(f"\n{name}: {len(pool.y)} pictures\n")
-        print("| traffic | answers | alarms | of confidence | margin | none of these | vectors | differences |")
+        print(
+            "| traffic | answers | alarms | of confidence | margin | none of these | vectors | differences |"
+        )
         print("|---|---|---|---|---|---|---|---|")
         for scenario in SCENARIOS:
             for size in SIZES:
@@ -220,8 +237,14 @@ def main() -> None:
                 rows.append({"data": name, **row})
                 names = ("confidence", "margin", "none_of_these", "vectors")
                 cells = [f"{row[figure]['drifted']:.2f}" for figure in names]
-                spans = ", ".join(f"{row[figure]['difference'][1]:.2f} ({row[figure]['difference'][2]:.2f})" for figure in names)
-                print(f"| {scenario} | {size} | {row['alarms']:.2f} | {' | '.join(cells)} | {spans} |", flush=True)
+                spans = ", ".join(
+                    f"{row[figure]['difference'][1]:.2f} ({row[figure]['difference'][2]:.2f})"
+                    for figure in names
+                )
+                print(
+                    f"| {scenario} | {size} | {row['alarms']:.2f} | {' | '.join(cells)} | {spans} |",
+                    flush=True,
+                )
     if chosen.out:
         write_atomic(chosen.out, json.dumps(rows, indent=1).encode())
 

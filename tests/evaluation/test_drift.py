@@ -13,7 +13,9 @@ from ayeaye.evaluation.drift import Answers, Comparison, Reference
 from ayeaye.params import Watch
 
 CLASSES, WIDTH = 20, 16
-CENTRES = np.random.default_rng(0).normal(size=(CLASSES + 1, WIDTH))  # the last one is of a class nobody knows
+CENTRES = np.random.default_rng(0).normal(
+    size=(CLASSES + 1, WIDTH)
+)  # the last one is of a class nobody knows
 NONE = np.zeros(0, str)
 
 
@@ -97,7 +99,7 @@ def test_weights_are_the_frequencies_of_classes_in_the_traffic() -> None:
 
 def test_of_very_many_answers_a_small_difference_is_significant_and_no_drift() -> None:
     reference = held_out(each=250)
-    found = compared(reference, traffic(100_000, 0, noise=0.53))
+    found = compared(reference, traffic(100_000, 0, noise=0.55))
     assert len(found.answers) <= drift.MOST
     assert of(found, "confidence").p < 0.001
     assert not found.drifted

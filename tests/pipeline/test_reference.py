@@ -19,7 +19,12 @@ from ayeaye.workspace import Workspace
 
 def evaluated(folder: Path, unseen_pictures: bool) -> Place:
     source = workspaces.write_features(folder / "features.npz", unseen_pictures=unseen_pictures)
-    settings = ("prepare.source=features", "classes.source=attributes", "evaluate.bootstrap=100", "train.repeats=1")
+    settings = (
+        "prepare.source=features",
+        "classes.source=attributes",
+        "evaluate.bootstrap=100",
+        "train.repeats=1",
+    )
     place = workspaces.make(folder / "workspace", source, {}, *settings)
     for stage in ("prepare", "embed", "classes", "train", "evaluate"):
         done = place(stage)
@@ -80,7 +85,9 @@ def test_what_was_held_out_has_not_drifted_from_itself(on_pictures: Place, on_fo
         found = of(place)
         half = np.random.default_rng(0).random(len(found.truth)) < 0.5
         one = Reference(found.answers.take(half), found.truth[half])
-        compared = drift.compare(one, found.answers.take(~half), np.zeros(0, str), {"confidence": 0.3, "margin": 0.3})
+        compared = drift.compare(
+            one, found.answers.take(~half), np.zeros(0, str), {"confidence": 0.3, "margin": 0.3}
+        )
         assert len(compared.figures) == 2 and not compared.drifted
 
 

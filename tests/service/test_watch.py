@@ -87,14 +87,21 @@ def test_no_answers_are_too_few_and_no_alarm(place: Place, log: Path) -> None:
     assert not (place.root / "checks" / "drift").exists()
 
 
-def test_pictures_like_the_held_out_ones_are_no_drift(place: Place, log: Path, classifier: Classifier) -> None:
+def test_pictures_like_the_held_out_ones_are_no_drift(
+    place: Place, log: Path, classifier: Classifier
+) -> None:
     serve(place, classifier, pictures(CLEAN))
     serve(place, classifier, [darkened(each) for each in pictures(DARK)], version=2)  # another version's
     done = place("watch", "--json")
     assert done.code == 0, done.err or done.out
     assert done.json["verdict"] == NONE
     assert done.json["answers"] == 260
-    assert {figure["figure"] for figure in done.json["figures"]} == {"confidence", "margin", "none_of_these", "vectors"}
+    assert {figure["figure"] for figure in done.json["figures"]} == {
+        "confidence",
+        "margin",
+        "none_of_these",
+        "vectors",
+    }
     assert place.read("checks/drift/drift.json")["verdict"] == NONE
 
 
@@ -120,8 +127,12 @@ def test_darkened_pictures_are_drift_and_the_exit_status_says_so(
 
     def events() -> list[dict[str, Any]]:
         wanted = {"filter": {"event": {"name": ["ayeaye.drift"]}}, "limit": 50}
-        asked = httpx.post(f"{url}/events/filter", json=wanted, timeout=30).raise_for_status().json()["events"]
-        return [each for each in asked if each["resource"]["prefect.resource.id"] == f"ayeaye.workspace.{owner}"]
+        asked = (
+            httpx.post(f"{url}/events/filter", json=wanted, timeout=30).raise_for_status().json()["events"]
+        )
+        return [
+            each for each in asked if each["resource"]["prefect.resource.id"] == f"ayeaye.workspace.{owner}"
+        ]
 
     wait_for(events, 30, "the event did not come")
     assert events()[0]["payload"]["verdict"] == DRIFT
@@ -130,7 +141,12 @@ def test_darkened_pictures_are_drift_and_the_exit_status_says_so(
 def deployment(url: str, name: str) -> str:
     """A deployment of the retrain flow that no worker asks for; returns its id."""
     flow = httpx.post(f"{url}/flows/", json={"name": "retrain"}, timeout=30).json()["id"]
-    wanted = {"name": name, "flow_id": flow, "parameters": {"workspace": "another"}, "enforce_parameter_schema": False}
+    wanted = {
+        "name": name,
+        "flow_id": flow,
+        "parameters": {"workspace": "another"},
+        "enforce_parameter_schema": False,
+    }
     return httpx.post(f"{url}/deployments/", json=wanted, timeout=30).raise_for_status().json()["id"]
 
 

@@ -80,8 +80,8 @@ class Figure:
     reference: float
     traffic: float
     difference: float
-    threshold: float
     p: float
+    threshold: float
     significance: float
 
     @property
@@ -119,12 +119,14 @@ def compare(
 ) -> Comparison:
     """Hold the traffic against the reference, and its labels against `earlier` (n,), those of traffic before it.
 
-    `thresholds` are of the names in params.WATCHED; a figure without one is left out, and so is one that too few answers
-    tell of. `significance` is of all figures together (Bonferroni). Labels cannot be held against the reference,
-    whose popularity is no one's. Raises DataError without any answer on one of the sides.
+    `thresholds` are of the names in params.WATCHED; a figure without one is left out, and so is one of which too few
+    answers tell. `significance` is of all figures together (Bonferroni). Labels cannot be held against the
+    reference, whose popularity is no one's. Raises DataError without any answer on one of the sides.
     """
     if not len(reference.truth) or not len(traffic):
-        raise DataError(f"{len(traffic)} answers and a reference of {len(reference.truth)}: one of each is needed")
+        raise DataError(
+            f"{len(traffic)} answers and a reference of {len(reference.truth)}: one of each is needed"
+        )
     wanted = [name for name in WATCHED if name in thresholds]
     alone = significance / max(1, len(wanted))
     labels = traffic.label
@@ -148,7 +150,11 @@ def compare(
             "vectors": _shape(*apart, weights),
         }
     found["label"] = _labels(earlier, labels)
-    figures = [Figure(name, *found[name], thresholds[name], alone) for name in wanted if found.get(name)]
+    figures = [
+        Figure(name, *values, thresholds[name], alone)
+        for name in wanted
+        if (values := found.get(name)) is not None
+    ]
     return Comparison(figures, weights, traffic, apart, strange)
 
 
@@ -192,7 +198,7 @@ def _shape(reference: np.ndarray, traffic: np.ndarray, weights: np.ndarray) -> _
         return None
     mean = float(weights @ reference / weights.sum())
     spread = float(np.sqrt(weights @ (reference - mean) ** 2 / weights.sum()))
-    distance = wasserstein_distance(reference, traffic, weights) / max(spread, 1e-6)
+    distance = float(wasserstein_distance(reference, traffic, weights)) / max(spread, 1e-6)
     return mean, float(traffic.mean()), distance, _kolmogorov(reference, traffic, weights)[1]
 
 
@@ -223,7 +229,7 @@ def distances(reference: Answers, traffic: Answers) -> tuple[np.ndarray, np.ndar
     if len(ours) > NEIGHBOURS and len(theirs):
         known = unit(reference.vectors[ours])
         near = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(known)
-        # Asked without pictures, it leaves out each one itself. On unit vectors half the squared distance is 1 - cosine.
+        # Asked without pictures it leaves out each one itself. Half the squared distance of unit vectors is 1 - cosine.
         found[0][ours] = (near.kneighbors()[0] ** 2).mean(axis=1) / 2
         found[1][theirs] = (near.kneighbors(unit(traffic.vectors[theirs]))[0] ** 2).mean(axis=1) / 2
     return found[0], found[1]

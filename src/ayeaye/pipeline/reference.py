@@ -1,7 +1,7 @@
 """What a bundle answers on pictures held out of its training: what its answers in production are held against.
 
-    truth        the true class, label the answer; "" in either is any unseen class, see `drift.Reference`
-    seen, known, confidence, margin, vector     as in the prediction log, empty where there is no vector
+truth        the true class, label the answer; "" in either is any unseen class, see `drift.Reference`
+seen, known, confidence, margin, vector     as in the prediction log, empty where there is no vector
 """
 
 from __future__ import annotations

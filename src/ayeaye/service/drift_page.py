@@ -1,4 +1,4 @@
-"""The page of a watch: verdict and figures, then the distributions as Evidently draws them; one file, self-contained."""
+"""The page of a watch: verdict and figures, then the distributions as Evidently draws them, in one file."""
 
 from __future__ import annotations
 
@@ -52,13 +52,16 @@ def distributions(reference: Reference, found: Comparison) -> Any:
     os.environ["DO_NOT_TRACK"] = "1"  # read when it is imported
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        _mend_pandas()
         from evidently import DataDefinition, Dataset, Report
         from evidently.metrics import ValueDrift
 
         logging.getLogger("evidently").setLevel(logging.ERROR)
         sides = frames(reference, found)
         columns = [name for name in sides[0] if all(each[name].notna().any() for each in sides)]
-        thresholds = {DRAWN[figure.figure]: figure.threshold for figure in found.figures if figure.figure in DRAWN}
+        thresholds = {
+            DRAWN[figure.figure]: figure.threshold for figure in found.figures if figure.figure in DRAWN
+        }
         # Its distance is in standard deviations where ours is of shares.
         share = DRAWN["none_of_these"]
         if share in thresholds:
@@ -71,6 +74,14 @@ def distributions(reference: Reference, found: Comparison) -> Any:
             if name in thresholds
         ]
         return Report(drawn, include_tests=False).run(traffic, held_out)
+
+
+def _mend_pandas() -> None:
+    """Evidently 0.7 imports a private function that pandas 3.1 no longer has, for a test that is not made here."""
+    from pandas.core.dtypes import common
+
+    if not hasattr(common, "infer_dtype_from_object"):
+        common.infer_dtype_from_object = None  # type: ignore[attr-defined]
 
 
 def frames(reference: Reference, found: Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -261,7 +261,8 @@ def read(
 ) -> pa.Table:
     """The rows since a time (aware), in some columns of SCHEMA and the order in which files were written.
 
-    A choice of columns must hold `time` where there is a time. Raises DataError for a damaged file. May be called while others write.
+    A choice of columns must hold `time` where there is a time. Raises DataError for a damaged file. May be called
+    while others write.
     """
     first = _stamp(since) if since else ""
     tables = [SCHEMA.empty_table().select(list(columns))]

@@ -1,7 +1,7 @@
 """The watch for drift: the champion's answers in production beside those on pictures held out of its training.
 
-    checks/drift/index.html     what was found, self-contained
-    checks/drift/drift.json     the same for machines, and when drift last started a retraining
+checks/drift/index.html     what was found, self-contained
+checks/drift/drift.json     the same for machines, and when drift last started a retraining
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class Watched:
 
     @property
     def message(self) -> str:
-        answers = f"{len(self.labels)} answers of version {self.version} since {self.since:%Y-%m-%d %H:%M} UTC"
+        answers = (
+            f"{len(self.labels)} answers of version {self.version} since {self.since:%Y-%m-%d %H:%M} UTC"
+        )
         if self.comparison is None:
             return f"{answers}: too few to judge, {self.minimum} are needed (watch.minimum_answers)."
         if not self.comparison.drifted:
@@ -129,7 +131,11 @@ def write(workspace: Workspace, watched: Watched, started: dict[str, Any] | None
 
     folder = workspace.checks / "drift"
     write_atomic(folder / "index.html", drift_page.render(watched).encode())
-    content = {**watched.as_dict(), "retraining": started, "last_retraining": started or last_retraining(workspace)}
+    content = {
+        **watched.as_dict(),
+        "retraining": started,
+        "last_retraining": started or last_retraining(workspace),
+    }
     write_atomic(folder / "drift.json", json.dumps(content, indent=1).encode())
     return folder / "index.html"
 
@@ -168,7 +174,7 @@ def markdown(watched: Watched) -> str:
     """The verdict and a table of the figures."""
     lines = [f"**{watched.verdict}**", "", watched.message, ""]
     if watched.comparison:
-        lines += ["| figure | held out | traffic | difference | threshold | p | drifted |", "|---|---|---|---|---|---|---|"]
+        lines += ["| figure | held out | traffic | difference | threshold | p | drifted |", f"|{'---|' * 7}"]
         for figure in watched.comparison.figures:
             numbers = (figure.reference, figure.traffic, figure.difference, figure.threshold)
             cells = [_said(figure.figure), *(f"{number:.3f}" for number in numbers), f"{figure.p:.2g}"]
