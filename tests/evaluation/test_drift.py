@@ -107,8 +107,8 @@ def test_of_very_many_answers_a_small_difference_is_significant_and_no_drift() -
 
 def test_of_few_answers_a_large_difference_may_be_chance() -> None:
     reference = held_out()
-    answers = traffic(12, 1)
-    answers = replace(answers, confidence=answers.confidence - 0.06)
+    answers = traffic(12, 2)
+    answers = replace(answers, confidence=answers.confidence - 0.04)
     figure = of(compared(reference, answers), "confidence")
     assert figure.difference >= figure.threshold and not figure.drifted
 

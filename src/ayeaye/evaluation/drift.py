@@ -105,6 +105,14 @@ class Comparison:
     strange: float
 
     @property
+    def worth(self) -> float:
+        """How many held-out pictures of equal weight tell as much as these (Kish 1965).
+
+        Few, where the traffic is of few classes: then little can be told to be more than chance.
+        """
+        return _worth(self.weights)
+
+    @property
     def drifted(self) -> list[str]:
         return [figure.figure for figure in self.figures if figure.drifted]
 
@@ -184,7 +192,6 @@ _Found = tuple[float, float, float, float] | None  # on the reference, in the tr
 
 
 def _worth(weights: np.ndarray) -> float:
-    """How many pictures of equal weight tell as much (Kish 1965)."""
     return float(weights.sum() ** 2 / (weights**2).sum())
 
 

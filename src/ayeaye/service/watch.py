@@ -74,6 +74,7 @@ class Watched:
             "strange": round(found.strange, 4) if found else None,
             "earlier": len(self.earlier),
             "reference": len(self.reference.truth) if self.reference else 0,
+            "worth": round(found.worth) if found else 0,
             "stand_ins": bool(self.reference and self.reference.stand_ins),
             "figures": [figure.as_dict() for figure in found.figures] if found else [],
         }
