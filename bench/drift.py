@@ -38,7 +38,7 @@ from ayeaye.workspace import Workspace
 
 SIZES = (200, 1000)
 NEW_SHARE = 0.15
-FRESH = 24  # pictures of each species that are drawn as traffic
+FRESH = 12  # pictures of each species that are drawn as traffic
 SPACES = {"bestiary": "[word2vec, tfidf]", "grocery": "tfidf"}
 SHIFTS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "clean": lambda picture: picture,

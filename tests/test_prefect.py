@@ -16,6 +16,7 @@ import pytest
 from workspaces import Place, wait_for
 
 from ayeaye.processes import start, stop
+from ayeaye.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 POOL = "ayeaye"
@@ -91,6 +92,18 @@ def test_the_deployment_runs_weekly_and_one_at_a_time(deployment: dict[str, Any]
     assert deployment["global_concurrency_limit"]["limit"] == 1
     assert deployment["concurrency_options"]["collision_strategy"] == "ENQUEUE"
     assert deployment["parameters"] == {"workspace": str(place.root)}
+
+
+def test_the_watch_runs_daily_and_a_second_run_beside_it_is_cancelled(
+    server: Server, deployment: dict[str, Any], place: Place
+) -> None:
+    watch = server.get("deployments/name/watch/daily-drift-watch")
+    (schedule,) = watch["schedules"]
+    assert (schedule["schedule"]["cron"], schedule["active"]) == ("0 5 * * *", True)
+    assert watch["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    assert watch["parameters"] == {"workspace": str(place.root)}
+    # What drift starts unless it is told otherwise.
+    assert Workspace(place.root).params.watch.retrain == DEPLOYMENT
 
 
 def test_the_scheduler_makes_runs_of_it(server: Server, deployment: dict[str, Any]) -> None:
