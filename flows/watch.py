@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
@@ -65,7 +66,7 @@ def retrain(workspace: Workspace, watched: Watched) -> tuple[dict[str, Any] | No
         )
     now = datetime.now(UTC)
     try:
-        run = run_deployment(
+        started_run = run_deployment(
             name,
             parameters={"workspace": str(workspace.root)},
             timeout=0,
@@ -79,6 +80,7 @@ def retrain(workspace: Workspace, watched: Watched) -> tuple[dict[str, Any] | No
             f"No retraining is started: this Prefect server has no deployment {name}. Deploy it as prefect.yaml "
             "says, or run `ayeaye retrain`."
         )
+    run = cast(FlowRun, started_run)  # a coroutine only where it is awaited
     started = {
         "time": now.isoformat(timespec="seconds"),
         "version": watched.version,

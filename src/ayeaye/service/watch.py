@@ -7,7 +7,7 @@ checks/drift/drift.json     the same for machines, and when drift last started a
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,8 @@ def look(workspace: Workspace, days: float | None = None, now: datetime | None =
     rows = _of(champion, predictions.read(log, since), until)
     before = predictions.read(log, since - EARLIER * length, ("time", "model_version", "label"))
     earlier = _of(champion, before, since)
-    labels = [table["label"].to_numpy().astype(str) for table in (rows, earlier)]
-    watched = Watched(champion, since, until, *labels, minimum=chosen.minimum_answers)
+    labels, labels_before = (table["label"].to_numpy().astype(str) for table in (rows, earlier))
+    watched = Watched(champion, since, until, labels, labels_before, minimum=chosen.minimum_answers)
     if len(rows) < chosen.minimum_answers:
         return watched
     path = registry_of(workspace).artifact(champion, "reference.parquet")
@@ -110,11 +110,11 @@ def look(workspace: Workspace, days: float | None = None, now: datetime | None =
         held_out,
         reference.of_table(rows),
         # Few labels of an hour or two say nothing about popularity.
-        watched.earlier if len(earlier) >= chosen.minimum_answers else watched.earlier[:0],
+        labels_before if len(earlier) >= chosen.minimum_answers else labels_before[:0],
         chosen.maximum,
         chosen.significance,
     )
-    return Watched(champion, since, until, *labels, held_out, found, chosen.minimum_answers)
+    return replace(watched, reference=held_out, comparison=found)
 
 
 def _of(version: int, table: pa.Table, until: datetime) -> pa.Table:
