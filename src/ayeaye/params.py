@@ -166,7 +166,7 @@ class Watch(Section):
         "confidence": 0.3,
         "margin": 0.3,
         "none_of_these": 0.1,
-        "vectors": 0.3,
+        "vectors": 0.35,
         "label": 0.3,
     }
     significance: Annotated[float, Field(gt=0, le=0.5)] = 0.01

@@ -22,6 +22,9 @@ from ayeaye.sphere import unit
 MOST = 5000  # answers of either side that are compared, and pictures of the reference
 NEIGHBOURS = 5
 _ROUNDS = 100  # of expectation maximisation
+_PRIOR = (
+    0.1  # pictures of each class; 1 would make two hundred answers of a hundred classes look evenly spread
+)
 _FEWEST = 10  # answers, or what weights leave of them, without which nothing is said of a figure
 
 
@@ -171,8 +174,8 @@ def prevalence(truth: np.ndarray, answered: np.ndarray, traffic: np.ndarray) -> 
 
     Of the true classes `truth` (n,) and the labels `answered` (n,) on the reference and of the labels in `traffic`
     (t,), all of which were answered on it: the most likely frequencies, found by expectation maximisation (Saerens
-    et al. 2002) from hard answers (as Lipton et al. 2018). A picture of each class is taken to be in the traffic
-    beforehand, so that no class is impossible.
+    et al. 2002) from hard answers (as Lipton et al. 2018). A little of each class is taken to be in the traffic
+    beforehand, so that none is impossible.
     """
     from scipy.sparse import csr_matrix
 
@@ -184,7 +187,7 @@ def prevalence(truth: np.ndarray, answered: np.ndarray, traffic: np.ndarray) -> 
     share = np.full(len(classes), 1 / len(classes))
     for _ in range(_ROUNDS):
         expected = share * (answers_of.T @ (seen / (answers_of @ share)))
-        share = (expected + 1) / (len(traffic) + len(classes))
+        share = (expected + _PRIOR) / (len(traffic) + _PRIOR * len(classes))
     return share[y] / pictures[y]
 
 

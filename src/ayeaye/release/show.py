@@ -51,7 +51,8 @@ def drift(found: Mapping[str, Any]) -> None:
     """What the watch found: a row per figure, then what it comes to."""
     console = Console()
     if found["figures"]:
-        table = Table(title=f"Answers of version {found['version']}", title_justify="left")
+        title = f"Answers of version {found['version']}"
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
         for column in ("figure", "held out", "traffic", "difference", "threshold", "p", "drifted"):
             table.add_column(column, no_wrap=True)
         for row in found["figures"]:
