@@ -32,7 +32,7 @@ def log(
     workspace: Folder = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """The promotion record, the newest first: who promoted, rolled back or refused what, when, why, with its figures."""
+    """The promotion record, the newest first: who promoted, rolled back or refused what, when, why, how good."""
     from ayeaye.release import show, status
 
     entries = status.log(workspace_at(workspace))
