@@ -74,7 +74,7 @@ def test_what_is_refused_stays_so(waiting: tuple[Workspace, Version, Judgement])
     left = promotion.set_aside(workspace, 2)
     assert left is not None and left.why == ("okapis look wrong",)
     assert aliased(workspace, CHALLENGER) is None
-    with pytest.raises(ReleaseError, match="did not pass the gate .*okapis look wrong"):
+    with pytest.raises(ReleaseError, match=r"did not pass the gate .*okapis look wrong"):
         promotion.promote(workspace, 2)
 
 
