@@ -84,10 +84,10 @@ def command_of(operation: str, place: Place, turn: int) -> list[object]:
         return ["rollback", "--from", state.champion]
     if operation == "repair":
         registry_of(workspace).set_alias(CHAMPION, None)
-        if state.bento and turn % 2:
+        if state.bento and turn // len(OPERATIONS) % 2 == 0:
             shutil.rmtree(bento.folder_of(state.bento, workspace.bentos), ignore_errors=True)
         return ["repair"]
-    place.set(f"train.folds={3 + turn % 2}", f"train.seed={turn}")
+    place.set(f"train.folds={3 + turn // len(OPERATIONS) % 2}", f"train.seed={turn}")
     return ["retrain"]
 
 
@@ -101,9 +101,11 @@ def holds(place: Place, *, bento_lost: bool = False) -> None:
     assert bento_lost or bento.whole(state.bento, workspace.bentos)
 
 
-def completes(place: Place, command: list[object]) -> None:
-    """The call made again, then nothing is left of the kill and all agrees."""
+def completes(place: Place, command: list[object]) -> float:
+    """The call made again, in so many seconds; then nothing is left of the kill and all agrees."""
+    before = time.monotonic()
     ended(begun(place, *command), 0)
+    seconds = time.monotonic() - before
     ended(begun(place, "repair"), 0)
     holds(place)
     status = place.status
@@ -113,6 +115,7 @@ def completes(place: Place, command: list[object]) -> None:
     remains += [*state.glob("error-*"), *state.glob("tmp*"), *state.glob("bentoml/.staging")]
     remains += [*state.rglob(".fetch-*"), *(root / ".git").rglob("*.lock")]
     assert remains == []
+    return seconds
 
 
 def killed(place: Place, kills: int, seed: int) -> Counter[str]:
@@ -122,21 +125,16 @@ def killed(place: Place, kills: int, seed: int) -> Counter[str]:
     for turn in range(kills):
         operation = OPERATIONS[turn % len(OPERATIONS)]
         command = command_of(operation, place, turn)
-        process, started = begun(place, *command), time.monotonic()
+        process = begun(place, *command)
         try:
             process.wait(chance.uniform(0.2, 1) * seconds[operation])
-            seconds[operation] *= 0.8  # it ended by itself: aim earlier
         except subprocess.TimeoutExpired:
             group = chance.random() < 0.5
             (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
             hit[operation] += 1
         process.communicate()
         holds(place, bento_lost=operation == "repair")
-        before = time.monotonic()
-        completes(place, command)
-        if operation not in hit or turn < len(OPERATIONS):
-            seconds[operation] = max(seconds[operation], 0.8 * (time.monotonic() - before))
-        del started
+        seconds[operation] = max(completes(place, command), 0.8 * seconds[operation])
     return hit
 
 
