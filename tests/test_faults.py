@@ -170,15 +170,8 @@ def test_two_promotions_at_once_come_one_after_the_other(fresh: Place) -> None:
 def test_on_a_full_disk_a_change_is_made_or_not_and_can_be_made_again(fresh: Place) -> None:
     for size in (100, 4_000, 100_000):
         before = record_of(Workspace(fresh.root)).state().champion
-        limit = (size, size)
-        process = begun(
-            fresh,
-            "rollback",
-            "--from",
-            before,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
-        )
-        ended(process, 0, 1)
+        fill = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
+        ended(begun(fresh, "rollback", "--from", before, preexec_fn=fill), 0, 1)
         holds(fresh)
         completes(fresh, ["rollback", "--from", before])
         assert record_of(Workspace(fresh.root)).state().champion != before
