@@ -18,7 +18,9 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port (params: serve.port).")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes (params: serve.workers).")] = None,
 ) -> None:
-    """Serve the champion's Bento until interrupted.
+    """Serve the champion's Bento until interrupted, and each new champion's without losing a request.
+
+    That needs HAProxy (Debian's package); without it, start this again after a promotion.
 
     curl -F image=@photo.jpg http://127.0.0.1:3000/classify
     """

@@ -11,6 +11,8 @@ AYEAYE_DATABASE      address of a database instead of the SQLite file in that fo
 AYEAYE_TOKEN         the token that changes need
 AYEAYE_TOKEN_FILE    a file that holds it
 AYEAYE_RATE          instead of the packed `rate`; empty: unlimited
+AYEAYE_PROXY         set by `ayeaye serve`: its proxy asks, and names the client; the value is that of
+                     FORWARDED_ALLOW_IPS, for proxies before it
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class Served:
     metrics: dict[str, Any] = field(default_factory=dict)
     database: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
+    proxy: str | None = None
 
     @cached_property
     def limits(self) -> Limits:
@@ -74,6 +77,7 @@ class Served:
             metrics=packed.get("metrics", {}),
             database=os.environ.get("AYEAYE_DATABASE") or None,
             token=_token(),
+            proxy=os.environ.get("AYEAYE_PROXY"),
         )
 
 
