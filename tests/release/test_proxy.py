@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import stat
 import threading
@@ -91,9 +90,7 @@ def test_without_a_service_it_says_so_in_the_services_own_form(running: tuple[Pr
     assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
     with socket.create_connection(("127.0.0.1", int(running[1].rpartition(":")[2]))) as connection:
         connection.sendall(b"rubbish\r\n\r\n")
-        head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400 ")
-    assert set(json.loads(body)) == {"error"}
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
 
 
 def test_who_asks_is_told_by_the_proxy_alone(

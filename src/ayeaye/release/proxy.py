@@ -32,9 +32,8 @@ _SOCKETS = "ayeaye-proxy-"
 _START_SECONDS, _ANSWER_SECONDS = 10.0, 5.0
 # The service itself bounds a request's time (`serve.timeout`, an hour at most); the proxy only outlasts it.
 _LONGEST = 3660
+# What is no HTTP at all it answers in words of its own, as uvicorn does.
 _FAULTS = {
-    400: ("Bad Request", "the request is not as HTTP wants it: mend the client"),
-    408: ("Request Timeout", "the request did not come in time: send it again"),
     500: ("Internal Server Error", "a fault of the proxy: see the service's log"),
     502: ("Bad Gateway", "the service broke off: try again"),
     503: ("Service Unavailable", "the service is not ready: try again"),
