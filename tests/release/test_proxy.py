@@ -180,6 +180,24 @@ def test_its_interface_is_for_its_owner_alone_and_gone_in_the_end(running: tuple
     assert not path.parent.exists()
 
 
+def test_copies_go_to_the_challenger_and_nothing_of_it_to_clients(
+    tmp_path: Path, backends: tuple[Backend, Backend]
+) -> None:
+    assert PROGRAM
+    port, copies = free_port(), free_port()
+    made = Proxy(PROGRAM, tmp_path, "127.0.0.1", port, copies)
+    try:
+        made.start()
+        url, aside = (f"http://127.0.0.1:{each}" for each in (port, copies))
+        assert httpx.get(aside, trust_env=False).status_code == 503
+        made.open(0, backends[0].port)
+        made.open(proxy.SHADOW, backends[1].port)
+        assert {httpx.get(url, trust_env=False).text for _ in range(6)} == {"old"}
+        assert httpx.get(aside, trust_env=False).text == "new"
+    finally:
+        made.remove()
+
+
 def test_a_taken_port_raises_meaningful_error(tmp_path: Path) -> None:
     assert PROGRAM
     with socket.socket() as taken:

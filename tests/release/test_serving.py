@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -254,9 +254,10 @@ def test_a_bento_and_a_proxy_that_die_come_back(pair: Pair, url: str) -> None:
 def _bento(pair: Pair) -> tuple[Any, int | None]:
     """The process of the Bento that serves, and its port."""
     for each in psutil.Process(pair.observed["pid"]).children():
-        words = each.cmdline()
-        if "--port" in words and pair.first.tag.partition(":")[2] in " ".join(words):
-            return each, int(words[words.index("--port") + 1])
+        with suppress(psutil.Error):
+            words = each.cmdline()
+            if "--port" in words and pair.first.tag.partition(":")[2] in " ".join(words):
+                return each, int(words[words.index("--port") + 1])
     return None, None
 
 
@@ -291,6 +292,32 @@ def test_without_a_proxy_it_says_that_a_promotion_needs_a_restart(pair: Pair) ->
         found = serving.observed(workspace)
         assert found and (found["bento"], found["address"]) == (pair.first.tag, url)
     assert serving.observed(workspace) is None
+
+
+def test_a_version_that_waits_answers_a_share_in_the_shadow(pair: Pair) -> None:
+    copy = pair.place.copy(Path(str(pair.workspace.root.parent) + "-shadow"))
+    copy.set("serve.shadow=1")
+    workspace = Workspace(copy.root)
+    version = promotion.registry_of(workspace).version(pair.second.version.number)
+    with rolling.served(workspace) as url:
+        promotion.enter(
+            workspace, "pending", version, actor="ann", why=[], digests={"bento": pair.second.tag}
+        )
+        wait_until(lambda: (serving.observed(workspace) or {})["shadow"], "the challenger is not started")
+        found = serving.observed(workspace)
+        assert found and (found["bento"], found["shadow"]) == (pair.first.tag, pair.second.tag)
+        with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+            for content in pair.contents[:8]:
+                answer = client.post("/classify", content=content, headers=NOISE)
+                assert answer.json()["model"]["bento"] == pair.first.tag
+        wait_until(lambda: copy("shadow", "--json").json, "nothing is compared", 60)
+        (compared,) = copy("shadow", "--json").json
+        assert (compared["bento"], compared["shadow"]) == (pair.first.tag, pair.second.tag)
+        assert (compared["answers"], compared["failed"], compared["agreement"]) == (8, 0, 1.0)
+        assert pair.second.tag in copy("shadow").out
+        # It is promoted: the shadow goes.
+        rolling.crown(workspace, Released(version, pair.second.tag), "promote")
+        wait_until(lambda: not (serving.observed(workspace) or {})["shadow"], "the shadow stays")
 
 
 @pytest.mark.soak

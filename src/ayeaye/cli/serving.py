@@ -31,6 +31,24 @@ def serve(
 
 
 @app.command()
+def shadow(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Compare what a challenger answered with what the champion did, on the same pictures of the service's users.
+
+    `ayeaye set serve.shadow=0.1` has `ayeaye serve` send a copy of a tenth of them to a version that waits for
+    approval. Its answers are logged, and nobody gets them.
+    """
+    from ayeaye.release import show
+    from ayeaye.service.review import state_of
+    from ayeaye.service.shadow import compared
+
+    found = compared(state_of(workspace_at(workspace)))
+    if as_json:
+        print_result(found, True)
+    else:
+        show.shadows(found)
+
+
+@app.command()
 def classify(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
     workspace: Folder = HERE,

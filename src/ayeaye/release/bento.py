@@ -516,17 +516,19 @@ def serve(tag: str, home: Path, settings: Serve, say: Callable[[str], None] = la
     os.execve(command[0], command, environment)  # noqa: S606
 
 
-def launch(tag: str, home: Path, run: Path, settings: Serve, told: Mapping[str, str]) -> Server:
+def launch(
+    tag: str, home: Path, run: Path, settings: Serve, told: Mapping[str, str], aside: bool = False
+) -> Server:
     """Start a Bento for production on a free port of this machine alone; it dies with this process.
 
     `run` is a folder of its own; `told` goes before what `place` tells. What the service prints goes on to standard
-    error. Call it from the main thread; raises ReleaseError where the Bento is not there.
+    error. One that stands `aside` leaves the cores to others. Call it from the main thread; raises ReleaseError where the Bento is not there.
     """
     folder, port = _found(tag, home), free_port()
     shutil.rmtree(run, ignore_errors=True)
     run.mkdir(parents=True)
     process = start(
-        _serve_command(folder, "127.0.0.1", port),
+        [*(("nice", "-n", "15") if aside else ()), *_serve_command(folder, "127.0.0.1", port)],
         cwd=run,
         env={**_environment(run), **place(settings), **told},
         log=subprocess.PIPE,

@@ -5,6 +5,8 @@ those it has. Clients keep their connections through all of it. Towards a Bento 
 its own: none can be written to a connection that the Bento is closing at that moment, and what it has left to
 answer can be counted. A connection that cannot be made is tried again, since nothing was sent; a request that was
 sent never is, as it may have changed something.
+
+A challenger has a slot and an address of its own, where the service sends its copies; nothing of it gets to clients.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from ayeaye.processes import alive, start_any, stop
 
 CLIENT_HEADER = "X-Ayeaye-Client"  # who asks; whatever the client sends in it is replaced
 SLOTS = 4
-_BACKEND = "bentos"
+SHADOW = SLOTS  # the challenger's
+_BACKEND, _SHADOWS = "bentos", "shadow"
 _SOCKETS = "ayeaye-proxy-"
 _START_SECONDS, _ANSWER_SECONDS = 10.0, 5.0
 # The service itself bounds a request's time (`serve.timeout`, an hour at most); the proxy only outlasts it.
@@ -69,6 +72,16 @@ frontend service
 backend {backend}
 {slots}
 """
+_CONFIG_SHADOW = """
+frontend copies
+    bind 127.0.0.1:{port}
+    http-request set-header {header} %[src]
+    default_backend {backend}
+
+backend {backend}
+    retries 0
+{slots}
+"""
 
 
 def installed() -> str | None:
@@ -78,13 +91,15 @@ def installed() -> str | None:
 
 
 class Proxy:
-    """A running HAProxy; `folder` is for its configuration. It dies with the thread that started it.
+    """A running HAProxy; `folder` is for its configuration, `copies` the port where a challenger answers, if there is
+    to be one. It dies with the thread that started it.
 
     Raises ReleaseError where it does not start or does not do as it is told.
     """
 
-    def __init__(self, program: str, folder: Path, host: str, port: int) -> None:
+    def __init__(self, program: str, folder: Path, host: str, port: int, copies: int | None = None) -> None:
         self._program, self._folder, self._host, self._port = program, folder, host, port
+        self.copies = copies
         self._ports: dict[int, int] = {}  # of open slots
         _remove_dead()
         # Not in the workspace: the path of a socket is short, and nobody can copy one.
@@ -120,11 +135,7 @@ class Proxy:
     def _config(self) -> str:
         for status, (name, error) in _FAULTS.items():
             (self._folder / f"{status}.http").write_bytes(_fault(status, name, error))
-        slots = (
-            f"    server {slot} 127.0.0.1:{self._ports.get(slot, 1)}{'' if slot in self._ports else ' disabled'}"
-            for slot in range(SLOTS)
-        )
-        return _CONFIG.format(
+        config = _CONFIG.format(
             socket=_quoted(self._socket),
             longest=_LONGEST,
             host=self._host,
@@ -134,13 +145,22 @@ class Proxy:
             faults="\n".join(
                 f"    errorfile {status} {_quoted(self._folder / f'{status}.http')}" for status in _FAULTS
             ),
-            slots="\n".join(slots),
+            slots="\n".join(map(self._slot, range(SLOTS))),
         )
+        if self.copies is not None:
+            config += _CONFIG_SHADOW.format(
+                port=self.copies, header=CLIENT_HEADER, backend=_SHADOWS, slots=self._slot(SHADOW)
+            )
+        return config
+
+    def _slot(self, slot: int) -> str:
+        disabled = "" if slot in self._ports else " disabled"
+        return f"    server {slot} 127.0.0.1:{self._ports.get(slot, 1)}{disabled}"
 
     def open(self, slot: int, port: int) -> None:
         """Give requests to what listens on a port of this machine."""
         self._ports[slot] = port
-        self._ask(f"set server {_BACKEND}/{slot} addr 127.0.0.1 port {port}")
+        self._ask(f"set server {_name(slot)} addr 127.0.0.1 port {port}")
         self._set(slot, "ready")
 
     def drain(self, slot: int) -> None:
@@ -156,7 +176,7 @@ class Proxy:
     def unanswered(self, slot: int) -> int:
         """How many requests the Bento in a slot still has."""
         for row in csv.DictReader(io.StringIO(self._ask("show stat").lstrip("# "))):
-            if (row["pxname"], row["svname"]) == (_BACKEND, str(slot)):
+            if f"{row['pxname']}/{row['svname']}" == _name(slot):
                 return int(row["scur"]) + int(row["qcur"])
         raise ReleaseError(f"HAProxy knows no slot {slot}: start `ayeaye serve` again")
 
@@ -177,7 +197,7 @@ class Proxy:
         shutil.rmtree(self._private, ignore_errors=True)
 
     def _set(self, slot: int, state: str) -> None:
-        if said := self._ask(f"set server {_BACKEND}/{slot} state {state}").strip():
+        if said := self._ask(f"set server {_name(slot)} state {state}").strip():
             raise ReleaseError(f"HAProxy does not set slot {slot} to {state} ({said})")
 
     def _ask(self, command: str) -> str:
@@ -187,6 +207,10 @@ class Proxy:
             connection.connect(str(self._socket))
             connection.sendall(f"{command}\n".encode())
             return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+
+def _name(slot: int) -> str:
+    return f"{_SHADOWS if slot == SHADOW else _BACKEND}/{slot}"
 
 
 def _fault(status: int, name: str, error: str) -> bytes:

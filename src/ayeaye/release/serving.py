@@ -10,6 +10,9 @@ it is ready, is the one that was asked for and answers golden requests; then it 
 answers what it still has and ends. One that fails changes nothing for clients: the old one goes on, and is made
 champion again. A Bento that dies is started anew, after ever longer pauses.
 
+With `serve.shadow`, a version that waits for approval runs beside the champion, out of the clients' sight, and
+answers a share of what the champion has answered.
+
 Where there is no proxy, this process becomes the server of the champion, and a promotion needs a restart.
 """
 
@@ -33,7 +36,7 @@ from typing import Any, Protocol
 from ayeaye.errors import AyeayeError, ReleaseError, WorkspaceBusy
 from ayeaye.files import write_atomic
 from ayeaye.params import Serve
-from ayeaye.processes import stop
+from ayeaye.processes import free_port, stop
 from ayeaye.release import bento, proxy
 from ayeaye.release.record import Entry, Record
 from ayeaye.workspace import Workspace
@@ -64,13 +67,13 @@ def serve(
     """
     program = proxy.installed() if settings.proxy == "auto" else None
     with _held(workspace) as lock:
+        tag = prepare()
         host, port = bento.listening(settings)
         settings = settings.model_copy(update={"port": port})
-        tag = prepare()
         if program:
-            _Supervisor(
-                workspace, settings, proxy.Proxy(program, _folder(workspace), host, port), restore, say
-            ).run()
+            copies = free_port() if settings.shadow else None
+            before = proxy.Proxy(program, _folder(workspace), host, port, copies)
+            _Supervisor(workspace, settings, before, restore, say).run()
             return
         why = "HAProxy is not installed" if settings.proxy == "auto" else "serve.proxy is none"
         say(f"{why}: after a promotion, start `ayeaye serve` again.")
@@ -145,6 +148,7 @@ def _state(
     since: str | None,
     coming: str | None = None,
     failed: dict[str, str] | None = None,
+    shadow: str | None = None,
 ) -> dict[str, Any]:
     return {
         "bento": tag,
@@ -154,6 +158,7 @@ def _state(
         "pid": os.getpid(),
         "coming": coming,
         "failed": failed,
+        "shadow": shadow,
     }
 
 
@@ -204,6 +209,9 @@ class _Supervisor:
         self._record = _record(workspace)
         self._stamp: tuple[int, int] | None = None  # of the record when it was read
         self._wanted: Entry | None = None
+        self._challenger: Entry | None = None
+        self._shadow: _Instance | None = None
+        self._shadow_from = 0.0
         self._serving: _Instance | None = None
         self._coming: _Instance | None = None
         self._leaving: list[_Instance] = []
@@ -215,6 +223,7 @@ class _Supervisor:
         self._restore_from = 0.0
         self._deaths, self._start_from = 0, 0.0
         self._told: dict[str, Any] | None = None
+        self._complaint = ""
         self._end, self._hurry = threading.Event(), threading.Event()
         self._waiting = ThreadPoolExecutor(8, thread_name_prefix="serving")
 
@@ -226,7 +235,10 @@ class _Supervisor:
         try:
             self._proxy.start()
             while not self._end.is_set():
-                self._look()
+                try:
+                    self._look()
+                except (AyeayeError, OSError) as error:  # what serves goes on
+                    self._complain(str(error))
                 self._end.wait(TICK)
         finally:
             self._stop()
@@ -234,11 +246,18 @@ class _Supervisor:
     def _interrupt(self, number: int, frame: object) -> None:
         (self._hurry if self._end.is_set() else self._end).set()
 
+    def _complain(self, what: str) -> None:
+        """Say it, once in a row."""
+        if what != self._complaint:
+            self._complaint = what
+            self._say(what)
+
     def _look(self) -> None:
         self._revive_proxy()
         self._read_record()
         self._bury()
         self._go_on()
+        self._cast_shadow()
         self._let_go()
         self._bring_back()
         self._tell()
@@ -248,7 +267,7 @@ class _Supervisor:
             self._say("HAProxy ended; it is started again.")
             try:
                 self._proxy.start()
-            except ReleaseError as error:
+            except (ReleaseError, OSError) as error:
                 self._say(str(error))
                 self._pause()
 
@@ -258,12 +277,15 @@ class _Supervisor:
             if self._stamp == (stamp := (status.st_mtime_ns, status.st_size)):
                 return
             self._stamp, before = stamp, self._wanted
-            self._wanted = self._record.state().entry
+            state = self._record.state()
+            self._wanted = state.entry
+            if self._proxy.copies is not None and state.pending != self._challenger:
+                self._challenger, self._shadow_from = state.pending, 0.0
             if self._wanted != before:
                 self._deaths, self._start_from = 0, 0.0
         except (OSError, ReleaseError) as error:
             # What serves goes on while a person mends the record.
-            self._say(f"The promotion record cannot be read: {error}")
+            self._complain(f"The promotion record cannot be read: {error}")
 
     def _target(self) -> Entry | None:
         """What should serve: what the record names, or, where that failed, what served last."""
@@ -321,8 +343,53 @@ class _Supervisor:
         self._coming = _Instance(entry, free[0], run, server, proof)
 
     def _environment(self) -> dict[str, str]:
-        """Who asks is what the proxy says; whom that may speak for others is up to the service, as without it."""
-        return {_TRUSTED: "", "AYEAYE_PROXY": os.environ.get(_TRUSTED, "127.0.0.1")}
+        """Who asks is what the proxy says; who may speak for others is up to the service, as without it."""
+        told = {_TRUSTED: "", "AYEAYE_PROXY": os.environ.get(_TRUSTED, "127.0.0.1")}
+        if self._proxy.copies is not None:
+            told["AYEAYE_SHADOW"] = f"http://127.0.0.1:{self._proxy.copies}"
+            told["AYEAYE_SHADOW_SHARE"] = str(self._settings.shadow)
+        return told
+
+    def _cast_shadow(self) -> None:
+        """Run the challenger aside, once the champion serves."""
+        wanted = self._challenger.digests.get("bento") if self._challenger else None
+        shadow = self._shadow
+        if shadow and (shadow.tag != wanted or shadow.server.process.poll() is not None):
+            if shadow.tag == wanted:
+                self._forgo_shadow(f"the challenger {wanted} ended{shadow.server.said()}")
+            self._shadow = None
+            self._discard(shadow)
+        elif shadow and not shadow.since and shadow.proof.done():
+            if (error := shadow.proof.exception()) is not None:
+                self._forgo_shadow(str(error))
+                self._shadow = None
+                self._discard(shadow)
+            else:
+                self._through(self._proxy.open, proxy.SHADOW, shadow.server.port)
+                shadow.since = _now()
+                self._say(f"{shadow.tag} gets copies of {self._settings.shadow:.0%} of what is classified.")
+        elif not shadow and wanted and self._challenger and self._serving:
+            if time.monotonic() < self._shadow_from or any(
+                each.slot == proxy.SHADOW for each in self._leaving
+            ):
+                return
+            run = self._home / ".run" / "shadow"
+            # It knows the run-time classes; rows of its own among the champion's would look like the champion's.
+            told = {"AYEAYE_PROXY": "", _TRUSTED: "", "AYEAYE_PREDICTIONS": "false", "AYEAYE_RATE": ""}
+            alone = self._settings.model_copy(update={"workers": 1})
+            try:
+                server = bento.launch(wanted, self._home, run, alone, told, aside=True)
+            except (ReleaseError, OSError) as error:
+                self._forgo_shadow(str(error))
+                return
+            proof = self._waiting.submit(
+                bento.prove, server, self._home, self._challenger.digests.get("bundle")
+            )
+            self._shadow = _Instance(self._challenger, proxy.SHADOW, run, server, proof)
+
+    def _forgo_shadow(self, why: str) -> None:
+        self._shadow_from = time.monotonic() + PAUSES[-1]
+        self._say(f"There is no shadow for now: {why}")
 
     def _settle(self, coming: _Instance, target: Entry) -> None:
         self._coming = None
@@ -383,11 +450,9 @@ class _Supervisor:
         error, self._restoring = self._restoring.exception(), None
         if isinstance(error, WorkspaceBusy):
             self._restore_from = time.monotonic() + BUSY
-        elif isinstance(error, AyeayeError | OSError):
-            self._say(f"The record cannot be set right yet: {error}")
+        elif error is not None:  # whatever it is, it is no reason to stop serving
+            self._complain(f"The record cannot be set right yet: {error}")
             self._restore_from = time.monotonic() + AWAY
-        elif error is not None:
-            raise error
         else:
             self._to_restore = None
 
@@ -421,10 +486,11 @@ class _Supervisor:
             serving.since if serving else None,
             coming.tag if coming else None,
             self._failed,
+            self._shadow.tag if self._shadow and self._shadow.since else None,
         )
         if state != self._told:
-            _write_state(self._workspace, state)
             self._told = state
+            _write_state(self._workspace, state)
 
     def _stop(self) -> None:
         until = time.monotonic() + STOPPING
@@ -432,7 +498,7 @@ class _Supervisor:
         while self._proxy.alive and not self._hurry.is_set() and time.monotonic() < until:
             self._hurry.wait(TICK)
         self._proxy.remove()
-        running = [each for each in (self._serving, self._coming, *self._leaving) if each]
+        running = [each for each in (self._serving, self._coming, self._shadow, *self._leaving) if each]
         for each in running:
             each.stopped = each.stopped or self._waiting.submit(stop, each.server.process)
         self._waiting.shutdown()
