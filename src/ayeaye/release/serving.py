@@ -224,6 +224,7 @@ class _Supervisor:
         self._deaths, self._start_from = 0, 0.0
         self._told: dict[str, Any] | None = None
         self._complaint = ""
+        self._proxy_from = 0.0
         self._end, self._hurry = threading.Event(), threading.Event()
         self._waiting = ThreadPoolExecutor(8, thread_name_prefix="serving")
 
@@ -263,13 +264,11 @@ class _Supervisor:
         self._tell()
 
     def _revive_proxy(self) -> None:
-        if not self._proxy.alive and time.monotonic() >= self._start_from:
-            self._say("HAProxy ended; it is started again.")
-            try:
-                self._proxy.start()
-            except (ReleaseError, OSError) as error:
-                self._say(str(error))
-                self._pause()
+        if self._proxy.alive or time.monotonic() < self._proxy_from:
+            return
+        self._complain("HAProxy ended; it is started again.")
+        self._proxy_from = time.monotonic() + PAUSES[0]
+        self._proxy.start()
 
     def _read_record(self) -> None:
         try:
