@@ -72,14 +72,11 @@ class Shadow:
             return
         with self._lock:
             late = self._closing or time.monotonic() < self._away_until
-            if late or self._bytes + len(content) > WAITING_BYTES:
+            if late or self._bytes + len(content) > WAITING_BYTES or self._queue.full():
                 self.dropped += 1
                 return
-            try:
-                self._queue.put_nowait((content, picture_id, answer))
-                self._bytes += len(content)
-            except queue.Full:
-                self.dropped += 1
+            self._queue.put_nowait((content, picture_id, answer))
+            self._bytes += len(content)
 
     def close(self) -> None:
         """Send nothing more, and write what was answered."""
@@ -89,12 +86,7 @@ class Shadow:
             return
         atexit.unregister(self.close)
         self._client.close()  # also ends a question that waits
-        while True:
-            try:
-                self._queue.put_nowait(None)
-                break
-            except queue.Full:
-                self._queue.get_nowait()
+        self._queue.put(None)  # what waits is thrown away before it
         self._thread.join(PATIENCE)
         self._rows.close()
 
@@ -104,11 +96,13 @@ class Shadow:
                 self._bytes -= len(copy[0])
                 late = self._closing or time.monotonic() < self._away_until
             try:
-                if late or not self._compare(*copy):
-                    self.dropped += 1
+                kept = not late and self._compare(*copy)
             except Exception as error:  # whatever it is, the next picture may fare better
-                self.dropped += 1
+                kept = False
                 _log.error("a copy for the challenger: %s: %s", type(error).__name__, error)
+            if not kept:
+                with self._lock:
+                    self.dropped += 1
 
     def _compare(self, content: bytes, picture_id: str, answer: dict[str, Any]) -> bool:
         before = time.perf_counter()
