@@ -18,7 +18,9 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port (params: serve.port).")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes (params: serve.workers).")] = None,
 ) -> None:
-    """Serve the champion's Bento until interrupted.
+    """Serve the champion's Bento until interrupted, and each new champion's without losing a request.
+
+    That needs HAProxy (Debian's package); without it, start this again after a promotion.
 
     curl -F image=@photo.jpg http://127.0.0.1:3000/classify
     """
@@ -26,6 +28,24 @@ def serve(
 
     found = workspace_at(workspace)
     promotion.serve(found, host=host, port=port, workers=workers, say=say)
+
+
+@app.command()
+def shadow(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Compare what a challenger answered with what the champion did, on the same pictures of the service's users.
+
+    `ayeaye set serve.shadow=0.1` has `ayeaye serve` send a copy of a tenth of them to a version that waits for
+    approval. Its answers are logged, and nobody gets them.
+    """
+    from ayeaye.release import show
+    from ayeaye.service.review import state_of
+    from ayeaye.service.shadow import compared
+
+    found = compared(state_of(workspace_at(workspace)))
+    if as_json:
+        print_result(found, True)
+    else:
+        show.shadows(found)
 
 
 @app.command()
