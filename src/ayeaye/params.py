@@ -120,6 +120,7 @@ class Release(Section):
     maximum: dict[str, float] = {}
     epsilon: Annotated[float, Field(ge=0)] = 0.02
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    approval: Literal["automatic", "manual"] = "automatic"
     clean_classes: Count = 5
 
 
@@ -264,7 +265,11 @@ def parse(raw: Any, origin: str) -> Params:
 
 
 def assign(
-    path: Path, settings: list[str], check: Callable[[Params, Params], None] = lambda before, chosen: None
+    path: Path,
+    settings: list[str],
+    check: Callable[[Params, Params], None] = lambda before, chosen: None,
+    *,
+    dry_run: bool = False,
 ) -> Params:
     """Set `section.key=value` items in a params.yaml, keeping its comments; checked before it is written.
 
@@ -301,7 +306,8 @@ def assign(
     yaml.dump(document, text)
     params = parse(YAML(typ="safe").load(text.getvalue()), "nothing is set")
     check(before, params)
-    write_atomic(path, text.getvalue().encode())
+    if not dry_run:
+        write_atomic(path, text.getvalue().encode())
     return params
 
 

@@ -220,6 +220,19 @@ def stages(workspace: Workspace) -> list[str]:
         return [stage.name for stage in order if getattr(stage, "name", None)]
 
 
+def affected(workspace: Workspace, changed: set[str]) -> list[str]:
+    """The stages among `changed`, and every stage that depends on one of them or on a .dvc file among them."""
+    import networkx
+    from dvc.repo import Repo
+
+    with Repo(str(workspace.root)) as repo:
+        graph = repo.index.graph
+        starts = [stage for stage in graph if stage.addressing in changed]
+        found = {each for start in starts for each in (start, *networkx.ancestors(graph, start))}
+        order = networkx.topological_sort(graph.reverse(copy=True))
+        return [stage.name for stage in order if stage in found and getattr(stage, "name", None)]
+
+
 def changed(workspace: Workspace, lock: int | None = None) -> set[str]:
     """Stages and .dvc files of which something changed since they were last recorded, or that never were."""
     found = json.loads(dvc(workspace, "status", "--json", lock=lock) or "{}")

@@ -10,7 +10,7 @@ import getpass
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,12 +30,14 @@ from ayeaye.pipeline.progress import Progress
 from ayeaye.release import bento, compare, gate
 from ayeaye.release.bento import Golden, Recipe, Trial
 from ayeaye.release.gate import Decision
-from ayeaye.release.record import Record
+from ayeaye.release.record import MOVES, Action, Entry, Record
 from ayeaye.release.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, Training, Version
 from ayeaye.workspace import Workspace
 
 Say = Callable[[str], None]
-FLOW = "retrain flow"  # with which its entries in the record begin: any other was made by hand
+# With which entries in the record begin that the flow made, and the service: any other was made by hand.
+FLOW, SERVICE = "retrain flow", "service"
+ANCHOR = "record"  # the model's tag with length and newest digest of the record
 GOLDEN_EACH = 3  # requests with pictures of seen, and of unseen classes
 
 
@@ -172,12 +174,10 @@ def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: 
     if verdict == "refused":
         last = record_of(workspace).last(version.number, "refuse")
         if last is None or last.digests.get("decision") != judgement.key:
-            digests = {"bundle": version.bundle_digest, "decision": judgement.key}
-            record_of(workspace).append(
-                "refuse", version.number, actor=actor, why=decision.reasons, digests=digests
-            )
+            digests = {"decision": judgement.key}
+            enter(workspace, "refuse", version, actor=actor, why=decision.reasons, digests=digests)
         registry.tag(version, gate=verdict, reasons=reasons[:4000])
-        registry.set_alias(CHALLENGER, None)
+        registry.set_alias(CHALLENGER, _waiting(workspace))
     else:
         registry.tag(version, gate=verdict)
         registry.untag(version, "reasons")
@@ -266,7 +266,7 @@ def crown(
     version: Version,
     tag: str,
     *,
-    action: Any = "promote",
+    action: Action = "promote",
     actor: str,
     why: list[str],
 ) -> None:
@@ -274,22 +274,80 @@ def crown(
     record = record_of(workspace)
     state = record.state()
     if state.champion != version.number or state.bento != tag:
-        digests = {
-            "bundle": version.bundle_digest,
-            "bento": tag,
-            "data": version.tags.get("data_digest", ""),
-            "params": version.tags.get("params_digest", ""),
-            "commit": version.tags.get("git_commit", ""),
-        }
-        record.append(action, version.number, actor=actor, why=why, digests=digests)
+        enter(workspace, action, version, actor=actor, why=why, digests={"bento": tag})
     project(workspace)
 
 
+def enter(
+    workspace: Workspace,
+    action: Action,
+    version: Version,
+    *,
+    actor: str,
+    why: Sequence[str],
+    digests: Mapping[str, str] | None = None,
+) -> Entry:
+    """Append an entry about a version, with what made it and its headline figures as they are now."""
+    check_anchor(workspace)
+    figures = registry_of(workspace).metrics(version)
+    found = {
+        "bundle": version.bundle_digest,
+        "data": version.tags.get("data_digest", ""),
+        "params": version.tags.get("params_digest", ""),
+        "commit": version.tags.get("git_commit", ""),
+        **(digests or {}),
+    }
+    return record_of(workspace).append(
+        action,
+        version.number,
+        actor=actor,
+        why=why,
+        digests=found,
+        figures={name: round(figures[name], 6) for name in HEADLINE if name in figures},
+    )
+
+
+def check_anchor(workspace: Workspace) -> None:
+    """Raise ReleaseError where the record is not a continuation of the one whose end the registry keeps.
+
+    The chain of digests shows what was changed in the middle of it; this, that its end is gone or another one.
+    """
+    length, _, digest = (registry_of(workspace).marked(ANCHOR) or "0").partition(" ")
+    entries = record_of(workspace).entries()
+    if int(length) > len(entries):
+        what = f"holds {len(entries)} entries, and the registry knows of {length}: its end was removed"
+    elif int(length) and entries[int(length) - 1].digest != digest:
+        what = f"has another entry {length} than the registry knows: it was written anew"
+    else:
+        return
+    raise ReleaseError(
+        f"{record_of(workspace).path} {what}; restore it from a backup of the workspace, or take it as it is with "
+        "`ayeaye repair --accept-record`"
+    )
+
+
+def anchor(workspace: Workspace) -> None:
+    """Keep the end of the record in the registry, where no one who changes the file changes it too."""
+    length, digest = record_of(workspace).head()
+    if length:
+        registry_of(workspace).mark(ANCHOR, f"{length} {digest}")
+
+
+def _waiting(workspace: Workspace) -> int | None:
+    pending = record_of(workspace).state().pending
+    return pending.to if pending else None
+
+
 def project(workspace: Workspace) -> None:
-    """Bring the registry's aliases to what the record says; a challenger is one only while it is judged."""
+    """Bring the registry's aliases to what the record says.
+
+    A challenger is one only while it is judged, or waits for approval.
+    """
+    check_anchor(workspace)
     state = record_of(workspace).state()
     registry = registry_of(workspace)
-    registry.set_alias(CHALLENGER, None)
+    registry.set_alias(CHALLENGER, _waiting(workspace))
+    anchor(workspace)
     if state.champion is None:
         return
     registry.set_alias(CHAMPION, state.champion)
@@ -321,7 +379,7 @@ def renew(workspace: Workspace, *, actor: str, say: Say = _silent) -> str:
     return _release(workspace, version, "promote", actor, why, say)
 
 
-def _release(workspace: Workspace, version: Version, action: str, actor: str, why: str, say: Say) -> str:
+def _release(workspace: Workspace, version: Version, action: Action, actor: str, why: str, say: Say) -> str:
     say(f"Packing version {version.number}.")
     tag = pack(workspace, version)
     say(f"Trying {tag}.")
@@ -330,16 +388,18 @@ def _release(workspace: Workspace, version: Version, action: str, actor: str, wh
     return tag
 
 
-def rolled_back(workspace: Workspace, version: int) -> bool:
-    """Whether the newest word about a version is that a person moved away from it, by whatever command."""
+def set_aside(workspace: Workspace, version: int) -> Entry | None:
+    """The entry, if it is the newest word about a version, with which a person or the service left it."""
     for entry in reversed(record_of(workspace).entries()):
-        if entry.action == "refuse":
-            continue
-        if entry.to == version:
-            return False
-        if entry.from_ == version and not entry.actor.startswith(FLOW):
-            return True
-    return False
+        by_gate = entry.actor.startswith(FLOW)
+        if entry.action == "refuse" and entry.to == version and not by_gate:
+            return entry
+        if entry.action in MOVES:
+            if entry.to == version:
+                return None
+            if entry.from_ == version and not by_gate:
+                return entry
+    return None
 
 
 # What a person asks for
@@ -350,6 +410,7 @@ def promote(
     number: int,
     *,
     reason: str = "",
+    actor: str | None = None,
     force: bool = False,
     dry_run: bool = False,
     say: Say = _silent,
@@ -366,26 +427,56 @@ def promote(
             f"version {number} did not pass the gate ({verdict}{': ' + why if why else ''}): "
             "promote it all the same with --force and a --reason"
         )
-    return _change(workspace, version, "promote", reason or "asked for", dry_run, say)
+    return _change(workspace, version, "promote", reason or "asked for", actor, dry_run, say)
 
 
 def rollback(
-    workspace: Workspace, *, reason: str = "", dry_run: bool = False, say: Say = _silent
+    workspace: Workspace,
+    *,
+    reason: str = "",
+    actor: str | None = None,
+    dry_run: bool = False,
+    say: Say = _silent,
 ) -> dict[str, Any]:
     """Make the previous champion champion again; raises ReleaseError where there is none."""
     state = record_of(workspace).state()
     if state.previous is None:
         raise ReleaseError("there is no previous champion to go back to: see `ayeaye status`")
     version = registry_of(workspace).version(state.previous)
-    return _change(workspace, version, "rollback", reason or "asked for", dry_run, say)
+    return _change(workspace, version, "rollback", reason or "asked for", actor, dry_run, say)
+
+
+def restore(
+    workspace: Workspace, *, version: int, tag: str, failed: str, reason: str, say: Say = _silent
+) -> bool:
+    """Make what still serves, `version` with the Bento `tag`, champion again, since `failed` cannot be served.
+
+    False, and nothing is changed, where the champion is another one by now. Takes the workspace's lock; raises
+    WorkspaceBusy at once where another run holds it.
+    """
+    with workspace.lock(timeout=0):
+        if record_of(workspace).state().bento != failed:
+            return False
+        say(f"{failed} cannot be served ({reason}): {tag} is champion again.")
+        restored = registry_of(workspace).version(version)
+        by = f"{SERVICE} ({actor()})"
+        crown(workspace, restored, tag, action="restore", actor=by, why=[f"{failed}: {reason}"])
+        return True
 
 
 def _change(
-    workspace: Workspace, version: Version, action: str, reason: str, dry_run: bool, say: Say
+    workspace: Workspace,
+    version: Version,
+    action: Action,
+    reason: str,
+    by: str | None,
+    dry_run: bool,
+    say: Say,
 ) -> dict[str, Any]:
     before = record_of(workspace).state().champion
+    check_anchor(workspace)
     if not dry_run and (before != version.number or not current(workspace, version)):
-        _release(workspace, version, action, actor(), reason, say)
+        _release(workspace, version, action, by or actor(), reason, say)
     elif not dry_run:
         project(workspace)
     return {
@@ -431,40 +522,6 @@ def _to_serve(workspace: Workspace, say: Say) -> str:
         # Production does not stop because something better cannot be made.
         say(f"{error}\nServed is {state.bento} as it was promoted.")
         return state.bento
-
-
-def status(workspace: Workspace) -> dict[str, Any]:
-    """Champion, previous and all candidates, newest first, as the record and the registry say."""
-    state = record_of(workspace).state()
-    registry = registry_of(workspace)
-    listed = {version.number: _described(workspace, registry, version) for version in registry.versions()}
-    return {
-        "workspace": str(workspace.root),
-        "model": workspace.params.release.model,
-        "champion": listed.get(state.champion) if state.champion else None,
-        "previous": listed.get(state.previous) if state.previous else None,
-        "candidates": [each for number, each in listed.items() if number != state.champion],
-        "agrees": all(
-            number == (found.number if (found := registry.alias(name)) else None)
-            for name, number in ((CHAMPION, state.champion), (PREVIOUS, state.previous))
-        ),
-    }
-
-
-def _described(workspace: Workspace, registry: Registry, version: Version) -> dict[str, Any]:
-    figures = registry.metrics(version)
-    return {
-        "version": version.number,
-        "run_id": version.run_id,
-        "bento": record_of(workspace).bento(version.number),
-        "data_digest": version.tags.get("data_digest"),
-        "bundle_digest": version.bundle_digest,
-        "gate": version.tags.get("gate"),
-        "reasons": version.tags.get("reasons"),
-        "estimated_on": version.tags.get("estimated_on"),
-        "aliases": list(version.aliases),
-        "metrics": {name: figures.get(name) for name in HEADLINE},
-    }
 
 
 def actor() -> str:

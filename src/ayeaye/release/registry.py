@@ -191,8 +191,17 @@ class Registry:
         """Put the bundle back where it was lost or damaged, as the errors about it promise."""
         local = _local(run.info.artifact_uri)
         if local and digest_folder(local / "model" / "bundle") != training.bundle_digest:
+            self._put_bundle(run, training.bundle_folder)
+
+    def restore_bundle(self, version: Version, folder: Path) -> None:
+        """Put a version's bundle back from a copy of it."""
+        with self._asking(f"put back the bundle of version {version.number}"):
+            self._put_bundle(self._open().get_run(version.run_id), folder)
+
+    def _put_bundle(self, run: Run, folder: Path) -> None:
+        if local := _local(run.info.artifact_uri):
             shutil.rmtree(local / "model" / "bundle", ignore_errors=True)
-            self._open().log_artifacts(run.info.run_id, str(training.bundle_folder), "model/bundle")
+        self._open().log_artifacts(run.info.run_id, str(folder), "model/bundle")
 
     def _register(self, run: Run, training: Training) -> Version:
         from mlflow.exceptions import MlflowException
@@ -335,6 +344,24 @@ class Registry:
             for key in keys:
                 if key in version.tags:
                     self._open().delete_model_version_tag(self.model, str(version.number), key)
+
+    def mark(self, key: str, value: str) -> None:
+        """Set a tag of the model itself; there is one once a version was registered."""
+        with self._asking(f"tag the model with {key}"):
+            if self.marked(key) != value:
+                self._open().set_registered_model_tag(self.model, key, value)
+
+    def marked(self, key: str) -> str | None:
+        """A tag of the model itself."""
+        from mlflow.exceptions import MlflowException
+
+        with self._asking(f"read the tag {key} of the model"):
+            try:
+                return self._open().get_registered_model(self.model).tags.get(key)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
 
     # MLflow itself
 

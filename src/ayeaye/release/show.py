@@ -60,14 +60,58 @@ def status(state: Mapping[str, Any]) -> None:
     previous = (state["previous"] or {}).get("version")
     for each in [*([champion] if champion else []), *state["candidates"]]:
         gate_said = each["gate"] or "not judged"
-        is_ = "champion" if each is champion else "previous" if each["version"] == previous else gate_said
+        waits = state["pending"] and each["version"] == state["pending"]["version"]
+        is_ = "previous" if each["version"] == previous else "waits" if waits else gate_said
+        is_ = "champion" if each is champion else is_
         figures = [_short(each["metrics"][name]) for name in HEADLINE]
         table.add_row(str(each["version"]), is_, *figures, each["bento"] or "")
     console.print(table)
-    if not state["agrees"]:
+    if pending := state["pending"]:
+        number = pending["version"]
         console.print(
-            "[red]The registry's aliases differ from the promotion record; `ayeaye retrain` mends them.[/]"
+            f"Version {number} waits: `ayeaye approve {number}`, or `ayeaye refuse {number}`.", markup=False
         )
+    _disagree(console, state["disagreements"])
+    if state["disagreements"]:
+        console.print("`ayeaye repair` mends what can be mended.", markup=False)
+
+
+def _disagree(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
+    for each in found:
+        console.print(f"[red]{escape(each['what'])}[/]", soft_wrap=True)
+
+
+def log(entries: Sequence[Mapping[str, Any]]) -> None:
+    """The promotion record, an entry a row, with the figures the version had then."""
+    console = Console()
+    if not entries:
+        console.print("Nothing was released yet: run `ayeaye retrain`.")
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for column in ("time", "action", "from", "to", "T1", "H", "by", "why"):
+        table.add_column(column, no_wrap=column not in ("by", "why"), overflow="fold")
+    for each in entries:
+        cells = (
+            each["time"][:19].replace("T", " "),
+            each["action"],
+            str(each["from"] or "–"),
+            str(each["to"]),
+            *(_short(each["figures"].get(name)) for name in ("T1", "H")),
+            each["actor"],
+            "; ".join(each["why"]),
+        )
+        table.add_row(*map(escape, cells))
+    console.print(table)
+
+
+def repaired(result: Mapping[str, Any]) -> None:
+    console = Console()
+    if not result["found"]:
+        console.print("Everything agrees with the promotion record.")
+    for each in result["found"]:
+        done = each not in result["left"]
+        state = "mended" if done else "would be mended" if result["dry_run"] else "left"
+        console.print(f"{state}: {each['what']}", markup=False, soft_wrap=True)
 
 
 def answers(found: Sequence[Mapping[str, Any]]) -> None:
