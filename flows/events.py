@@ -19,7 +19,7 @@ OUTCOMES = ("promoted", "refused", "pending")  # of a retrain; `unchanged` is no
 
 def resource(workspace: Workspace) -> str:
     """The id of the workspace among Prefect's resources."""
-    return f"ayeaye.workspace.{workspace.identity}"
+    return f"ayeaye.workspace.{workspace.root}"
 
 
 def emit(workspace: Workspace, kind: str, message: str, **payload: Any) -> None:
@@ -29,7 +29,6 @@ def emit(workspace: Workspace, kind: str, message: str, **payload: Any) -> None:
         resource={
             "prefect.resource.id": resource(workspace),
             "prefect.resource.name": workspace.params.release.model,
-            "ayeaye.workspace": str(workspace.root),
         },
         payload={"message": message, **payload},
     )
