@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, unquote, urlencode, urlsplit
 from uuid import UUID
 
@@ -32,7 +32,10 @@ from flows import events
 WEBHOOK, TOKEN, SMTP_PASSWORD = "AYEAYE_ALERTS_WEBHOOK", "AYEAYE_ALERTS_TOKEN", "AYEAYE_SMTP_PASSWORD"
 PAGE = 200
 ENDED_BADLY = ["prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"]
-HEARTBEAT, SILENCE = "prefect.flow-run.heartbeat", timedelta(minutes=9)  # three heartbeats of Prefect's default
+HEARTBEAT, SILENCE = (
+    "prefect.flow-run.heartbeat",
+    timedelta(minutes=9),
+)  # three heartbeats of Prefect's default
 
 _RUN = {
     "flow": "{{ flow.name | default(none) | tojson }}",
@@ -74,14 +77,14 @@ def apply(client: SyncPrefectClient, workspace: Workspace, deployments: Sequence
                     actions=[action],
                 )
             )
-    there = {each.name: each for each in _own(client, workspace)}
+    there = _own(client, workspace)
     for automation in wanted:
         if known := there.pop(automation.name, None):
-            client.update_automation(known.id, automation)
+            client.update_automation(known, automation)
         else:
             client.create_automation(automation)
-    for automation in there.values():
-        client.delete_automation(automation.id)
+    for id in there.values():
+        client.delete_automation(id)
     return [automation.name for automation in wanted]
 
 
@@ -97,10 +100,12 @@ def _channels(alerts: Alerts) -> dict[str, Block]:
     if url := os.environ.get(WEBHOOK) or given:
         token = os.environ.get(TOKEN)
         authorization = {"authorization": f"Bearer {token}"} if token else {}
-        channels["webhook"] = Webhook(url=url, headers={"content-type": "application/json", **authorization})
+        channels["webhook"] = Webhook.model_validate(
+            {"url": url, "headers": {"content-type": "application/json", **authorization}}
+        )
     if alerts.recipients:
         # Of Prefect's blocks the one that takes any address of Apprise's as it is.
-        channels["mail"] = SlackWebhook(url=mail_address(alerts))
+        channels["mail"] = SlackWebhook.model_validate({"url": mail_address(alerts)})
     return channels
 
 
@@ -128,7 +133,7 @@ def mail_address(alerts: Alerts) -> str:
 
 def _actions(workspace: Workspace, kind: str) -> Iterator[tuple[str, CallWebhook | SendNotification]]:
     for channel, block in _channels(workspace.params.alerts).items():
-        id = block.save(f"ayeaye-{workspace.identity[:12]}-{channel}", overwrite=True)
+        id = cast(UUID, block.save(f"ayeaye-{workspace.identity[:12]}-{channel}", overwrite=True))
         if channel == "webhook":
             yield channel, CallWebhook(block_document_id=id, payload=_payload(workspace, kind))
         else:
@@ -186,7 +191,10 @@ def _dead_runs(workspace: Workspace, deployments: Sequence[UUID]) -> Automation:
         ),
         actions=[
             ChangeFlowRunState(
-                state=StateType.CRASHED, name="Crashed", message="Its process fell silent; the next run goes on."
+                force=False,
+                state=StateType.CRASHED,
+                name="Crashed",
+                message="Its process fell silent; the next run goes on.",
             )
         ],
     )
@@ -203,9 +211,11 @@ def _name(workspace: Workspace, what: str) -> str:
     return f"ayeaye {workspace.identity[:12]} ({workspace.params.release.model}): {what}"
 
 
-def _own(client: SyncPrefectClient, workspace: Workspace) -> list[Automation]:
-    """Also those from when release.model had another name."""
-    prefix, found = f"ayeaye {workspace.identity[:12]} ", list[Automation]()
-    while page := client.read_automations(limit=PAGE, offset=len(found)):
-        found += page
-    return [each for each in found if each.name.startswith(prefix)]
+def _own(client: SyncPrefectClient, workspace: Workspace) -> dict[str, UUID]:
+    """By name, also those from when release.model had another name."""
+    found: dict[str, UUID] = {}
+    seen = 0
+    while page := client.read_automations(limit=PAGE, offset=seen):
+        seen += len(page)
+        found |= {each.name: each.id for each in page}
+    return {name: id for name, id in found.items() if name.startswith(f"ayeaye {workspace.identity[:12]} ")}

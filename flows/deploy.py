@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -32,7 +33,9 @@ def deploy(workspace: Workspace, url: str, say: Callable[[str], None]) -> dict[s
     found = read(workspace)
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
         if fault := client.api_healthcheck():
-            raise WorkspaceError(f"Prefect cannot be reached at {url} ({fault}): start it, or set PREFECT_API_URL to another")
+            raise WorkspaceError(
+                f"Prefect cannot be reached at {url} ({fault}): start it, or set PREFECT_API_URL to another"
+            )
         try:
             for pool in found["pools"]:
                 _make_pool(client, pool)
@@ -78,10 +81,8 @@ def _make_pool(client: Any, name: str) -> None:
         client.read_work_pool(name)
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
-        try:
+        with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
-        except ObjectAlreadyExists:
-            pass
 
 
 def _prefect_deploy(workspace: Workspace, url: str) -> None:
@@ -98,7 +99,9 @@ def _prefect_deploy(workspace: Workspace, url: str) -> None:
         timeout=PATIENCE,
     )
     if done.returncode:
-        said = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr).splitlines()]
+        said = [
+            line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr).splitlines()
+        ]
         raise WorkspaceError(
             f"prefect.yaml of {workspace.root} could not be deployed: {' '.join(filter(None, said))[-400:]}"
         )

@@ -172,12 +172,25 @@ def _programs(workspace: Workspace, ports: Ports) -> dict[str, _Program]:
         )
     # What needs the server is started once that answers.
     pool = read(workspace)["pools"][0]
-    worker = ["worker", "start", "--pool", pool, "--type", "process", "--name", "ayeaye", "--with-healthcheck"]
+    worker = [
+        "worker",
+        "start",
+        "--pool",
+        pool,
+        "--type",
+        "process",
+        "--name",
+        "ayeaye",
+        "--with-healthcheck",
+    ]
     programs["worker"] = _Program(
         ["-m", "prefect", *worker, "--install-policy", "never"], ports.worker, "/health", autostart=False
     )
     programs["service"] = _Program(
-        ["-m", "ayeaye", "serve", "--wait", "--port", str(ports.service)], ports.service, "/readyz", autostart=False
+        ["-m", "ayeaye", "serve", "--wait", "--port", str(ports.service)],
+        ports.service,
+        "/readyz",
+        autostart=False,
     )
     return programs
 
@@ -210,7 +223,9 @@ def _environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
         "PREFECT_WORKER_WEBSERVER_HOST": HOST,
         "PREFECT_WORKER_WEBSERVER_PORT": str(ports.worker),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(f"{name}{port}" for name in (HOST, "localhost") for port in ("", ":*")),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(
+            f"{name}{port}" for name in (HOST, "localhost") for port in ("", ":*")
+        ),
     }
     if backend or not tracking:
         fixed["MLFLOW_BACKEND_STORE_URI"] = backend or sqlite  # what the flows write to, and nothing else
@@ -258,11 +273,11 @@ def _require_free(ports: Ports, programs: dict[str, _Program]) -> None:
 
 def _make_registry(workspace: Workspace, programs: dict[str, _Program]) -> None:
     """The registry's tables in one piece, which a server that is killed while it makes them would not leave."""
-    if "mlflow" in programs and not workspace.params.release.tracking:
-        if not (workspace.state / "mlflow" / "mlflow.db").is_file():
-            from ayeaye.release import promotion
+    there = (workspace.state / "mlflow" / "mlflow.db").is_file()
+    if "mlflow" in programs and not workspace.params.release.tracking and not there:
+        from ayeaye.release import promotion
 
-            promotion.registry_of(workspace).versions()
+        promotion.registry_of(workspace).versions()
 
 
 def _start_supervisor(
@@ -275,7 +290,15 @@ def _start_supervisor(
     write_atomic(folder / "supervisord.conf", _configuration(programs).encode())
     return subprocess.Popen(
         # Without -E it would itself be guarded, and die with this command.
-        [sys.executable, "-E", "-m", "supervisor.supervisord", "--nodaemon", "--configuration", "supervisord.conf"],
+        [
+            sys.executable,
+            "-E",
+            "-m",
+            "supervisor.supervisord",
+            "--nodaemon",
+            "--configuration",
+            "supervisord.conf",
+        ],
         env=guarded(_environment(workspace, ports)),
         cwd=folder,
         stdin=subprocess.DEVNULL,
@@ -330,11 +353,15 @@ def _await(workspace: Workspace, supervisor: Any, name: str, program: _Program) 
     log = workspace.state / "logs" / f"{name}.log"
     while time.monotonic() < deadline:
         with suppress(httpx.HTTPError):
-            if httpx.get(f"http://{HOST}:{program.port}{program.ready}", timeout=5, trust_env=False).is_success:
+            if httpx.get(
+                f"http://{HOST}:{program.port}{program.ready}", timeout=5, trust_env=False
+            ).is_success:
                 return
         found = supervisor.getProcessInfo(name)
         if found["statename"] in ("BACKOFF", "FATAL"):
-            raise WorkspaceError(f"{name} does not start ({found['spawnerr'] or 'it ends at once'}): see {log}")
+            raise WorkspaceError(
+                f"{name} does not start ({found['spawnerr'] or 'it ends at once'}): see {log}"
+            )
         time.sleep(0.3)
     raise WorkspaceError(f"{name} did not answer within {STARTUP_SECONDS} s: see {log}")
 

@@ -190,7 +190,9 @@ def _mail_server(given: str | None) -> str | None:
     except ValueError:
         bad = True
     if bad:
-        raise ValueError("expected smtp://user@host:587 (STARTTLS where there is a user) or smtps://user@host:465")
+        raise ValueError(
+            "expected smtp://user@host:587 (STARTTLS where there is a user) or smtps://user@host:465"
+        )
     if parts.password is not None:
         raise ValueError("holds a password: put that into AYEAYE_SMTP_PASSWORD")
     return given
@@ -202,7 +204,9 @@ def _as_list(given: str | list[str] | None) -> list[str]:
 
 class Alerts(Section):
     events: Annotated[list[str], AfterValidator(_alerts)] = ["failed", "refused", "pending", "drift"]
-    webhook: Annotated[SecretStr | None, AfterValidator(_web_address)] = None  # many hold their secret in them
+    webhook: Annotated[SecretStr | None, AfterValidator(_web_address)] = (
+        None  # many hold their secret in them
+    )
     email: Annotated[str | list[str] | None, AfterValidator(_addresses)] = None
     sender: Annotated[str | None, AfterValidator(_addresses)] = None
     smtp: Annotated[str | None, AfterValidator(_mail_server)] = None
@@ -336,6 +340,10 @@ def _fault(item: Any) -> str:
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(model.model_fields)}"
         return f"unknown parameter {where}; {hint}"
     # It may be a password that stands in the wrong place.
-    value = "not shown" if where.startswith(("serve.database", "alerts")) else json.dumps(item["input"], default=str)
+    value = (
+        "not shown"
+        if where.startswith(("serve.database", "alerts"))
+        else json.dumps(item["input"], default=str)
+    )
     said = item["msg"].removeprefix("Value error, ")
     return f"{where} is {value[:80]}: {said[:1].lower()}{said[1:]}"

@@ -42,7 +42,10 @@ def up(
 
 @app.command()
 def down(workspace: Folder = HERE, dry_run: DryRun = False, as_json: AsJson = False) -> None:
-    """Stop what `ayeaye up` started, the worker first. A run at work is stopped, and goes on at the next `ayeaye up`."""
+    """Stop what `ayeaye up` started, the worker first.
+
+    A run at work is stopped, and goes on at the next `ayeaye up`.
+    """
     from flows import platform
 
     found = workspace_at(workspace)
@@ -63,12 +66,7 @@ def deploy(workspace: Folder = HERE, dry_run: DryRun = False, as_json: AsJson = 
 
     found = workspace_at(workspace)
     url = prefect_api(found)
-    if dry_run:
-        result = deploying.plan(found)
-    else:
-        result = deploying.deploy(found, url, say)
+    result = deploying.plan(found) if dry_run else deploying.deploy(found, url, say)
     result |= {"server": url, "dry_run": dry_run}
-    print_result(
-        result if as_json else {key: ", ".join(value) if isinstance(value, list) else value for key, value in result.items()},
-        as_json,
-    )
+    shown = {key: ", ".join(value) if isinstance(value, list) else value for key, value in result.items()}
+    print_result(result if as_json else shown, as_json)
