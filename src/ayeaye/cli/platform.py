@@ -34,7 +34,8 @@ def up(
     found = workspace_at(workspace)
     ports = platform.Ports(prefect_port, worker_port, mlflow_port, service_port or found.params.serve.port)
     if dry_run:
-        print_result({**platform.plan(found, ports), "dry_run": True}, as_json)
+        planned = {**platform.plan(found, ports), "dry_run": True}
+        print_result(planned if as_json else planned | planned["addresses"], as_json)
         return
     result = platform.up(found, ports, say)
     print_result(result if as_json else result["addresses"], as_json)
