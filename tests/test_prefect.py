@@ -23,9 +23,9 @@ DEPLOYMENT = "retrain/weekly-retrain"
 
 @pytest.fixture(scope="module")
 def place(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A workspace with something to do at the next run."""
+    """A workspace with something to do at the next run, which a person has to approve."""
     place = trained.copy(tmp_path_factory.mktemp("scheduled"))
-    place.set("train.folds=4")
+    place.set("train.folds=4", "release.approval=manual")
     return place
 
 
@@ -93,6 +93,17 @@ def test_the_scheduler_makes_runs_of_it(server: Server, deployment: dict[str, An
     assert (first.weekday(), first.hour, first.minute) == (0, 3, 0)
 
 
+def completed(server: Server, run: str, worker: Path) -> None:
+    """Return when a run ended well."""
+
+    def state() -> str:
+        return server.get(f"flow_runs/{run}")["state"]["type"]
+
+    ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+    wait_for(lambda: state() in ended, 500, f"the run did not end: {worker.read_text()[-2000:]}")
+    assert state() == "COMPLETED", worker.read_text()[-4000:]
+
+
 def test_a_worker_makes_up_once_for_the_runs_that_were_missed(
     server: Server, missed: list[str], worker: Path, place: Place
 ) -> None:
@@ -122,6 +133,25 @@ def test_a_worker_makes_up_once_for_the_runs_that_were_missed(
     decision = next(each for each in artifacts if each["key"] == "decision")
     assert decision["data"].startswith("**promoted**")
     status = place.status
-    assert (status["champion"]["version"], status["previous"]["version"]) == (2, 1)
+    assert (status["champion"]["version"], status["pending"]["version"]) == (1, 2)
     # What matters lies in the workspace, also when a worker did it.
     assert (place.root / ".ayeaye" / "bentoml" / "bentos").is_dir()
+
+
+def test_the_form_in_the_page_asks_for_a_decision(server: Server, deployment: dict[str, Any]) -> None:
+    asked = server.get("deployments/name/promote/promote")["parameter_openapi_schema"]
+    assert asked["properties"]["decision"]["enum"] == ["approve", "refuse", "promote", "rollback"]
+    assert asked["required"] == ["decision"]
+    assert all(each["description"] for each in asked["properties"].values())
+
+
+def test_what_waits_is_approved_through_the_deployment(server: Server, worker: Path, place: Place) -> None:
+    word = ["--param", "decision=approve", "--param", "version=2", "--param", "reason=seen by ann"]
+    server.prefect("deployment", "run", "promote/promote", *word, cwd=worker.parent)
+    (run,) = server.runs(server.get("deployments/name/promote/promote")["id"])
+    completed(server, run["id"], worker)
+    status = place.status
+    assert (status["champion"]["version"], status["previous"]["version"]) == (2, 1)
+    assert status["pending"] is None
+    last = place("log", "--json").json[0]
+    assert last["actor"].startswith("promote flow (") and last["why"] == ["seen by ann"]

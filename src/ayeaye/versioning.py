@@ -221,16 +221,15 @@ def stages(workspace: Workspace) -> list[str]:
 
 
 def affected(workspace: Workspace, changed: set[str]) -> list[str]:
-    """The stages among `changed`, and every stage that depends on one of them or on a .dvc file among them."""
+    """The stages among `changed`, and every stage that depends on one of them, in an order in which they can run."""
     import networkx
     from dvc.repo import Repo
 
     with Repo(str(workspace.root)) as repo:
         graph = repo.index.graph
-        starts = [stage for stage in graph if stage.addressing in changed]
+        starts = [stage for stage in graph if getattr(stage, "name", None) in changed]
         found = {each for start in starts for each in (start, *networkx.ancestors(graph, start))}
-        order = networkx.topological_sort(graph.reverse(copy=True))
-        return [stage.name for stage in order if stage in found and getattr(stage, "name", None)]
+        return [stage.name for stage in networkx.topological_sort(graph.reverse(copy=True)) if stage in found]
 
 
 def changed(workspace: Workspace, lock: int | None = None) -> set[str]:

@@ -433,13 +433,20 @@ def promote(
 def rollback(
     workspace: Workspace,
     *,
+    away_from: int | None = None,
     reason: str = "",
     actor: str | None = None,
     dry_run: bool = False,
     say: Say = _silent,
 ) -> dict[str, Any]:
-    """Make the previous champion champion again; raises ReleaseError where there is none."""
+    """Make the previous champion champion again; raises ReleaseError where there is none.
+
+    With `away_from` nothing is done where another version is champion: so called, it may be called again.
+    """
     state = record_of(workspace).state()
+    if away_from is not None and state.champion is not None and state.champion != away_from:
+        version = registry_of(workspace).version(state.champion)
+        return _change(workspace, version, "promote", reason, actor, dry_run, say)
     if state.previous is None:
         raise ReleaseError("there is no previous champion to go back to: see `ayeaye status`")
     version = registry_of(workspace).version(state.previous)
