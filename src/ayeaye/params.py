@@ -151,12 +151,16 @@ class Serve(Section):
     weights_licence: str | None = None
     token_file: str | None = None
     state: str = ".ayeaye/service"
+    proxy: Literal["auto", "none"] = "auto"
+    shadow: Share = 0.0
     database: SecretStr | None = None  # may hold a password: what logs the parameters must not log it
 
     @property
     def packed(self) -> dict[str, Any]:
         """What goes into a Bento; the rest is of the place where it is served."""
-        return self.model_dump(exclude={"host", "port", "workers", "token_file", "state", "database"})
+        return self.model_dump(
+            exclude={"host", "port", "workers", "token_file", "state", "database", "proxy", "shadow"}
+        )
 
 
 ALERTS = ("failed", "refused", "pending", "drift", "promoted")

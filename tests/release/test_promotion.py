@@ -10,7 +10,7 @@ from workspaces import Place
 
 from ayeaye.errors import RegistryError, TrialFailed
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import bento, promotion
+from ayeaye.release import bento, promotion, serving
 from ayeaye.release.registry import CHALLENGER, CHAMPION, Version
 from ayeaye.workspace import Workspace
 
@@ -108,9 +108,11 @@ def test_a_champion_is_tried_within_the_limits_it_was_packed_with(copied: Place)
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Tags of the Bentos that this process would have become the server of."""
+    """Tags of the Bentos that would have been served."""
     tags = list[str]()
-    monkeypatch.setattr(bento, "serve", lambda tag, home, settings, say: tags.append(tag))
+    monkeypatch.setattr(
+        serving, "serve", lambda workspace, settings, prepare, restore, say: tags.append(prepare())
+    )
     return tags
 
 

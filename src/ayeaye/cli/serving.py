@@ -23,7 +23,9 @@ def serve(
         bool, typer.Option("--wait", help="Wait for the first champion where there is none.")
     ] = False,
 ) -> None:
-    """Serve the champion's Bento until interrupted.
+    """Serve the champion's Bento until interrupted, and each new champion's without losing a request.
+
+    That needs HAProxy (Debian's package); without it, start this again after a promotion.
 
     curl -F image=@photo.jpg http://127.0.0.1:3000/classify
     """
@@ -43,6 +45,24 @@ def _await_champion(workspace: Workspace) -> None:
         say("There is no champion yet; waiting for the first one.")
     while record.state().champion is None:
         time.sleep(2)
+
+
+@app.command()
+def shadow(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Compare what a challenger answered with what the champion did, on the same pictures of the service's users.
+
+    `ayeaye set serve.shadow=0.1` has `ayeaye serve` send a copy of a tenth of them to a version that waits for
+    approval. Its answers are logged, and nobody gets them.
+    """
+    from ayeaye.release import show
+    from ayeaye.service.review import state_of
+    from ayeaye.service.shadow import compared
+
+    found = compared(state_of(workspace_at(workspace)))
+    if as_json:
+        print_result(found, True)
+    else:
+        show.shadows(found)
 
 
 @app.command()

@@ -27,7 +27,7 @@ from ayeaye.errors import Incomparable, RegistryError, ReleaseError, TrialFailed
 from ayeaye.files import digest_file, write_atomic
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import bento, compare, gate
+from ayeaye.release import bento, compare, gate, serving
 from ayeaye.release.bento import Golden, Recipe, Trial
 from ayeaye.release.gate import Decision
 from ayeaye.release.record import MOVES, Action, Entry, Record
@@ -218,10 +218,12 @@ def try_out(workspace: Workspace, version: Version, tag: str, say: Say = _silent
     golden = golden_requests(workspace, registry_of(workspace).bundle(version), limits)
     trial = partial(bento.trial, tag, golden, workspace.bentos, bundle_digest=version.bundle_digest, say=say)
     try:
-        return trial()
+        tried = trial()
     except TrialFailed as error:
         say(f"{error}; trying once more.")
-        return trial()
+        tried = trial()
+    bento.keep_golden(tag, golden, workspace.bentos)
+    return tried
 
 
 def try_champion(workspace: Workspace, say: Say = _silent) -> Trial:
@@ -503,7 +505,7 @@ def serve(
     workers: int | None = None,
     say: Say = _silent,
 ) -> None:
-    """Become the server of the champion's Bento, made anew where it is not current; does not return."""
+    """Serve the champion's Bento, made anew where it is not current, until interrupted."""
     changes = {"host": host, "port": port, "workers": workers}
     given = workspace.params.serve
     token = given.token_file and str(workspace.resolve(given.token_file))
@@ -511,7 +513,7 @@ def serve(
         update={"state": str(workspace.resolve(given.state)), "token_file": token}
         | {key: value for key, value in changes.items() if value is not None}
     )
-    bento.serve(_to_serve(workspace, say), workspace.bentos, settings, say)
+    serving.serve(workspace, settings, partial(_to_serve, workspace, say), partial(restore, workspace), say)
 
 
 def _to_serve(workspace: Workspace, say: Say) -> str:

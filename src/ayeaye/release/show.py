@@ -71,9 +71,56 @@ def status(state: Mapping[str, Any]) -> None:
         console.print(
             f"Version {number} waits: `ayeaye approve {number}`, or `ayeaye refuse {number}`.", markup=False
         )
+    _serving(console, state["serving"], champion)
     _disagree(console, state["disagreements"])
     if state["disagreements"]:
         console.print("`ayeaye repair` mends what can be mended.", markup=False)
+
+
+def _serving(console: Console, serving: Mapping[str, Any] | None, champion: Mapping[str, Any] | None) -> None:
+    """What is observed, and how it differs from what is wanted."""
+    if serving is None:
+        console.print("Serving: nothing; `ayeaye serve` does.", markup=False)
+        return
+    at = f"on {serving['address']} (process {serving['pid']})"
+    found = serving["bento"]
+    said = f"Serving: {found} {at}, since {serving['since']}" if found else f"Serving: no answer {at}"
+    console.print(f"{said}.", markup=False, soft_wrap=True)
+    if shadow := serving.get("shadow"):
+        console.print(f"Its shadow: {shadow}; `ayeaye shadow` compares.", markup=False, soft_wrap=True)
+    if failed := serving["failed"]:
+        reason = f"{failed['bento']} could not be served: {failed['reason']}"
+        console.print(f"[red]{escape(reason)}[/]", soft_wrap=True)
+    if champion and found != champion["bento"]:
+        coming = "; it is being started" if serving["coming"] == champion["bento"] else ""
+        said = f"That is not the champion's Bento, {champion['bento']}{coming}."
+        console.print(f"[red]{escape(said)}[/]", soft_wrap=True)
+
+
+def shadows(found: Sequence[Mapping[str, Any]]) -> None:
+    """How challengers answered what the champion answered, a pair of Bentos a row."""
+    console = Console()
+    if not found:
+        console.print(
+            "Nothing was compared yet: with serve.shadow above 0, `ayeaye serve` asks a version that waits for "
+            "approval, too.",
+            soft_wrap=True,
+            markup=False,
+        )
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for column in ("champion", "challenger", "answers", "failed", "same label", "same known"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("mean confidence")
+    for each in found:
+        confidences = f"{_short(each['confidence'])} → {_short(each['shadow_confidence'])}"
+        table.add_row(
+            *(escape(str(each[name] or "–")) for name in ("bento", "shadow")),
+            *(str(each[name]) for name in ("answers", "failed")),
+            *(_short(each[name]) for name in ("agreement", "known_agreement")),
+            confidences,
+        )
+    console.print(table)
 
 
 def _disagree(console: Console, found: Sequence[Mapping[str, Any]]) -> None:

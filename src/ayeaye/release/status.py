@@ -15,7 +15,7 @@ from ayeaye import versioning
 from ayeaye.classifier import digest
 from ayeaye.errors import BundleError, RegistryError, ReleaseError
 from ayeaye.pipeline.evaluate import HEADLINE
-from ayeaye.release import bento, promotion
+from ayeaye.release import bento, promotion, serving
 from ayeaye.release.promotion import Say, record_of, registry_of
 from ayeaye.release.record import Entry, State
 from ayeaye.release.registry import CHAMPION, PREVIOUS, Registry, Version
@@ -31,7 +31,10 @@ class Disagreement:
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
-    """Champion, previous, what waits for approval and all candidates, newest first, and every disagreement."""
+    """Champion, previous, what waits for approval and all candidates, newest first, and every disagreement.
+
+    `champion` is what is wanted, `serving` what is observed: None where nothing serves this workspace.
+    """
     state = record_of(workspace).state()
     registry = registry_of(workspace)
     listed = {version.number: _described(workspace, registry, version) for version in registry.versions()}
@@ -43,6 +46,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "previous": listed.get(state.previous) if state.previous else None,
         "pending": listed.get(state.pending.to) if state.pending else None,
         "candidates": [each for number, each in listed.items() if number != state.champion],
+        "serving": serving.observed(workspace),
         "agrees": not found,
         "disagreements": [asdict(each) for each in found],
     }

@@ -22,7 +22,7 @@ from ayeaye.data.samples import Use
 from ayeaye.service import openapi, page, schemas, uploads
 from ayeaye.service.faults import answer_to, faults_of, install
 from ayeaye.service.inference import Inference, check_top
-from ayeaye.service.security import RateLimited, client_of
+from ayeaye.service.security import Proxied, RateLimited, client_of
 from ayeaye.service.store import RuntimeClass
 
 ALTERNATIVES = 5
@@ -57,6 +57,7 @@ def create(service: Callable[[], Inference]) -> FastAPI:
     # The last added is the first to be asked.
     app.add_middleware(uploads.BodyLimit, largest=lambda path: _largest(service(), path))
     app.add_middleware(RateLimited, limiter=lambda: service().limiter)
+    app.add_middleware(Proxied, trusted=lambda: service().served.proxy)
     return app
 
 

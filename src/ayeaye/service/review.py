@@ -22,9 +22,17 @@ FEATURES = "counts for monitoring alone: the dataset holds features, not picture
 
 def store_of(workspace: Workspace) -> Store:
     """The store of the service that a workspace's parameters and the environment describe, as for `ayeaye serve`."""
+    return Store(locate(state_of(workspace), _place(workspace)["AYEAYE_DATABASE"]))
+
+
+def state_of(workspace: Workspace) -> Path:
+    """The folder of what a workspace's service keeps."""
+    return Path(_place(workspace)["AYEAYE_STATE"])
+
+
+def _place(workspace: Workspace) -> dict[str, str]:
     serve = workspace.params.serve
-    place = bento.place(serve.model_copy(update={"state": str(workspace.resolve(serve.state))}))
-    return Store(locate(Path(place["AYEAYE_STATE"]), place["AYEAYE_DATABASE"]))
+    return bento.place(serve.model_copy(update={"state": str(workspace.resolve(serve.state))}))
 
 
 class Review:

@@ -11,6 +11,11 @@ AYEAYE_DATABASE      address of a database instead of the SQLite file in that fo
 AYEAYE_TOKEN         the token that changes need
 AYEAYE_TOKEN_FILE    a file that holds it
 AYEAYE_RATE          instead of the packed `rate`; empty: unlimited
+AYEAYE_PREDICTIONS   instead of the packed `predictions`: true or false
+AYEAYE_SHADOW        set by `ayeaye serve`: the address of a challenger, and the share of pictures that go there, too
+AYEAYE_SHADOW_SHARE
+AYEAYE_PROXY         set by `ayeaye serve`: its proxy asks, and names the client; the value is that of
+                     FORWARDED_ALLOW_IPS, for proxies before it
 """
 
 from __future__ import annotations
@@ -44,6 +49,9 @@ class Served:
     metrics: dict[str, Any] = field(default_factory=dict)
     database: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
+    proxy: str | None = None
+    shadow: str | None = None
+    shadow_share: float = 0.0
 
     @cached_property
     def limits(self) -> Limits:
@@ -74,6 +82,9 @@ class Served:
             metrics=packed.get("metrics", {}),
             database=os.environ.get("AYEAYE_DATABASE") or None,
             token=_token(),
+            proxy=os.environ.get("AYEAYE_PROXY"),
+            shadow=os.environ.get("AYEAYE_SHADOW") or None,
+            shadow_share=float(os.environ.get("AYEAYE_SHADOW_SHARE") or 0.0),
         )
 
 
@@ -83,12 +94,14 @@ def settings() -> Serve:
     chosen = {key: packed[key] for key in Serve().packed if key in packed}
     if "AYEAYE_RATE" in os.environ:
         chosen["rate"] = os.environ["AYEAYE_RATE"] or None
+    if given := os.environ.get("AYEAYE_PREDICTIONS"):
+        chosen["predictions"] = given
     try:
         return Serve(**chosen)
     except ValidationError as error:
         first = error.errors()[0]
         raise BundleError(
-            f"serve.json, or AYEAYE_RATE, is wrong in {'.'.join(map(str, first['loc']))} ({first['msg']}): "
+            f"serve.json, or a variable AYEAYE_…, is wrong in {'.'.join(map(str, first['loc']))} ({first['msg']}): "
             "mend it, or build the Bento again"
         ) from None
 
