@@ -42,7 +42,7 @@ HOST = "127.0.0.1"
 STARTUP_SECONDS = 180
 LOG_BYTES, LOGS = 10_000_000, 5
 # How long each may take to end, in the order in which they are stopped: a worker whose server is gone hangs.
-STOP_SECONDS = {"worker": 30, "service": 30, "mlflow": 15, "prefect": 15}
+STOP_SECONDS = {"worker": 30, "service": 45, "mlflow": 15, "prefect": 15}
 STOPPED = "Stopped with the platform; goes on when that is up again."
 
 
@@ -74,6 +74,8 @@ def up(workspace: Workspace, ports: Ports, say: Say) -> dict[str, Any]:
                 )
             _bring_up(workspace, ports, say, resumed=True)
             return known
+        if number := _number(workspace):
+            _stop(workspace, number, ports, say)  # what an `up` that was killed left half done
         programs = _programs(workspace, ports)
         _require_free(ports, programs)
         _make_registry(workspace, programs)
@@ -92,12 +94,10 @@ def up(workspace: Workspace, ports: Ports, say: Say) -> dict[str, Any]:
 def down(workspace: Workspace, say: Say) -> bool:
     """Stop all of it, the worker before the server it talks to; returns whether there was anything to stop."""
     with _alone(workspace):
-        known = running(workspace)
-        if known is None:
+        number, known = _number(workspace), running(workspace)
+        if number is None:
             return False
-        with _supervisor(workspace) as supervisor:
-            number = supervisor.getPID()
-        _stop(workspace, number, Ports(**known["ports"]), say)
+        _stop(workspace, number, Ports(**known["ports"]) if known else None, say)
         return True
 
 
@@ -123,11 +123,11 @@ def prefect_api(workspace: Workspace) -> str:
 
 def running(workspace: Workspace) -> dict[str, Any] | None:
     """The `addresses` and `ports` of a platform that is up, or None."""
+    if _number(workspace) is None:
+        return None
     try:
-        with _supervisor(workspace) as supervisor:
-            supervisor.getState()
         return json.loads((_folder(workspace) / "addresses.json").read_bytes())
-    except OSError:
+    except FileNotFoundError:
         return None
 
 
@@ -311,8 +311,7 @@ def _start_supervisor(
 def _await_supervisor(workspace: Workspace, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + STARTUP_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(OSError), _supervisor(workspace) as supervisor:
-            supervisor.getState()
+        if _number(workspace) == process.pid:
             return
         time.sleep(0.1)
     raise WorkspaceError(f"supervisord does not answer: see {workspace.state / 'logs' / 'supervisord.log'}")
@@ -369,14 +368,14 @@ def _await(workspace: Workspace, supervisor: Any, name: str, program: _Program) 
 # Stopping
 
 
-def _stop(workspace: Workspace, number: int, ports: Ports, say: Say) -> None:
+def _stop(workspace: Workspace, number: int, ports: Ports | None, say: Say) -> None:
     with suppress(OSError), _supervisor(workspace) as supervisor:
         there = {each["name"]: each["statename"] for each in supervisor.getAllProcessInfo()}
         for name in STOP_SECONDS:
             if there.get(name, "STOPPED") not in ("STOPPED", "EXITED", "FATAL"):
                 say(f"Stopping {name}.")
                 supervisor.stopProcess(name)
-            if name == "worker":
+            if name == "worker" and ports:
                 with suppress(httpx.HTTPError):
                     _free_runs(ports)
         supervisor.shutdown()
@@ -437,6 +436,15 @@ def _supervisor(workspace: Workspace) -> Iterator[Any]:
         yield ServerProxy(f"http://{HOST}", transport=transport).supervisor
     finally:
         os.close(descriptor)
+
+
+def _number(workspace: Workspace) -> int | None:
+    """Its process, where it runs."""
+    try:
+        with _supervisor(workspace) as supervisor:
+            return int(supervisor.getPID())
+    except OSError:
+        return None
 
 
 def _ports(ports: dict[str, int]) -> str:
