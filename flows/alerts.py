@@ -181,7 +181,7 @@ def _dead_runs(workspace: Workspace, deployments: Sequence[UUID]) -> Automation:
         description=f"Made by `ayeaye deploy` for {workspace.root}.",
         trigger=EventTrigger(
             after={HEARTBEAT},
-            expect={HEARTBEAT, *ENDED_BADLY, "prefect.flow-run.Completed", "prefect.flow-run.Cancelled"},
+            expect={"prefect.flow-run.*"},  # another one, the end, or that it is scheduled again
             match={"prefect.resource.id": "prefect.flow-run.*"},
             match_related=_of_deployments(deployments),
             for_each={"prefect.resource.id"},
