@@ -39,6 +39,7 @@ from ayeaye.workspace import Workspace
 
 Say = Callable[[str], None]
 HOST = "127.0.0.1"
+SOCKET = "/proc/self/cwd/supervisor.sock"  # supervisord is at home there; the address of a socket has to be short
 STARTUP_SECONDS = 180
 LOG_BYTES, LOGS = 10_000_000, 5
 # How long each may take to end, in the order in which they are stopped: a worker whose server is gone hangs.
@@ -235,10 +236,10 @@ def _environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
 def _configuration(programs: dict[str, _Program]) -> str:
     """supervisord.conf; it names no folder of the workspace, which could hold what ends a value in it."""
     sections = [
-        "[unix_http_server]\nfile=supervisor.sock\nchmod=0700",
+        f"[unix_http_server]\nfile={SOCKET}\nchmod=0700",
         "[rpcinterface:supervisor]\n"
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
-        "[supervisorctl]\nserverurl=unix://supervisor.sock",
+        f"[supervisorctl]\nserverurl=unix://{SOCKET}",
         "[supervisord]\npidfile=supervisord.pid\n" + _log("logfile", "supervisord"),
     ]
     for place, (name, program) in enumerate(programs.items()):
@@ -428,7 +429,6 @@ def _supervisor(workspace: Workspace) -> Iterator[Any]:
 
     from supervisor.xmlrpc import SupervisorTransport
 
-    # A socket's address is short, a workspace's need not be.
     descriptor = os.open(_folder(workspace), os.O_RDONLY | os.O_DIRECTORY)
     try:
         address = f"unix:///proc/self/fd/{descriptor}/supervisor.sock"

@@ -201,6 +201,7 @@ def test_a_port_that_is_taken_is_named_and_nothing_is_started(started: tuple[Pla
     made, _ = started
     made("down")
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", made.ports["mlflow"]))
         taken.listen()
         done = made.up(expect=1)
