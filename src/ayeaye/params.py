@@ -5,11 +5,21 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from ayeaye.errors import ParamsError
 
@@ -153,6 +163,69 @@ class Serve(Section):
         )
 
 
+ALERTS = ("failed", "refused", "pending", "drift", "promoted")
+
+
+def _alerts(given: list[str]) -> list[str]:
+    if not set(given) <= set(ALERTS):
+        raise ValueError(f"expected a list of {', '.join(ALERTS)}")
+    return given
+
+
+def _web_address(given: SecretStr | None) -> SecretStr | None:
+    if given is not None and not given.get_secret_value().startswith(("http://", "https://")):
+        raise ValueError("expected an http or https URL")
+    return given
+
+
+def _addresses(given: str | list[str] | None) -> str | list[str] | None:
+    if wrong := [each for each in _as_list(given) if not re.fullmatch(r"[^\s@,?&]+@[^\s@,?&]+", each)]:
+        raise ValueError(f"expected e-mail addresses such as team@example.org, not {wrong[0]}")
+    return given
+
+
+def _mail_server(given: str | None) -> str | None:
+    if given is None:
+        return None
+    try:
+        parts = urlsplit(given)
+        bad = parts.scheme not in ("smtp", "smtps") or not parts.hostname or parts.path not in ("", "/")
+        bad = bad or parts.port == 0
+    except ValueError:
+        bad = True
+    if bad:
+        raise ValueError(
+            "expected smtp://user@host:587 (STARTTLS where there is a user) or smtps://user@host:465"
+        )
+    if parts.password is not None:
+        raise ValueError("holds a password: put that into AYEAYE_SMTP_PASSWORD")
+    return given
+
+
+def _as_list(given: str | list[str] | None) -> list[str]:
+    return [] if given is None else [given] if isinstance(given, str) else given
+
+
+class Alerts(Section):
+    events: Annotated[list[str], AfterValidator(_alerts)] = ["failed", "refused", "pending", "drift"]
+    webhook: Annotated[SecretStr | None, AfterValidator(_web_address)] = (
+        None  # many hold their secret in them
+    )
+    email: Annotated[str | list[str] | None, AfterValidator(_addresses)] = None
+    sender: Annotated[str | None, AfterValidator(_addresses)] = None
+    smtp: Annotated[str | None, AfterValidator(_mail_server)] = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Alerts:
+        if self.email and not self.smtp:
+            raise ValueError("email needs smtp, the server that sends it, such as smtp://user@host:587")
+        return self
+
+    @property
+    def recipients(self) -> list[str]:
+        return _as_list(self.email)
+
+
 class Params(Section):
     prepare: Prepare = Prepare()
     embed: Embed = Embed()
@@ -161,6 +234,7 @@ class Params(Section):
     evaluate: Evaluate = Evaluate()
     release: Release = Release()
     serve: Serve = Serve()
+    alerts: Alerts = Alerts()
 
     def digest(self) -> str:
         """SHA-256 of every value, independent of order and comments."""
@@ -270,6 +344,10 @@ def _fault(item: Any) -> str:
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(model.model_fields)}"
         return f"unknown parameter {where}; {hint}"
     # It may be a password that stands in the wrong place.
-    value = "not shown" if where.startswith("serve.database") else json.dumps(item["input"], default=str)
+    value = (
+        "not shown"
+        if where.startswith(("serve.database", "alerts"))
+        else json.dumps(item["input"], default=str)
+    )
     said = item["msg"].removeprefix("Value error, ")
     return f"{where} is {value[:80]}: {said[:1].lower()}{said[1:]}"

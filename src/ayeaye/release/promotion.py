@@ -10,7 +10,6 @@ import getpass
 import hashlib
 import io
 import json
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -48,15 +47,7 @@ def _silent(text: str) -> None:
 
 def registry_of(workspace: Workspace) -> Registry:
     release = workspace.params.release
-    return Registry(release.tracking, release.model, workspace.state / "mlflow", _identity(workspace))
-
-
-def _identity(workspace: Workspace) -> str:
-    """Beside the workspace's own registry: a clone has neither."""
-    path = workspace.state / "id"
-    if not path.is_file():
-        write_atomic(path, uuid.uuid4().hex.encode())
-    return path.read_text().strip()
+    return Registry(release.tracking, release.model, workspace.state / "mlflow", workspace.identity)
 
 
 def record_of(workspace: Workspace) -> Record:
