@@ -14,6 +14,7 @@ from ayeaye.evaluation.bootstrap import (
     paired_share,
     pictures_needed,
     resample,
+    resampled_sums,
     strata_of,
     wilson,
 )
@@ -36,6 +37,14 @@ def test_the_size_of_a_block_changes_nothing():
     parts = np.concatenate(list(resample(y, 10, 0, cells=21)))
     assert (whole == parts).all()
     assert not (whole == np.concatenate(list(resample(y, 10, 1)))).all()
+
+
+def test_sums_over_resamples_are_those_under_their_weights():
+    rng = np.random.default_rng(0)
+    stratum, values = strata_of(rng.integers(0, 6, 40), rng.integers(0, 2, 40)), rng.normal(size=(40, 3))
+    weights = np.concatenate(list(resample(stratum, 30, 7)))
+    assert resampled_sums(values, stratum, 30, 7) == pytest.approx(weights @ values)
+    assert resampled_sums(values, stratum, 30, 7, cells=130) == pytest.approx(weights @ values)
 
 
 def test_the_variance_of_a_mean_is_unbiased_for_few_pictures():

@@ -88,9 +88,11 @@ def fitted(
     return folder
 
 
-def losses(pair: Pair, slices: Mapping[str, np.ndarray] | None = None, **release: object) -> compare.Compared:
+def losses(
+    pair: Pair, masks: Mapping[str, np.ndarray] | None = None, /, **release: object
+) -> compare.Compared:
     chosen = Params.model_validate({"evaluate": {"bootstrap": 100}, "release": release})
-    return compare.compared(pair, chosen, slices)
+    return compare.compared(pair, chosen, masks)
 
 
 def test_bundles_of_the_same_features_are_compared(workspace: Workspace, tmp_path: Path) -> None:
