@@ -269,7 +269,7 @@ def disagreement(draws: int = 20, **how: Any) -> float:
 
 # ---- the page ----
 
-HEAD = SLICES = TAIL = ""
+HEAD = SLICES = LIMITS = ""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -277,12 +277,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
-def _last(promoted: float | Mapping[str, float]) -> str:
+def _cell(promoted: float | Mapping[str, float] | None) -> str:
+    if promoted is None:
+        return ""
     return percent(promoted if isinstance(promoted, float) else promoted[str(DEFAULTS.epsilon)])
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+def percent(share: float, decimals: int = 0) -> str:
+    return f"{100 * share:.{decimals}f} %"
 
 
 TOLD = {"retrain": "a retrain", "other": "another kind of model"}
@@ -331,43 +333,43 @@ def drawn(result: Mapping[str, Any], path: Path) -> None:
 
 
 def page(result: Mapping[str, Any]) -> str:
-    parts = [HEAD]
+    parts = [HEAD.format(**{kind: percent(share, 1) for kind, share in result["disagreement"].items()})]
     for size in SIZES:
         found = result["sizes"][size.name]
-        counts = found["counts"]
         parts.append(
-            f"### {size.name}: {counts['unseen']:,} pictures of {len(size.unseen)} unseen classes, "
-            f"{counts['seen']:,} of {len(size.seen)} seen ones\n"
+            f"### {size.name}: {found['counts']['unseen']:,} pictures of {len(size.unseen)} unseen classes, "
+            f"{found['counts']['seen']:,} of {len(size.seen)} seen ones\n\n{found['draws']} draws"
+            f", {found['draws with slices']} in the last column.\n"
         )
         for kind, said in TOLD.items():
             head = [f"true difference of {said}", *(f"ε = {epsilon:g}" for epsilon in EPSILONS)]
-            columns = [found[kind], found["default"][kind]]
-            head.append("default, slices and all")
+            more = {f"ε = {DEFAULTS.epsilon:g} and slices": found["default"][kind]}
             if kind == "other":
-                head.append("ε = 0.02, the classes a sample")
-                columns.append(found["sampled"])
+                more = {f"ε = {DEFAULTS.epsilon:g}, the classes a sample": found["sampled"], **more}
+            columns = [{row["difference"]: row["promoted"] for row in rows} for rows in more.values()]
             rows = [
                 [f"{row['difference']:+.2f}"]
                 + [percent(row["promoted"][str(epsilon)]) for epsilon in EPSILONS]
-                + [_last(each["promoted"]) for each in more]
-                for row, *more in zip(*columns, strict=True)
+                + [_cell(column.get(row["difference"])) for column in columns]
+                for row in found[kind]
             ]
-            parts.append(table(head, rows))
+            parts.append(table([*head, *more], rows))
     parts.append(SLICES)
     for size in SIZES:
-        found = result["sizes"][size.name]["slices"]
-        losing = [
-            [f"better by 0.05, in group {found['group']} worse by {row['loss']:.2f}"]
-            + [percent(row[rule]) for rule in RULES.values()]
-            for row in found["losing"]
-        ]
-        equal = [
+        found = result["sizes"][size.name]
+        rows = [
             [name, *(percent(shares[rule]) for rule in RULES.values())]
-            for name, shares in found["equal"].items()
+            for name, shares in found["slices"]["equal"].items()
         ]
-        parts.append(f"### {size.name}\n")
-        parts.append(table(["challenger", *RULES], equal + losing))
-    parts.append(TAIL)
+        rows += [
+            [f"another kind, better by 0.05, worse by {row['loss']:.2f} in the group"]
+            + [percent(row[rule]) for rule in RULES.values()]
+            for row in found["slices"]["losing"]
+        ]
+        parts.append(f"### {size.name}: {len(set(size.groups.values()))} groups\n\n"
+                     f"{found['draws with slices']} draws.\n")  # fmt: skip
+        parts.append(table(["challenger", *RULES], rows))
+    parts.append(LIMITS)
     return "\n".join(parts)
 
 

@@ -198,7 +198,7 @@ def test_a_challenger_that_wins_as_a_whole_is_refused_for_the_group_it_loses(
     decision = gate.decide({}, release, 4, found.losses, not_judged=found.not_judged)
     assert decision.verdict == "refused"
     assert [reason.split(":")[0] for reason in decision.reasons] == ["loss of T1 in group left"]
-    assert "above slice epsilon 0.05, and for certain worse" in decision.reasons[0]
+    assert "above slice epsilon 0.05, and worse beyond chance" in decision.reasons[0]
     assert "group left" in gate.markdown(decision)
     assert gate.from_dict(json.loads(json.dumps(decision.as_dict(), allow_nan=False))) == decision
     without = losses(pair, slices, slices=False)

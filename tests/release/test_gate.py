@@ -227,9 +227,9 @@ def in_slice(value: float, lower: float) -> Loss:
 @pytest.mark.parametrize(
     ("value", "lower", "verdict"),
     [
-        pytest.param(0.051, 0.001, "refused", id="worse by more, and for certain"),
+        pytest.param(0.051, 0.001, "refused", id="worse by more, and beyond chance"),
         pytest.param(0.051, 0.0, "promoted", id="but it may be chance"),
-        pytest.param(0.05, 0.04, "promoted", id="for certain, but not by more"),
+        pytest.param(0.05, 0.04, "promoted", id="beyond chance, but not by more"),
         pytest.param(-0.2, -0.3, "promoted", id="better"),
         pytest.param(math.nan, 0.1, "refused", id="not a number"),
         pytest.param(0.051, math.nan, "refused", id="not a number either"),

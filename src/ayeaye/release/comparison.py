@@ -324,7 +324,7 @@ def sentence(found: Mapping[str, Any]) -> str:
     old, new = _names(found)
     low, high = figure["interval"]
     said = f"{name} goes from {figure['a']:.3f} in {old} to {figure['b']:.3f} in {new}"
-    way = "for certain better" if low > 0 else "for certain worse" if high < 0 else "which may be chance"
+    way = "better beyond chance" if low > 0 else "worse beyond chance" if high < 0 else "which may be chance"
     return f"{said}, {way}: the difference is {figure['difference']:+.3f} ({low:+.3f} to {high:+.3f})."
 
 

@@ -3,8 +3,8 @@
 Absolute checks: the point estimate decides and its interval is shown. Relative ones: refused when the
 one-sided upper bound of the loss exceeds epsilon. What is missing or not a number fails.
 
-Slices, such as a group of classes, are asked the other way round: one refuses when the challenger is for certain
-worse in it (the one-sided lower bound of the loss is above 0, all slices together at `confidence`) and by more
+Slices, such as a group of classes, are asked the other way round: one refuses when the challenger is worse
+in it beyond chance (the one-sided lower bound of the loss is above 0, all slices together at `confidence`) and by more
 than `slice_epsilon`. An upper bound would be above any epsilon in most slices, which have few pictures, and
 refuse equal models (docs/release-simulation.md). A challenger may so win as a whole and be refused for a slice.
 A slice too small to be judged is listed and does not refuse.
@@ -326,7 +326,7 @@ def _in_slice(loss: Loss, release: Release, champion: int) -> Check:
     side = "above" if above else "within"
     why = f"{_short(loss.value)} against champion {champion} {on}, {side} slice epsilon {_short(epsilon)}"
     if above:
-        why += ", and for certain worse" if certain else ", but that may be chance"
+        why += ", and worse beyond chance" if certain else ", but that may be chance"
         why += f": at least {_short(loss.lower)} (one-sided, {release.confidence:.0%} over all slices)"
     return Check(name, "relative", loss.value, (loss.lower, None), epsilon, not (above and certain), why)
 
