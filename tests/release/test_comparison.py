@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,35 @@ def test_class_folds_are_shown_with_each_ones_own_curve(tmp_path: Path) -> None:
     assert figures["H"]["difference"] == pytest.approx(-loss["loss"])
     assert figures["T1"]["interval"][0] > 0
     json.dumps(figures, allow_nan=False)
+
+
+@pytest.mark.soak
+def test_versions_without_pictures_of_unseen_classes_are_compared_on_their_folds(
+    environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    source = workspaces.write_features(tmp_path / "features.npz", unseen_pictures=False)
+    settings = [
+        setting for setting in workspaces.SMALL if setting.startswith(("train", "evaluate", "release"))
+    ]
+    place = workspaces.make(
+        tmp_path / "workspace",
+        source,
+        environment,
+        "prepare.source=features",
+        "classes.source=attributes",
+        *settings,
+    )
+    assert place.retrain()["version"] == 1
+    place.set("train.mapper=eszsl")
+    assert place.retrain()["version"] == 2
+    page = tmp_path / "two.html"
+    done = place("compare", 1, 2, "--json", "--out", page)
+    assert done.code == 0, done.err
+    found = done.json
+    assert found["measured_on"]["on"] == "class folds"
+    assert found["measured_on"]["classes_unseen"] == found["measured_on"]["classes_seen"] == 24
+    assert found["figures"]["H"]["difference"] is not None
+    assert found["figures"]["AUSUC"]["difference"] is None
+    assert all(curve["curve"] for curve in found["curves"])
+    assert found["differs"]["params"]["train.mapper"] == ["None", "eszsl"]
+    assert "An estimate: the unseen classes have no pictures" in page.read_text()
