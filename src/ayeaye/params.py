@@ -122,6 +122,10 @@ class Release(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     approval: Literal["automatic", "manual"] = "automatic"
     clean_classes: Count = 5
+    slices: bool = True
+    slice_epsilon: Annotated[float, Field(ge=0)] = 0.05
+    slice_classes: Count = 3
+    slice_pictures: Annotated[int, Field(ge=2)] = 30
 
 
 def _rate(given: str | None) -> str | None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ayeaye import versioning
 from ayeaye.classifier import Classifier, digest
@@ -129,13 +128,15 @@ def judge(workspace: Workspace, version: Version, progress: Progress) -> Judgeme
     if before and before["key"] == key and before["version"] == version.number and version.tags.get("gate"):
         return Judgement(gate.untried(gate.from_dict(before)), key)
     against = champion if champion != version.number else None
-    losses, incomparable = list[gate.Loss](), ""
+    found, incomparable = compare.Compared([], []), ""
     if against is not None:
         try:
-            losses = _losses(workspace, against, progress)
+            found = _compared(workspace, version, against, progress)
         except Incomparable as error:
             incomparable = str(error)
-    decision = gate.decide(_metrics(workspace), release, against, losses, incomparable)
+    decision = gate.decide(
+        _metrics(workspace), release, against, found.losses, incomparable, found.not_judged
+    )
     return Judgement(decision, key)
 
 
@@ -144,22 +145,13 @@ def judged(workspace: Workspace, version: Version) -> bool:
     return version.tags.get("judged") == evaluation_digest(workspace)
 
 
-def _losses(workspace: Workspace, champion: int, progress: Progress) -> list[gate.Loss]:
+def _compared(workspace: Workspace, version: Version, champion: int, progress: Progress) -> compare.Compared:
     registry = registry_of(workspace)
-    if _metrics(workspace)["estimated_on"] == "class folds":
-        before, figures = (
-            registry.artifact(champion, name) for name in ("predictions.parquet", "metrics.json")
-        )
-        if not before or not figures or json.loads(figures.read_bytes())["estimated_on"] != "class folds":
-            raise Incomparable("it was not estimated on class folds")
-        new = pd.read_parquet(workspace.reports / "predictions.parquet")
-        return compare.on_folds(new, pd.read_parquet(before), workspace.params)
-    manifest = registry.artifact(champion, "manifest.parquet")
-    learned: set[str] = set()
-    if manifest is not None:
-        frame = pd.read_parquet(manifest, columns=["id", "split"])
-        learned = set(frame["id"][frame["split"].isin(compare.SHOWN)])
-    return compare.on_pictures(workspace, workspace.classifier, registry.bundle(champion), learned, progress)
+    before = registry.version(champion)
+    pair = compare.between(workspace, registry, version, before, progress)
+    leaked = compare.leaked(_metrics(workspace), compare.figures_of(registry, before))
+    groups = compare.groups_of(Dataset.load(workspace.dataset).classes)
+    return compare.compared(pair, workspace.params, compare.slices_of(pair, groups, leaked))
 
 
 def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: str) -> None:

@@ -262,6 +262,11 @@ class Registry:
             figures = self._open().get_run(self._number(version).run_id).data.metrics
             return {name: value for name, value in figures.items() if math.isfinite(value)}
 
+    def params(self, version: Version | int) -> dict[str, str]:
+        """The parameters of a version's run, flat, as MLflow keeps them: texts."""
+        with self._asking("read the parameters"):
+            return dict(self._open().get_run(self._number(version).run_id).data.params)
+
     def bundle(self, version: Version | int) -> Path:
         """A folder with a version's bundle: where it lies, or fetched whole to `home/bundles`."""
         version = self._number(version)

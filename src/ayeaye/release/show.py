@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ayeaye.errors import listed
+from ayeaye.evaluation import report
 from ayeaye.labelling.explanation import phrase
 from ayeaye.pipeline.evaluate import HEADLINE
-from ayeaye.release import gate
+from ayeaye.release import comparison, gate
 
 _COLOURS = {"yes": "green", "no": "red", "open": "yellow"}
 
@@ -41,10 +43,56 @@ def decision(raw: Mapping[str, Any], console: Console) -> None:
         console.print(f"Figures of {made.figures_of}.", markup=False)
     if made.stand_in:
         console.print(f"In the trial {made.stand_in}.", markup=False)
+    if made.not_judged:
+        console.print(f"{gate.too_small(made)}.", markup=False, soft_wrap=True)
     for check, row in zip(made.checks, rows, strict=True):
         # Where a figure keeps its threshold, the row says it all.
         if check.passed is not True or check.value is None:
             console.print(f"{row['figure']}: {row['why']}", markup=False)
+
+
+def compared(found: Mapping[str, Any], most: int = 5) -> None:
+    """Two versions side by side: figures, what the gate would say, slices, the classes that moved most."""
+    console = Console()
+    title = f"Version {found['b']['version']} against version {found['a']['version']}"
+    console.print(f"{title}, on {comparison.measured_on(found)}.", markup=False, soft_wrap=True)
+    _rows(comparison.figure_rows(found), console)
+    console.print(comparison.sentence(found), markup=False, soft_wrap=True)
+    console.print(comparison.verdict(found), markup=False, soft_wrap=True)
+    for reason in found["gate"]["reasons"]:
+        console.print(f"    {reason}", markup=False, soft_wrap=True)
+    _rows(
+        comparison.slice_rows(found),
+        console,
+        "Slices, the largest loss first; the bounds share one risk of error",
+    )
+    if found["not_judged"]:
+        console.print(f"Too small to be judged: {listed(found['not_judged'])}.", markup=False, soft_wrap=True)
+    moved = [
+        row
+        for row, each in zip(comparison.class_rows(found), found["classes"], strict=True)
+        if each["difference"] != 0
+    ]
+    left = max(0, len(moved) - 2 * most)
+    ends = [*moved[:most], *moved[-most:]] if left else moved
+    _rows(ends, console, f"Classes that moved most{f', {left} between them left out' if left else ''}")
+    _rows(comparison.differing_rows(found), console, "What differs")
+    for row in comparison.role_rows(found):
+        console.print(
+            f"{row['number']} {row['classes']}: {listed(row['which'])}", markup=False, soft_wrap=True
+        )
+
+
+def _rows(rows: Sequence[Mapping[str, Any]], console: Console, title: str | None = None) -> None:
+    """Rows of the same keys as a table; nothing where there are none."""
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for key in rows[0]:
+        table.add_column(escape(key), overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(report.shown(value)) for value in row.values()))
+    console.print(table)
 
 
 def status(state: Mapping[str, Any]) -> None:
