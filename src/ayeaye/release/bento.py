@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -125,6 +125,15 @@ def whole(tag: str, home: Path) -> bool:
         return exists(tag, home) and (folder / _DIGEST).read_text() == _digest_program(folder / "src")
     except OSError:
         return False
+
+
+def at_work(folder: Path) -> bool:
+    """Whether a service runs from a Bento's folder, as far as this system tells."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.fsencode(folder) in (process / "cmdline").read_bytes().split(b"\0"):
+                return True
+    return False
 
 
 def limits_of(tag: str, home: Path) -> Limits:
