@@ -253,17 +253,17 @@ def clone(workspace: Workspace, commit: str, folder: Path) -> Workspace:
     # Not by links into the other's history: one may be deleted without the other.
     git(workspace, "clone", "--quiet", "--no-checkout", "--no-hardlinks", str(workspace.root), str(folder))
     git(made, "checkout", "--quiet", "--detach", commit)
-    ours = _read_config(workspace.root / ".dvc" / "config.local")
-    remotes = _read_config(workspace.root / ".dvc" / "config").dict()
-    remotes.pop("core", None)
-    sections = {name: dict(values) for name, values in [*remotes.items(), *ours.dict().items()]}
-    for name, values in remotes.items():
-        sections[name] = {**values, **sections[name]}
-        url = sections[name].get("url")
-        if url and "://" not in url:  # relative to the file that it stands in
-            sections[name]["url"] = str((workspace.root / ".dvc" / url).resolve())
-    kept = {"url": str(workspace.root / ".dvc" / "cache")}
-    _configure(made, {**sections, f'remote "{KEPT}"': kept}, "config.local")
+    sections: dict[str, dict[str, str]] = {}
+    for name in ("config", "config.local"):
+        for section, values in _read_config(workspace.root / ".dvc" / name).dict().items():
+            if section.startswith("remote "):
+                sections[section] = {**sections.get(section, {}), **values}
+    for values in sections.values():
+        if "://" not in values.get("url", "://"):  # relative to the file that it stands in
+            values["url"] = str((workspace.root / ".dvc" / values["url"]).resolve())
+    sections[f'remote "{KEPT}"'] = {"url": str(workspace.root / ".dvc" / "cache")}
+    # One of its own, wherever the other's is: what lies there would not be made anew.
+    _configure(made, {**sections, "cache": {"dir": "cache"}}, "config.local")
     (made.root / ".dvc" / "config.local").chmod(0o600)  # there may be credentials in it
     return made
 
