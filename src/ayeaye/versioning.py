@@ -396,8 +396,15 @@ class Objects:
         return {entry["relpath"]: entry["md5"] for entry in json.loads(self.read(folder))}
 
     def has(self, store: str, digest: str) -> bool:
+        found = self.stores[store]
         with _reaching(store):
-            return bool(self.stores[store].exists(digest))
+            try:
+                found.fs.info(
+                    found.oid_to_path(digest)
+                )  # `exists` takes a remote that is away for one without it
+            except FileNotFoundError:
+                return False
+        return True
 
     def sizes(self, store: str) -> dict[str, int]:
         """Bytes of every object in a store."""

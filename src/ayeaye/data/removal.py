@@ -78,14 +78,17 @@ def take_out(folder: Path, ids: Set[str], embeddings: Sequence[Path] = ()) -> di
         for place in embeddings:
             _rows_without(place, path.stem, left, stay)
     frame = read_frame(folder / "manifest.parquet", MANIFEST)
-    gone = frame["id"].isin(list(ids))
-    moved = frame["shard"].isin(list(names)) & ~gone
-    if gone.any() or moved.any():
-        for column, number in (("shard", 0), ("row", 1)):
-            frame.loc[moved, column] = [places[id][number] for id in frame.loc[moved, "id"]]
-        write_atomic(folder / "manifest.parquet", manifest_bytes(frame[~gone]))
+    left_over = frame[~frame["id"].isin(list(ids))]
+    where = [
+        places[id] if shard in names else (shard, row)
+        for id, shard, row in zip(left_over["id"], left_over["shard"], left_over["row"], strict=True)
+    ]
+    manifest = left_over.assign(shard=[shard for shard, _ in where], row=[row for _, row in where])
+    manifest = manifest.astype(frame.dtypes)
+    if not manifest.equals(frame):
+        write_atomic(folder / "manifest.parquet", manifest_bytes(manifest))
     # The old ones last: they alone say which rows of which embeddings had to go.
-    drop_unused(folder / "shards", set(frame.loc[~gone, "shard"]))
+    drop_unused(folder / "shards", set(manifest["shard"]))
     return names
 
 
