@@ -41,6 +41,12 @@ class Difference:
         }
 
     @property
+    def recounted(self) -> pd.DataFrame:
+        """The rows of `counts` of classes that gained, lost or changed in number."""
+        counts = self.counts
+        return counts[(counts["added"] + counts["removed"] > 0) | (counts["before"] != counts["after"])]
+
+    @property
     def nothing(self) -> bool:
         return not any(
             len(each)

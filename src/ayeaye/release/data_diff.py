@@ -67,8 +67,6 @@ def page(found: Difference, old: Kept, new: Kept, names: tuple[str, str]) -> str
         autoescape=True,
         undefined=StrictUndefined,
     )
-    changed = found.counts[(found.counts["added"] > 0) | (found.counts["removed"] > 0)
-                           | (found.counts["before"] != found.counts["after"])]  # fmt: skip
     galleries = [
         ("Added", len(found.added), list(_shown(found.added, new, _placed))),
         ("Removed", len(found.removed), list(_shown(found.removed, old, _placed))),
@@ -81,7 +79,7 @@ def page(found: Difference, old: Kept, new: Kept, names: tuple[str, str]) -> str
         pictures=(len(old.dataset.manifest), len(new.dataset.manifest)),
         found=found,
         classes_changed=found.classes_changed.to_dict("records"),
-        counts=changed.to_dict("records"),
+        counts=found.recounted.to_dict("records"),
         galleries=galleries,
     )
 

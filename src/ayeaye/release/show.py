@@ -170,10 +170,7 @@ def difference(found: Difference) -> None:
         f"class, {len(found.moved)} in another split.",
         soft_wrap=True,
     )
-    counts = found.counts[
-        (found.counts["added"] + found.counts["removed"] > 0)
-        | (found.counts["before"] != found.counts["after"])
-    ]
+    counts = found.recounted
     if len(counts):
         table = Table(box=None, padding=(0, 1, 0, 0))
         for column in ("class", "before", "added", "removed", "after"):
