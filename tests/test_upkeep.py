@@ -97,6 +97,10 @@ def test_a_version_is_made_again_bit_by_bit_in_a_workspace_of_its_own(place: Pla
     other = place("reproduce", "champion", "--into", into)
     assert other.code == 1
     assert "is there already, and not to reproduce version 2" in other.err
+    inside = place("reproduce", 1, "--into", place.root / "again")
+    assert inside.code == 1 and "lies in the workspace itself" in inside.err
+    unknown = place("reproduce", 9)
+    assert unknown.code == 1 and "has no version 9" in unknown.err
 
 
 def test_a_version_made_again_by_other_means_is_different_and_says_where(

@@ -163,7 +163,7 @@ def _embeddings(workspace: Workspace, needed: Needed) -> Iterator[Item]:
         used = folder.name.startswith(prefixes) and folder.name.endswith(f"-{current}")
         files = [path for path in folder.glob("*.npy") if not used or path.stem not in shards]
         if files:
-            name = f"{folder.name}, {len(files)} shards"
+            name = f"{folder.name}, {len(files)} of its shards"
             yield Item("embeddings", name, _sizes(files), partial(_unlink, files))
     for folder in sorted((workspace.state / "backbones").glob("*")):
         described = folder / "backbone.json"

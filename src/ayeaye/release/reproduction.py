@@ -99,6 +99,10 @@ def _laid_down(workspace: Workspace, version: Version, folder: Path, say: Say) -
     made = Workspace(folder)
     if (made.state / MARK).is_file() and json.loads((made.state / MARK).read_bytes()) == mark:
         return made
+    if folder.is_relative_to(workspace.root):
+        raise WorkspaceError(
+            f"{folder} lies in the workspace itself: give a folder outside of it with --into"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WorkspaceError(
             f"{folder} is there already, and not to reproduce version {version.number} of {workspace.root}: "

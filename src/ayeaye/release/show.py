@@ -239,7 +239,7 @@ def garbage(items: Sequence[Item]) -> None:
     for item in items:
         table.add_row(decimal(item.bytes), item.kind, escape(item.name))
     table.add_section()
-    table.add_row(f"[bold]{decimal(sum(item.bytes for item in items))}[/]", "", f"{len(items)} items")
+    table.add_row(f"[bold]{decimal(sum(item.bytes for item in items))}[/]", "", "in all")
     console.print(table)
     for kind in dict.fromkeys(item.kind for item in items):
         console.print(f"{kind}: {KINDS[kind]}", markup=False)
