@@ -103,6 +103,7 @@ def test_a_version_is_made_again_bit_by_bit_in_a_workspace_of_its_own(place: Pla
     assert unknown.code == 1 and "has no version 9" in unknown.err
 
 
+@pytest.mark.soak
 def test_a_version_made_again_by_other_means_is_different_and_says_where(
     place: Place, tmp_path: Path
 ) -> None:
@@ -125,6 +126,37 @@ def test_a_version_made_again_by_other_means_is_different_and_says_where(
     assert any("test pictures get another label" in each for each in made["differences"])
     assert [each["name"] for each in made["inputs"]] == ["weights"]
     assert "has changed since version 2 was made" in done.err
+
+
+def test_code_and_files_that_have_changed_since_are_named(place: Place, tmp_path: Path) -> None:
+    from ayeaye.release import reproduction
+
+    workspace = Workspace(place.root)
+    version = promotion.registry_of(workspace).version(2)
+    assert set(version.tags["code"].split()) == {
+        f"{stage}={digest}" for stage, digest in workspace.fingerprints().items()
+    }
+    assert (reproduction._code(workspace, version)["note"], reproduction._inputs(workspace, version)) == (
+        "",
+        [],
+    )
+
+    weights, corpus = tmp_path / "other.pth", tmp_path / "corpus.txt"
+    weights.write_bytes(b"others")
+    place.set(f"embed.weights={weights}", "classes.corpus=nowhere.txt")
+    named = {each["name"]: each for each in reproduction._inputs(Workspace(place.root), version)}
+    assert set(named) == {"weights", "corpus"} and not corpus.exists()
+    assert named["weights"]["now"] == digest_of(b"others")
+    assert "stage classes reads is not there since version 2 was made" in named["corpus"]["note"]
+
+    code = workspace.state / "code.yaml"
+    code.write_text(code.read_text().replace(workspace.fingerprints()["train"], "0" * 64))
+    made = dataclasses.replace(
+        version, tags={**version.tags, "ayeaye_version": "0.0.1", "code_commit": "abc+changes"}
+    )
+    said = reproduction._code(workspace, made)
+    assert said["changed"] == ["train"]
+    assert "ayeaye 0.0.1 at commit abc+changes" in said["note"] and "`git checkout abc`" in said["note"]
 
 
 def test_small_differences_are_equivalent(retrained: Place, monkeypatch: pytest.MonkeyPatch) -> None:
