@@ -8,7 +8,8 @@ AyeayeError
 ├── DataError
 │   ├── SourceError        the source of photographs or features, or its class table
 │   ├── PictureError       one picture that cannot be read within the limits
-│   └── CheckFailed        an expectation on data was not met
+│   ├── CheckFailed        an expectation on data was not met
+│   └── DataGone           data of an earlier time that neither the cache nor the remote holds
 ├── ClassSpaceError        class vectors cannot be built
 │   ├── UnknownWords       a class without any known word
 │   ├── IncompleteClass    a class that lacks what its vector is made of
@@ -73,6 +74,10 @@ class PictureError(DataError):
 
 
 class CheckFailed(DataError):
+    pass
+
+
+class DataGone(DataError):
     pass
 
 

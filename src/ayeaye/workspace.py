@@ -88,6 +88,11 @@ class Workspace:
         return self.state / "feedback"
 
     @property
+    def removed(self) -> Path:
+        """Ids of pictures that were removed and must not come back, one a line."""
+        return self.root / "data" / "removed.txt"
+
+    @property
     def bentos(self) -> Path:
         return self.state / "bentoml"
 
@@ -141,6 +146,14 @@ class Workspace:
         code = {stage: digest_code(f"ayeaye.pipeline.{stage}") for stage in STAGES}
         _write_yaml(self.state / "code.yaml", code)
         _write_yaml(self.state / "inputs.yaml", self._inputs())
+
+    def fingerprints(self) -> dict[str, str]:
+        """By stage the digest of its code, as it was last written."""
+        return _read_yaml(self.state / "code.yaml")
+
+    def inputs(self) -> dict[str, str]:
+        """By stage the digests of its files outside the workspace, as they were last written."""
+        return _read_yaml(self.state / "inputs.yaml")
 
     def _inputs(self) -> dict[str, str]:
         chosen = self.params
@@ -196,6 +209,12 @@ def _locked(path: Path, say: Callable[[str], None], timeout: float) -> Iterator[
     finally:
         # The lock goes when the last process that inherited the descriptor closes it.
         os.close(descriptor)
+
+
+def _read_yaml(path: Path) -> dict[str, str]:
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe").load(path) if path.is_file() else {}
 
 
 def _write_yaml(path: Path, values: dict[str, str]) -> None:

@@ -135,6 +135,15 @@ def whole(tag: str, home: Path) -> bool:
         return False
 
 
+def at_work(folder: Path) -> bool:
+    """Whether a service runs from a Bento's folder, as far as this system tells."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.fsencode(folder) in (process / "cmdline").read_bytes().split(b"\0"):
+                return True
+    return False
+
+
 def limits_of(tag: str, home: Path) -> Limits:
     """Of what the service in a Bento accepts, as it was packed; raises ReleaseError where it is not there."""
     return Limits(_packed(tag, home, "max_bytes"), _packed(tag, home, "max_pixels"))

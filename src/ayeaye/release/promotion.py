@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye import versioning
+from ayeaye import __version__, versioning
 from ayeaye.classifier import Classifier, digest
 from ayeaye.data.decode import Limits
 from ayeaye.data.table import Dataset
@@ -30,7 +30,7 @@ from ayeaye.release import bento, compare, gate, serving
 from ayeaye.release.bento import Golden, Recipe, Trial
 from ayeaye.release.gate import Decision
 from ayeaye.release.record import MOVES, Action, Entry, Record
-from ayeaye.release.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, Training, Version
+from ayeaye.release.registry import CHALLENGER, CHAMPION, PREVIOUS, REMOVED, Registry, Training, Version
 from ayeaye.workspace import Workspace
 
 Say = Callable[[str], None]
@@ -89,9 +89,17 @@ def register(workspace: Workspace, commit: str) -> Version:
                 "params_digest": params.digest(),
                 "lock": digest_file(workspace.root / "dvc.lock"),
                 "estimated_on": _metrics(workspace)["estimated_on"],
+                **_code(workspace),
             },
         )
     )
+
+
+def _code(workspace: Workspace) -> dict[str, str]:
+    """Which ayeaye this is: its version, the digest of each stage's code, its commit where it runs from a checkout."""
+    stages = " ".join(f"{stage}={digest}" for stage, digest in sorted(workspace.fingerprints().items()))
+    commit = versioning.code_commit()
+    return {"ayeaye_version": __version__, "code": stages, **({"code_commit": commit} if commit else {})}
 
 
 def evaluation_digest(workspace: Workspace) -> str:
@@ -414,6 +422,11 @@ def promote(
     The champion itself gets its Bento anew where that is lost, damaged or out of date.
     """
     version = registry_of(workspace).version(number)
+    if REMOVED in version.tags:
+        raise ReleaseError(
+            f"version {number} was removed by `ayeaye gc` at {version.tags[REMOVED]}, and its bundle is gone: choose "
+            "another, see `ayeaye status`"
+        )
     verdict = version.tags.get("gate", "not judged")
     if verdict != "passed" and not force and number != record_of(workspace).state().champion:
         why = version.tags.get("reasons", "")

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CHAMPION, PREVIOUS, CHALLENGER = ("champion", "previous", "challenger")
+REMOVED = "removed"  # the tag, with the time, of a version without its bundle
+EVIDENCE = (
+    "manifest.parquet",
+    "metrics.json",
+    "predictions.parquet",
+)  # small, and what a reproduction is held against
 
 # Fail in seconds where MLflow's own defaults would retry for minutes. A person's settings win.
 _PATIENCE = {
@@ -180,6 +187,9 @@ class Registry:
 
     def _reevaluate(self, known: Version, training: Training) -> None:
         run = self._open().get_run(known.run_id)
+        if REMOVED in known.tags:
+            self._fill(run, training)
+            self.untag(known, REMOVED)
         self._restore(run, training)
         if run.data.tags.get("evaluation_digest") != training.evaluation_digest:
             self._log_evaluation(known.run_id, training)
@@ -250,6 +260,16 @@ class Registry:
                 ) from None
             return _version(found, self._aliases())
 
+    def named(self, name: str) -> Version:
+        """The version of a number or an alias; raises RegistryError where there is none."""
+        if name.isdecimal():
+            return self.version(int(name))
+        if found := self.alias(name):
+            return found
+        raise RegistryError(
+            f"{self.model} has no version {name}: expected a number, {CHAMPION} or {PREVIOUS}; see `ayeaye status`"
+        )
+
     def alias(self, name: str) -> Version | None:
         """The version an alias points to, if any."""
         with self._asking(f"read the alias {name}"):
@@ -290,11 +310,25 @@ class Registry:
             local = _local(self._open().get_run(run_id).info.artifact_uri)
             if local:
                 return local / name if (local / name).is_file() else None
-            if name not in {each.path for each in self._open().list_artifacts(run_id)}:
+            folder_of_it = name.rpartition("/")[0] or None
+            if name not in {each.path for each in self._open().list_artifacts(run_id, folder_of_it)}:
                 return None
             folder = self.home / "artifacts-of" / run_id
             folder.mkdir(parents=True, exist_ok=True)
             return Path(self._open().download_artifacts(run_id, name, str(folder)))
+
+    def artifacts(self, version: Version | int) -> dict[str, int]:
+        """Bytes of every file of a version's run, by path."""
+        version = self._number(version)
+        with self._asking(f"list the artifacts of version {version.number}"):
+            found, waiting = dict[str, int](), [""]
+            while waiting:
+                for each in self._open().list_artifacts(version.run_id, waiting.pop() or None):
+                    if each.is_dir:
+                        waiting.append(each.path)
+                    else:
+                        found[each.path] = int(each.file_size or 0)
+            return found
 
     def _fetched(self, version: Version) -> Path:
         folder = self.home / "bundles" / (version.bundle_digest[:16] or version.run_id)
@@ -367,6 +401,23 @@ class Registry:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                     return None
                 raise
+
+    def strip(self, version: Version | int) -> None:
+        """Remove the bundle, report and plots of a version; its figures, and EVIDENCE, stay.
+
+        It is tagged REMOVED first, so that nobody promotes what is half gone, until the same bundle is recorded again.
+        """
+        version = self._number(version)
+        if REMOVED not in version.tags:
+            self.tag(version, **{REMOVED: datetime.now(UTC).isoformat(timespec="seconds")})
+        with self._asking(f"remove the artifacts of version {version.number}"):
+            from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+            where = self._open().get_run(version.run_id).info.artifact_uri
+            artifacts = get_artifact_repository(where, tracking_uri=self.uri, registry_uri=self.uri)
+            for each in artifacts.list_artifacts():
+                if each.path not in EVIDENCE:
+                    artifacts.delete_artifacts(each.path)
 
     # MLflow itself
 

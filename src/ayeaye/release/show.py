@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from ayeaye.data.difference import Difference
 from ayeaye.errors import listed
 from ayeaye.evaluation import report
 from ayeaye.labelling.explanation import phrase
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.release import comparison, gate
+
+if TYPE_CHECKING:
+    from ayeaye.release.garbage import Item
 
 _COLOURS = {"yes": "green", "no": "red", "open": "yellow"}
 
@@ -107,7 +112,7 @@ def status(state: Mapping[str, Any]) -> None:
         table.add_column(column, no_wrap=True)
     previous = (state["previous"] or {}).get("version")
     for each in [*([champion] if champion else []), *state["candidates"]]:
-        gate_said = each["gate"] or "not judged"
+        gate_said = "removed" if each["removed"] else each["gate"] or "not judged"
         waits = state["pending"] and each["version"] == state["pending"]["version"]
         is_ = "previous" if each["version"] == previous else "waits" if waits else gate_said
         is_ = "champion" if each is champion else is_
@@ -284,6 +289,98 @@ def explanation(explained: Mapping[str, Any], top: int) -> None:
     for said, key in (("Looks most like", "to_picture"), ("Is described most like", "to_label")):
         near = ", ".join(f"{each['label']} {each['cosine']:.2f}" for each in explained["nearest_seen"][key])
         console.print(f"{said}, of the seen classes: {near or 'none'}", markup=False, soft_wrap=True)
+
+
+def difference(found: Difference) -> None:
+    """What has changed between two datasets; of pictures the numbers per class."""
+    console = Console()
+    if found.nothing:
+        console.print("Nothing has changed: the same classes, pictures, labels and splits.")
+        return
+    for said, names in (("Classes added", found.classes_added), ("Classes removed", found.classes_removed)):
+        if names:
+            console.print(f"{said}: {listed(names, 20)}", markup=False, soft_wrap=True)
+    for row in found.classes_changed.itertuples():
+        changed = f": {row.before!r} → {row.after!r}" if row.before or row.after else " has changed"
+        console.print(f"{row.name}: {row.what}{changed}", markup=False, soft_wrap=True)
+    console.print(
+        f"Pictures: {len(found.added)} added, {len(found.removed)} removed, {len(found.relabelled)} under another "
+        f"class, {len(found.moved)} in another split.",
+        soft_wrap=True,
+    )
+    counts = found.recounted
+    if len(counts):
+        table = Table(box=None, padding=(0, 1, 0, 0))
+        for column in ("class", "before", "added", "removed", "after"):
+            table.add_column(column, justify="left" if column == "class" else "right")
+        for row in counts.itertuples():
+            cells = (row.name, row.before, row.added or "", row.removed or "", row.after)
+            table.add_row(*(escape(str(cell)) for cell in cells))
+        console.print(table)
+    for row in found.relabelled.itertuples():
+        console.print(f"{str(row.id)[:12]}: {row.before} → {row.after}", markup=False, soft_wrap=True)
+
+
+def takedown(result: Mapping[str, Any]) -> None:
+    """What was removed, or would be, and what is left to do."""
+    console = Console()
+    would = "would be " if result["dry_run"] else ""
+    for id in result["removed"]:
+        rows = [row for row in result["pictures"] if row["id"] == id]
+        of = (
+            f": {rows[0]['label']}, {rows[0]['split']}, {rows[0]['source']}"
+            if rows
+            else " (not in the dataset now)"
+        )
+        console.print(f"{id} {would}removed{of}", markup=False, soft_wrap=True)
+    console.print(
+        f"{len(result['shards'])} shards {would}rewritten or purged, {len(result['objects'])} objects of DVC's "
+        f"{would}purged, {len(result['feedback'])} pictures of feedback {would}forgotten.",
+        soft_wrap=True,
+    )
+    if result["datasets"]:
+        console.print(
+            f"No longer restorable: {listed(result['datasets'], 20)}.", markup=False, soft_wrap=True
+        )
+    for row in result["versions"]:
+        name = f"Version {row['version']}" + (f" ({row['is']})" if row["is"] else "")
+        facts = [
+            f"learned from {row['learned']} of them" if row["learned"] else "",
+            f"was tested on {row['tested']}" if row["tested"] else "",
+        ]
+        facts += [said for key, said in (("shown_by_service", "its service shows a small copy"),
+                                         ("shown_in_report", "its report shows a small copy")) if row[key]]  # fmt: skip
+        console.print(f"{name}: {'; '.join(filter(None, facts))}.", markup=False, soft_wrap=True)
+    if result["versions"]:
+        console.print("Next: `ayeaye retrain` makes a version without them.", markup=False)
+    if result["pictures"]:
+        console.print("The source still has the files: delete them there, too.", markup=False)
+    if result["short"]:
+        console.print(
+            f"Too few pictures are left of {listed(result['short'])}: add some, or give them the role unseen.",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def garbage(items: Sequence[Item]) -> None:
+    """What could be removed, by kind, with sizes."""
+    from ayeaye.release.garbage import KINDS
+
+    console = Console()
+    if not items:
+        console.print("Nothing to remove: everything is needed.")
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("kind", no_wrap=True)
+    table.add_column("what")
+    for item in items:
+        table.add_row(decimal(item.bytes), item.kind, escape(item.name))
+    table.add_section()
+    table.add_row(f"[bold]{decimal(sum(item.bytes for item in items))}[/]", "", "in all")
+    console.print(table)
+    for kind in dict.fromkeys(item.kind for item in items):
+        console.print(f"{kind}: {KINDS[kind]}", markup=False)
 
 
 def _bar(share: float, width: int = 12) -> str:

@@ -18,7 +18,7 @@ from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.release import bento, promotion, serving
 from ayeaye.release.promotion import Say, record_of, registry_of
 from ayeaye.release.record import Entry, State
-from ayeaye.release.registry import CHAMPION, PREVIOUS, Registry, Version
+from ayeaye.release.registry import CHAMPION, PREVIOUS, REMOVED, Registry, Version
 from ayeaye.workspace import Workspace
 
 
@@ -63,6 +63,7 @@ def _described(workspace: Workspace, registry: Registry, version: Version) -> di
         "gate": version.tags.get("gate"),
         "reasons": version.tags.get("reasons"),
         "estimated_on": version.tags.get("estimated_on"),
+        "removed": version.tags.get(REMOVED),
         "aliases": list(version.aliases),
         "metrics": {name: figures.get(name) for name in HEADLINE},
     }
