@@ -230,6 +230,32 @@ class Alerts(Section):
         return _as_list(self.email)
 
 
+WATCHED = ("confidence", "margin", "none_of_these", "vectors", "label")
+
+
+def _watched(given: dict[str, float]) -> dict[str, float]:
+    if strange := sorted(set(given) - set(WATCHED)):
+        raise ValueError(f"{strange[0]} is not watched: expected any of {', '.join(WATCHED)}")
+    if wrong := [name for name, value in given.items() if not 0 <= value < float("inf")]:
+        raise ValueError(f"{wrong[0]} is {given[wrong[0]]}: expected 0 or more")
+    return given
+
+
+class Watch(Section):
+    days: Annotated[float, Field(gt=0, le=3650)] = 7
+    minimum_answers: Annotated[int, Field(ge=50)] = 200
+    maximum: Annotated[dict[str, float], AfterValidator(_watched)] = {
+        "confidence": 0.3,
+        "margin": 0.3,
+        "none_of_these": 0.1,
+        "vectors": 0.3,
+        "label": 0.3,
+    }
+    significance: Annotated[float, Field(gt=0, le=0.5)] = 0.01
+    retrain: str | None = "retrain/weekly-retrain"
+    cooldown: Annotated[float, Field(ge=0)] = 7
+
+
 class Params(Section):
     prepare: Prepare = Prepare()
     embed: Embed = Embed()
@@ -239,6 +265,7 @@ class Params(Section):
     release: Release = Release()
     serve: Serve = Serve()
     alerts: Alerts = Alerts()
+    watch: Watch = Watch()
 
     def digest(self) -> str:
         """SHA-256 of every value, independent of order and comments."""

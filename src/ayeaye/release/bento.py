@@ -531,7 +531,8 @@ def launch(
     """Start a Bento for production on a free port of this machine alone; it dies with this process.
 
     `run` is a folder of its own; `told` goes before what `place` tells. What the service prints goes on to standard
-    error. One that stands `aside` leaves the cores to others. Call it from the main thread; raises ReleaseError where the Bento is not there.
+    error. One that stands `aside` leaves the cores to others. Call it from the main thread; raises ReleaseError
+    where the Bento is not there.
     """
     folder, port = _found(tag, home), free_port()
     shutil.rmtree(run, ignore_errors=True)

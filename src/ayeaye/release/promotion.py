@@ -73,6 +73,7 @@ def register(workspace: Workspace, commit: str) -> Version:
                 reports / "index.html",
                 reports / "metrics.json",
                 reports / "predictions.parquet",
+                reports / "reference.parquet",
                 reports / "plots",
                 workspace.dataset / "manifest.parquet",
             ],
@@ -103,8 +104,9 @@ def _code(workspace: Workspace) -> dict[str, str]:
 
 
 def evaluation_digest(workspace: Workspace) -> str:
-    """What an evaluation found, as a digest of its figures and predictions."""
-    found = [digest_file(workspace.reports / name) for name in ("metrics.json", "predictions.parquet")]
+    """What an evaluation found, as a digest of its figures, predictions and reference."""
+    names = ("metrics.json", "predictions.parquet", "reference.parquet")
+    found = [digest_file(workspace.reports / name) for name in names]
     return hashlib.sha256("".join(found).encode()).hexdigest()
 
 

@@ -100,6 +100,24 @@ def _rows(rows: Sequence[Mapping[str, Any]], console: Console, title: str | None
     console.print(table)
 
 
+def drift(found: Mapping[str, Any]) -> None:
+    """What the watch found: a row per figure, then what it comes to."""
+    console = Console()
+    if found["figures"]:
+        table = Table(title=f"Answers of version {found['version']}", title_justify="left")
+        for column in ("figure", "held out", "traffic", "difference", "threshold", "p", "drifted"):
+            table.add_column(column, no_wrap=True)
+        for row in found["figures"]:
+            said = "yes" if row["drifted"] else "no"
+            numbers = (f"{row[name]:.3f}" for name in ("reference", "traffic", "difference", "threshold"))
+            drifted = f"[{'red' if row['drifted'] else 'green'}]{said}[/]"
+            table.add_row(row["figure"].replace("_", " "), *numbers, f"{row['p']:.2g}", drifted)
+        console.print(table)
+    console.print(found["message"], markup=False, soft_wrap=True)
+    if "page" in found:
+        console.print(f"Report: {found['page']}", markup=False, soft_wrap=True)
+
+
 def status(state: Mapping[str, Any]) -> None:
     console = Console()
     champion = state["champion"]
