@@ -296,13 +296,16 @@ class TestARegisteredVersion:
         assert path.read_text() == promotion.card_of(workspace, registry.version(1)).html()
 
     def test_says_what_is_missing_where_its_run_lost_something(self, copied: Place) -> None:
-        registry = promotion.registry_of(Workspace(copied.root))
+        workspace = Workspace(copied.root)
+        registry = promotion.registry_of(workspace)
         path = registry.artifact(1, "metrics.json")
         assert path is not None
         path.write_text("{")
-        assert "what is recorded of version 1 cannot be read" in copied("card", 1).err
+        assert "what is recorded of version 1 makes no card (Expecting" in copied("card", 1).err
         path.unlink()
-        assert "the run of version 1 has no metrics.json" in copied("card", 1).err
+        assert "what is recorded of version 1 makes no card ('metrics.json')" in copied("card", 1).err
+        # A way back does not hang on it.
+        assert promotion._recipe(workspace, registry.version(1)).card is None
 
     def test_is_told_by_the_command(self, trained: Place, tmp_path: Path) -> None:
         told = trained("card")

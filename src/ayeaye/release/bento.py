@@ -219,7 +219,7 @@ def _bentofile(recipe: Recipe) -> dict[str, Any]:
     python["packages"] = [_pinned(package) for package in python.get("packages") or ()]
     made = {**content, "name": recipe.name.lower(), "labels": labels, "python": python}
     if recipe.card:
-        made["description"] = f"file:{_CARD[0]}"
+        made["description"] = recipe.card.markdown()
         if "include" in content:
             # Not left to the template: a workspace of an earlier ayeaye has its own, without them.
             made["include"] = [*(content["include"] or ()), *_CARD]

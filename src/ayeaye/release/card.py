@@ -22,7 +22,7 @@ from typing import Any
 from ayeaye.classspace.space import ClassSpace
 from ayeaye.embedding.backbones import TRAINED_HERE
 from ayeaye.embedding.engines import Engine
-from ayeaye.errors import ClassSpaceError, RegistryError
+from ayeaye.errors import ClassSpaceError, NoCard
 from ayeaye.evaluation import report
 from ayeaye.evaluation.report import shown
 from ayeaye.params import Params
@@ -137,37 +137,43 @@ def of(registry: Registry, version: Version, params: Params, *, packed: bool = F
     """The card of a version; `packed` as it goes into a Bento.
 
     The licence of the weights is the one that was stated when the version was registered or, where the same
-    weights are still in use, since then. Raises RegistryError where the registry lacks what a version has.
+    weights are still in use, since then. Raises NoCard where the registry lacks what a card is made of, as it may
+    of a version of an earlier ayeaye, and RegistryError where it cannot be asked.
     """
+    try:
+        return Card(
+            content(_recorded(registry, version, params), packed=packed), _pictures(registry, version)
+        )
+    except (OSError, ValueError, KeyError, TypeError, ClassSpaceError) as error:
+        raise NoCard(
+            f"what is recorded of version {version.number} makes no card ({error}): `ayeaye retrain` records it again"
+        ) from None
+
+
+def _recorded(registry: Registry, version: Version, params: Params) -> Recorded:
+    bundle, given = registry.bundle(version), registry.params(version)
     figures, manifest = (registry.artifact(version, name) for name in ("metrics.json", "manifest.parquet"))
     if figures is None:
-        raise RegistryError(
-            f"the run of version {version.number} has no metrics.json: `ayeaye retrain` records it again"
-        )
-    bundle = registry.bundle(version)
+        raise KeyError("metrics.json")
     backbone = bundle / "backbone" / "backbone.json"
-    try:
-        recorded = Recorded(
-            model=registry.model,
-            version=version,
-            params=(given := registry.params(version)),
-            dataset=registry.dataset(version),
-            metrics=json.loads(figures.read_bytes()),
-            splits=_splits(manifest) if manifest else (),
-            bundle=json.loads((bundle / "bundle.json").read_bytes()),
-            space=ClassSpace.load(bundle / "class_space"),
-            backbone=json.loads(backbone.read_bytes()) if backbone.is_file() else None,
-            decision=_decision(registry, version),
-            licence=_licence(given, params),
-        )
-    except (OSError, ValueError, ClassSpaceError) as error:
-        raise RegistryError(
-            f"what is recorded of version {version.number} cannot be read ({error}): "
-            "`ayeaye retrain` records it again"
-        ) from None
+    return Recorded(
+        model=registry.model,
+        version=version,
+        params=given,
+        dataset=registry.dataset(version),
+        metrics=json.loads(figures.read_bytes()),
+        splits=_splits(manifest) if manifest else (),
+        bundle=json.loads((bundle / "bundle.json").read_bytes()),
+        space=ClassSpace.load(bundle / "class_space"),
+        backbone=json.loads(backbone.read_bytes()) if backbone.is_file() else None,
+        decision=_decision(registry, version),
+        licence=_licence(given, params),
+    )
+
+
+def _pictures(registry: Registry, version: Version) -> dict[str, bytes]:
     drawn = {name: registry.artifact(version, f"plots/{name}.png") for name in PICTURES}
-    pictures = {name: path.read_bytes() for name, path in drawn.items() if path}
-    return Card(content(recorded, packed=packed), pictures)
+    return {name: path.read_bytes() for name, path in drawn.items() if path}
 
 
 def _splits(manifest: Path) -> list[Row]:

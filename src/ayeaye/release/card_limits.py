@@ -132,7 +132,7 @@ def _limits_of_confidence(card: Mapping[str, Any]) -> Iterator[str]:
         yield f"Its confidence is off by {calibration['ece']:.3f} on average{sides and f' ({sides})'}."
     if none_of_these and (shares := none_of_these["accepted"])["unknown"] is not None:
         turned = " and ".join(
-            f"{percent(1 - shares[side])} of those of {side} classes"
+            f"{percent(max(0.0, 1 - shares[side]))} of those of {side} classes"
             for side in ("unseen", "seen")
             if shares[side] is not None
         )

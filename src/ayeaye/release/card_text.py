@@ -100,10 +100,12 @@ def _the_class_space(card: Mapping[str, Any]) -> Section:
     space, quality = card["class_space"], card["class_space"]["quality"]
     text = [f"The class space is {space['strength']}. {space['judgement']}"]
     if quality.get("p") is not None:
+        p, alone = quality["p"], quality["descriptions_p"]
+        without_names = "" if alone == p else f", of the descriptions without the names of {shown(alone)}"
         text.append(
             f"Were the vectors dealt to the {quality['classes']} seen classes at random, their distances would agree "
             f"with how the classes look as well as they do (ρ = {shown(quality['rho'])}) with a probability of "
-            f"{shown(quality['p'])}; the descriptions without the names, of {shown(quality['descriptions_p'])}."
+            f"{shown(p)}{without_names}."
         )
     rows = [
         {
@@ -223,7 +225,7 @@ def _its_confidence(card: Mapping[str, Any]) -> Section:
             else f"{percent(shares['unknown'])} of {none_of_these['pictures']:,} judgements on pictures whose class "
             "was taken away"
         )
-        facts["accepted otherwise"] = ", ".join(
+        facts["accepted where it was given"] = ", ".join(
             f"{side} {NOT_MEASURED if shares[side] is None else percent(shares[side])}"
             for side in ("seen", "unseen")
         )

@@ -25,7 +25,7 @@ from ayeaye.classifier import Classifier, digest
 from ayeaye.data.decode import Limits
 from ayeaye.data.prepare_dataset import quarantine
 from ayeaye.data.table import Dataset
-from ayeaye.errors import Incomparable, RegistryError, ReleaseError, TrialFailed
+from ayeaye.errors import Incomparable, NoCard, RegistryError, ReleaseError, TrialFailed
 from ayeaye.files import digest_file, write_atomic
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.pipeline.progress import Progress
@@ -138,8 +138,16 @@ def version_called(workspace: Workspace, name: str) -> Version:
 
 def keep_card(workspace: Workspace, version: Version) -> None:
     """Bring the card that the registry has of a version up to what is recorded of it."""
-    made = card_of(workspace, version)
-    registry_of(workspace).describe(version, made.description(), made.files())
+    if made := _card(workspace, version):
+        registry_of(workspace).describe(version, made.description(), made.files())
+
+
+def _card(workspace: Workspace, version: Version, *, packed: bool = False) -> Card | None:
+    """None where it cannot be made: neither a promotion nor a way back hangs on it."""
+    try:
+        return card_of(workspace, version, packed=packed)
+    except NoCard:
+        return None
 
 
 def _keep_decision(workspace: Workspace, version: Version, judgement: Judgement) -> None:
@@ -266,7 +274,7 @@ def _recipe(workspace: Workspace, version: Version) -> Recipe:
         serve=workspace.params.serve,
         data_digest=version.tags.get("data_digest"),
         metrics={name: figures[name] for name in HEADLINE if name in figures},
-        card=card_of(workspace, version, packed=True),
+        card=_card(workspace, version, packed=True),
     )
 
 
