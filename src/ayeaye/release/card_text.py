@@ -237,7 +237,8 @@ def _the_gate(card: Mapping[str, Any]) -> Section:
     if found is None:
         return Section("gate", "Gate", text=["The gate has not judged these figures."])
     checks = gate.from_dict({"champion": None, **found})
-    text = [f"Floors and ceilings are held against the figures of {found['figures_of']}."]
+    read = f"Floors and ceilings are held against the figures of {found['figures_of']}."
+    text = [read if checks.checks else "No floor or ceiling is set."]
     if "verdict" in found:
         text.insert(0, f"{_VERDICTS[found['verdict']]} {_champion(found['champion'])}")
         text += [f"In the trial {found['stand_in']}."] if found["stand_in"] else []
