@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 HERE = Path(__file__).parent
-SIZE = {"width": 1100, "height": 1250}
+SIZE = {"width": 1100, "height": 900}
 
 
 def main(page: Path) -> None:
@@ -24,7 +24,11 @@ def main(page: Path) -> None:
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         shown = browser.new_context(viewport=SIZE).new_page()
         shown.goto(page.resolve().as_uri())
-        shown.screenshot(path=HERE / "card.png")
+        figures = shown.locator("#figures").bounding_box()
+        assert figures is not None
+        end = figures["y"] + figures["height"] + 24
+        clip = {"x": 0, "y": 0, "width": SIZE["width"], "height": end}
+        shown.screenshot(path=HERE / "card.png", full_page=True, clip=clip)
         browser.close()
     with Image.open(HERE / "card.png") as picture:
         picture.convert("RGB").quantize(256).save(HERE / "card.png", optimize=True)
