@@ -230,18 +230,18 @@ def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
 def _kept(workspace: Workspace, version: Version, actor: str) -> dict[str, Any]:
     """The champion, met again: what has changed may be its Bento, or its figures."""
     message = f"Nothing new: version {version.number} is champion."
-    if not promotion.current(workspace, version):
-        tag = renew(workspace, actor)
-        message = f"Version {version.number} is champion as before, in a new Bento ({tag})."
+    reasons = ""
+    # First, since the card in the Bento tells of it.
     if not promotion.judged(workspace, version):
         judgement = judge(workspace, version)
         settle(workspace, version, judgement, actor)
-        if judgement.decision.verdict == "refused":
-            reasons = "; ".join(judgement.decision.reasons)
-            message = (
-                f"Version {version.number} stays champion, but its new evaluation fails the gate: {reasons}"
-            )
-            events.emit(workspace, "refused", message, version=version.number, champion=version.number)
+        reasons = "; ".join(judgement.decision.reasons)
+    if not promotion.current(workspace, version):
+        tag = renew(workspace, actor)
+        message = f"Version {version.number} is champion as before, in a new Bento ({tag})."
+    if reasons:
+        message = f"Version {version.number} stays champion, but its new evaluation fails the gate: {reasons}"
+        events.emit(workspace, "refused", message, version=version.number, champion=version.number)
     return _outcome("unchanged", version, message, workspace)
 
 

@@ -21,13 +21,15 @@ import numpy as np
 from ayeaye import __version__, versioning
 from ayeaye.classifier import Classifier, digest
 from ayeaye.data.decode import Limits
+from ayeaye.data.prepare_dataset import quarantine
 from ayeaye.data.table import Dataset
-from ayeaye.errors import Incomparable, RegistryError, ReleaseError, TrialFailed
+from ayeaye.errors import Incomparable, NoCard, RegistryError, ReleaseError, TrialFailed
 from ayeaye.files import digest_file, write_atomic
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import bento, compare, gate, serving
+from ayeaye.release import bento, card, compare, gate, serving
 from ayeaye.release.bento import Golden, Recipe, Trial
+from ayeaye.release.card import Card
 from ayeaye.release.gate import Decision
 from ayeaye.release.record import MOVES, Action, Entry, Record
 from ayeaye.release.registry import CHALLENGER, CHAMPION, PREVIOUS, REMOVED, Registry, Training, Version
@@ -57,12 +59,12 @@ def record_of(workspace: Workspace) -> Record:
 
 
 def register(workspace: Workspace, commit: str) -> Version:
-    """The version of the current bundle, with its params, figures, dataset, pictures and tags."""
+    """The version of the current bundle, with its params, figures, dataset, pictures, tags and card."""
     reports = workspace.reports
     dataset = Dataset.load(workspace.dataset)
     data_digest = versioning.dataset_digest(workspace)
     params = workspace.params
-    return registry_of(workspace).record(
+    version = registry_of(workspace).record(
         Training(
             bundle_folder=workspace.classifier,
             bundle_digest=digest(workspace.classifier),
@@ -83,6 +85,7 @@ def register(workspace: Workspace, commit: str) -> Version:
                 "source": params.prepare.remote,
                 "pictures": len(dataset.manifest),
                 "classes": len(dataset.classes.names),
+                "rejected": len(quarantine(workspace.dataset)),
             },
             tags={
                 "data_digest": data_digest,
@@ -94,6 +97,8 @@ def register(workspace: Workspace, commit: str) -> Version:
             },
         )
     )
+    keep_card(workspace, version)
+    return version
 
 
 def _code(workspace: Workspace) -> dict[str, str]:
@@ -108,6 +113,48 @@ def evaluation_digest(workspace: Workspace) -> str:
     names = ("metrics.json", "predictions.parquet", "reference.parquet")
     found = [digest_file(workspace.reports / name) for name in names]
     return hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+# The card
+
+
+def card_of(workspace: Workspace, version: Version, *, packed: bool = False) -> Card:
+    """What is recorded of a version, for a person; `packed` as it goes into a Bento (see `card.of`)."""
+    return card.of(registry_of(workspace), version, workspace.params, packed=packed)
+
+
+def version_called(workspace: Workspace, name: str) -> Version:
+    """A version by its number, or by what it is to the record: `champion` or `previous`; raises ReleaseError."""
+    state = record_of(workspace).state()
+    known = {CHAMPION: state.champion, PREVIOUS: state.previous}
+    number = int(name) if name.isdigit() else known.get(name)
+    if number is None:
+        raise ReleaseError(
+            f"there is no {name} yet: see `ayeaye status`"
+            if name in known
+            else f"{name} is no version: expected a number, {' or '.join(known)}; `ayeaye status` lists them"
+        )
+    return registry_of(workspace).version(number)
+
+
+def keep_card(workspace: Workspace, version: Version) -> None:
+    """Bring the card that the registry has of a version up to what is recorded of it."""
+    if made := _card(workspace, version):
+        registry_of(workspace).describe(version, made.description(), made.files())
+
+
+def _card(workspace: Workspace, version: Version, *, packed: bool = False) -> Card | None:
+    """None where it cannot be made: neither a promotion nor a way back hangs on it."""
+    try:
+        return card_of(workspace, version, packed=packed)
+    except NoCard:
+        return None
+
+
+def _keep_decision(workspace: Workspace, version: Version, judgement: Judgement) -> None:
+    """Beside the version's run, where it outlives the decision file: each version's own, and on which evaluation."""
+    content = {"evaluation": evaluation_digest(workspace), **judgement.decision.as_dict()}
+    registry_of(workspace).keep(version, {"decision.json": json.dumps(content, indent=1).encode()})
 
 
 # The gate
@@ -136,7 +183,7 @@ def judge(workspace: Workspace, version: Version, progress: Progress) -> Judgeme
     ).hexdigest()
     before = _read_decision(workspace)
     if before and before["key"] == key and before["version"] == version.number and version.tags.get("gate"):
-        return Judgement(gate.untried(gate.from_dict(before)), key)
+        return _judged(workspace, version, Judgement(gate.untried(gate.from_dict(before)), key))
     against = champion if champion != version.number else None
     found, incomparable = compare.Compared([], []), ""
     if against is not None:
@@ -147,7 +194,13 @@ def judge(workspace: Workspace, version: Version, progress: Progress) -> Judgeme
     decision = gate.decide(
         _metrics(workspace), release, against, found.losses, incomparable, found.not_judged
     )
-    return Judgement(decision, key)
+    return _judged(workspace, version, Judgement(decision, key))
+
+
+def _judged(workspace: Workspace, version: Version, judgement: Judgement) -> Judgement:
+    # Before the Bento is packed: the floors and ceilings are part of the card in it.
+    _keep_decision(workspace, version, judgement)
+    return judgement
 
 
 def judged(workspace: Workspace, version: Version) -> bool:
@@ -183,6 +236,8 @@ def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: 
     else:
         registry.tag(version, gate=verdict)
         registry.untag(version, "reasons")
+    _keep_decision(workspace, version, judgement)
+    keep_card(workspace, version)
 
 
 # Bento and trial
@@ -211,6 +266,7 @@ def _recipe(workspace: Workspace, version: Version) -> Recipe:
         serve=workspace.params.serve,
         data_digest=version.tags.get("data_digest"),
         metrics={name: figures[name] for name in HEADLINE if name in figures},
+        card=_card(workspace, version, packed=True),
     )
 
 
