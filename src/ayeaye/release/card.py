@@ -362,6 +362,7 @@ def _gate(decision: Mapping[str, Any] | None, packed: bool) -> dict[str, Any] | 
     if packed:
         return {**found, "checks": [check for check in decision["checks"] if _absolute(check)]}
     later = {name: decision[name] for name in ("verdict", "champion", "stand_in")}
+    later["not_judged"] = decision.get("not_judged", [])
     return {**found, **later, "checks": decision["checks"]}
 
 
