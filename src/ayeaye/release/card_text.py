@@ -242,6 +242,7 @@ def _the_gate(card: Mapping[str, Any]) -> Section:
     if "verdict" in found:
         text.insert(0, f"{_VERDICTS[found['verdict']]} {_champion(found['champion'])}")
         text += [f"In the trial {found['stand_in']}."] if found["stand_in"] else []
+        text += [f"{gate.too_small(checks)}."] if checks.not_judged else []
     else:
         text.append("How it did against the champion of the time and in its trial is told in the registry.")
     return Section("gate", "Gate", text=text, tables={"checks": gate.table(checks)} if checks.checks else {})
