@@ -263,7 +263,7 @@ def _how_it_was_made(card: Mapping[str, Any]) -> Section:
     made, backbone = card["made"], card["backbone"]
     facts = {
         "registered": card["date"],
-        "ayeaye": _said(made["ayeaye"]),
+        "ayeaye": _said(made["ayeaye_version"]),
         "parameters": _said(made["params_digest"]),
         "git commit": _said(made["git_commit"]),
         "lock file": _said(made["lock"]),
