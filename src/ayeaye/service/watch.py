@@ -93,7 +93,7 @@ def look(workspace: Workspace, days: float | None = None, now: datetime | None =
     since = until - length
     log = Path(place_of(workspace)["AYEAYE_STATE"]) / "predictions"
     rows = _of(champion, predictions.read(log, since), until)
-    before = predictions.read(log, since - EARLIER * length, ("time", "model_version", "label"))
+    before = predictions.read(log, since - EARLIER * length, columns=("time", "model_version", "label"))
     earlier = _of(champion, before, since)
     labels, labels_before = (table["label"].to_numpy().astype(str) for table in (rows, earlier))
     watched = Watched(champion, since, until, labels, labels_before, minimum=chosen.minimum_answers)
