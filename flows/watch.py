@@ -13,16 +13,14 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
-from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 
-from ayeaye.release.promotion import registry_of
 from ayeaye.service import watch as watching
 from ayeaye.service.watch import DRIFT, Watched
 from ayeaye.workspace import Workspace
-
-EVENT = "ayeaye.drift"
+from flows import events
+from flows.schedule import make_up_once
 
 
 @task(cache_policy=NO_CACHE)
@@ -41,15 +39,7 @@ def show(workspace: Workspace, watched: Watched, started: dict[str, Any] | None,
 @task(cache_policy=NO_CACHE)
 def tell(workspace: Workspace, watched: Watched) -> None:
     """Emit the event, to which automations of the server may react."""
-    emit_event(
-        EVENT,
-        resource={
-            "prefect.resource.id": f"ayeaye.workspace.{registry_of(workspace).owner}",
-            "prefect.resource.name": workspace.params.release.model,
-            "ayeaye.workspace": str(workspace.root),
-        },
-        payload=watched.as_dict(),
-    )
+    events.emit(workspace, DRIFT, **watched.as_dict())
 
 
 @task(cache_policy=NO_CACHE)
@@ -73,7 +63,7 @@ def retrain(workspace: Workspace, watched: Watched) -> tuple[dict[str, Any] | No
             as_subflow=False,
             tags=["drift"],
             # Killed before it was written down, the next watch of the day finds the same run.
-            idempotency_key=f"drift {registry_of(workspace).owner} {watched.version} {now:%Y-%m-%d}",
+            idempotency_key=f"drift {workspace.identity} {watched.version} {now:%Y-%m-%d}",
         )
     except ObjectNotFound:
         return None, (
@@ -98,13 +88,15 @@ def watch(workspace: str = ".", days: float | None = None) -> dict[str, Any]:
     """
     found = Workspace.find(Path(workspace))
     os.environ.update(found.environment())
+    say = get_run_logger().info
+    make_up_once(say)
     watched = look(found, days)
-    get_run_logger().info(watched.message)
+    say(watched.message)
     started, said = None, ""
     if watched.verdict == DRIFT:
         tell(found, watched)
         started, said = retrain(found, watched)
-        get_run_logger().info(said)
+        say(said)
     page = show(found, watched, started, said)
     message = f"{watched.message} {said}".strip()
     return {**watched.as_dict(), "message": message, "retraining": started, "page": str(page)}

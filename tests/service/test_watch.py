@@ -24,6 +24,7 @@ from ayeaye.service import drift_page, watch
 from ayeaye.service.predictions import PredictionLog
 from ayeaye.service.watch import DRIFT, NONE, TOO_FEW
 from ayeaye.workspace import Workspace
+from flows.events import resource
 
 pytestmark = pytest.mark.slow
 CLEAN, OTHER = range(1000, 1010), range(2000, 2010)  # numbers of paint pictures that no dataset holds
@@ -124,16 +125,14 @@ def test_blurred_pictures_are_drift_and_the_exit_status_says_so(
     url = environment["PREFECT_API_URL"]
     (artifact,) = httpx.post(f"{url}/artifacts/filter", json=wanted, timeout=30).json()
     assert artifact["data"].startswith("**drift**") and Path(found["page"]).as_uri() in artifact["data"]
-    owner = registry_of(Workspace(place.root)).owner
+    ours = resource(Workspace(place.root))
 
     def events() -> list[dict[str, Any]]:
         wanted = {"filter": {"event": {"name": ["ayeaye.drift"]}}, "limit": 50}
         asked = (
             httpx.post(f"{url}/events/filter", json=wanted, timeout=30).raise_for_status().json()["events"]
         )
-        return [
-            each for each in asked if each["resource"]["prefect.resource.id"] == f"ayeaye.workspace.{owner}"
-        ]
+        return [each for each in asked if each["resource"]["prefect.resource.id"] == ours]
 
     wait_for(events, 30, "the event did not come")
     assert events()[0]["payload"]["verdict"] == DRIFT
