@@ -249,7 +249,7 @@ class Watch(Section):
         "margin": 0.3,
         "none_of_these": 0.1,
         "vectors": 0.35,
-        "label": 0.3,
+        "label": 0.12,
     }
     significance: Annotated[float, Field(gt=0, le=0.5)] = 0.01
     retrain: str | None = "retrain/weekly-retrain"
