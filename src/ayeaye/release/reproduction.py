@@ -288,11 +288,10 @@ def _shown(value: float | None) -> str:
 
 def summary(result: Mapping[str, Any]) -> str:
     """In words."""
+    bundle, labels = result["bundle"], result["labels"]
+    same = bundle["recorded"] == bundle["reproduced"]
+    facts = ["the same bundle, bit by bit" if same else "another bundle"]
+    if labels and not same:
+        facts.append(f"{labels['equal']} of {labels['pictures']} labels equal")
     made = f"Version {result['version']}, made again in {result['folder']}, is {result['verdict']}"
-    labels = result["labels"]
-    if result["verdict"] == "identical":
-        return f"{made}: the same bundle, bit by bit."
-    shares = (
-        f"{labels['share']:.2%} of {labels['pictures']} labels equal" if labels else "labels not compared"
-    )
-    return f"{made}: another bundle, {shares}. " + "; ".join(result["differences"])
+    return f"{made}: {'; '.join([*facts, *result['differences']])}."
