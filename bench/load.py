@@ -97,15 +97,17 @@ class Load:
         await self._measured(seen, [one() for _ in range(connections)])
         return seen
 
-    async def open(self, rate: float, seconds: float, seed: int = 0) -> Seen:
-        """So many requests a second on average, at the moments of a Poisson process."""
+    async def open(
+        self, rate: float, seconds: float, seed: int = 0, enough: Callable[[], bool] = lambda: False
+    ) -> Seen:
+        """So many requests a second on average, at the moments of a Poisson process, until it is enough."""
         seen, chance = Seen(), random.Random(seed)
 
         async def all() -> None:
             start = time.perf_counter()
             due = start
             async with asyncio.TaskGroup() as asking:
-                while (due := due + chance.expovariate(rate)) < start + seconds:
+                while (due := due + chance.expovariate(rate)) < start + seconds and not enough():
                     await asyncio.sleep(max(0.0, due - time.perf_counter()))
                     asking.create_task(self._ask(seen, due))
 

@@ -19,10 +19,13 @@ from ayeaye.data import checks
 from ayeaye.errors import CheckFailed, RegistryError, ReleaseError, RemoteError, TrialFailed
 from ayeaye.pipeline.prepare import prepare as prepare_dataset
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import gate, promotion
+from ayeaye.release import approval, gate, promotion
 from ayeaye.release.promotion import Judgement
+from ayeaye.release.record import Entry
 from ayeaye.release.registry import Version
 from ayeaye.workspace import Workspace
+from flows import events
+from flows.schedule import make_up_once
 
 CHECKED = {"embed": "embeddings", "classes": "class_space"}  # stages, and which place each of them checks
 _speaker: Callable[[str], None] | None = None
@@ -154,6 +157,12 @@ def crown(workspace: Workspace, version: Version, tag: str, actor: str) -> None:
     say(f"Version {version.number} is champion.")
 
 
+@task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[2, 5, 15], retry_condition_fn=_can_wait)
+def wait(workspace: Workspace, version: Version, tag: str, judgement: Judgement, actor: str) -> None:
+    approval.wait(workspace, version, tag, judgement, actor)
+    say(f"Version {version.number} waits for approval.")
+
+
 @task(cache_policy=NO_CACHE, timeout_seconds=1800)
 def renew(workspace: Workspace, actor: str) -> str:
     return promotion.renew(workspace, actor=actor, say=say)
@@ -163,13 +172,16 @@ def renew(workspace: Workspace, actor: str) -> str:
 def retrain(workspace: str = ".") -> dict[str, Any]:
     """Bring the workspace's classifier up to its data and parameters, and production up to what passes.
 
-    Returns `outcome` (promoted, unchanged or refused), `version`, `message` and `decision`. A refusal is a
-    completed run: the champion stays.
+    Returns `outcome` (promoted, pending, unchanged or refused), `version`, `message` and `decision`. A refusal is
+    a completed run, and so is one that leaves its version waiting for approval: the champion stays.
     """
     found = Workspace.find(Path(workspace))
     os.environ.update(found.environment())
+    make_up_once(say)
     with found.lock(say) as lock:
-        return _retrain(found, lock)
+        outcome = _retrain(found, lock)
+    events.emit_outcome(found, outcome)
+    return outcome
 
 
 def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
@@ -195,15 +207,11 @@ def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
 
     if version.number == promotion.record_of(workspace).state().champion:
         return _kept(workspace, version, actor)
-    if promotion.rolled_back(workspace, version.number):
-        return _outcome(
-            "unchanged",
-            version,
-            f"Nothing new: version {version.number} was rolled back from; "
-            f"`ayeaye promote {version.number}` brings it back.",
-            workspace,
-        )
+    if left := promotion.set_aside(workspace, version.number):
+        return _outcome("unchanged", version, _left_aside(version, left), workspace)
     judgement = judge(workspace, version)
+    if approval.waits(workspace, version, judgement):
+        return _pending(workspace, version)
     if judgement.decision.verdict == "refused":
         settle(workspace, version, judgement, actor)
         return _refused(workspace, version, judgement)
@@ -212,6 +220,9 @@ def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
     settle(workspace, version, judgement, actor)
     if judgement.decision.verdict == "refused":
         return _refused(workspace, version, judgement)
+    if workspace.params.release.approval == "manual":
+        wait(workspace, version, tag, judgement, actor)
+        return _pending(workspace, version)
     crown(workspace, version, tag, actor)
     return _outcome("promoted", version, f"Version {version.number} is champion ({tag}).", workspace)
 
@@ -219,18 +230,38 @@ def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
 def _kept(workspace: Workspace, version: Version, actor: str) -> dict[str, Any]:
     """The champion, met again: what has changed may be its Bento, or its figures."""
     message = f"Nothing new: version {version.number} is champion."
-    if not promotion.current(workspace, version):
-        tag = renew(workspace, actor)
-        message = f"Version {version.number} is champion as before, in a new Bento ({tag})."
+    reasons = ""
+    # First, since the card in the Bento tells of it.
     if not promotion.judged(workspace, version):
         judgement = judge(workspace, version)
         settle(workspace, version, judgement, actor)
-        if judgement.decision.verdict == "refused":
-            reasons = "; ".join(judgement.decision.reasons)
-            message = (
-                f"Version {version.number} stays champion, but its new evaluation fails the gate: {reasons}"
-            )
+        reasons = "; ".join(judgement.decision.reasons)
+    if not promotion.current(workspace, version):
+        tag = renew(workspace, actor)
+        message = f"Version {version.number} is champion as before, in a new Bento ({tag})."
+    if reasons:
+        message = f"Version {version.number} stays champion, but its new evaluation fails the gate: {reasons}"
+        events.emit(workspace, "refused", message, version=version.number, champion=version.number)
     return _outcome("unchanged", version, message, workspace)
+
+
+def _left_aside(version: Version, left: Entry) -> str:
+    refused = left.action == "refuse"
+    said = "refused" if refused else "rolled back from"
+    back = f"ayeaye promote {version.number}{' --force' if refused else ''}"
+    return (
+        f"Nothing new: version {version.number} was {said} by {left.actor} ({'; '.join(left.why)}); "
+        f"`{back}` makes it champion."
+    )
+
+
+def _pending(workspace: Workspace, version: Version) -> dict[str, Any]:
+    number = version.number
+    message = (
+        f"Version {number} passed the gate and waits: `ayeaye approve {number}` makes it champion, "
+        f"`ayeaye refuse {number} --reason …` does not."
+    )
+    return _outcome("pending", version, message, workspace)
 
 
 def _refused(workspace: Workspace, version: Version, judgement: Judgement) -> dict[str, Any]:
@@ -256,6 +287,7 @@ def _outcome(kind: str, version: Version, message: str, workspace: Workspace) ->
 def run(workspace: Workspace, url: str, say: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Run the flow from the command line, against the Prefect API at `url`."""
     global _speaker
+    from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -265,4 +297,5 @@ def run(workspace: Workspace, url: str, say: Callable[[str], None] | None = None
             return retrain(str(workspace.root))
         finally:
             _speaker = None
-            APILogWorker.drain_all(timeout=5)  # what is still queued when the server ends is lost
+            for queue in (APILogWorker, EventsWorker):
+                queue.drain_all(timeout=5)  # what is still queued when the server ends is lost

@@ -27,7 +27,8 @@ AyeayeError
 │   └── StoreFull          as many run-time classes, or as much pending feedback, as is allowed
 └── ReleaseError           a Bento cannot be built, tried or served
     ├── TrialFailed        the Bento answered, but not as it should
-    └── Incomparable       two classifiers cannot be measured on the same pictures
+    ├── Incomparable       two classifiers cannot be measured on the same pictures
+    └── NoCard             what is recorded of a version makes no model card
 
 A message names the thing, its value, what was expected and what to do, in one or two lines.
 """
@@ -162,4 +163,8 @@ class TrialFailed(ReleaseError):
 
 
 class Incomparable(ReleaseError):
+    pass
+
+
+class NoCard(ReleaseError):
     pass

@@ -7,11 +7,13 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 GUARD = Path(__file__).parent / "guard"
+_BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
 TERMINAL = "AYEAYE_TERMINAL"  # names, in a stage's environment, the terminal where the person looks on
 
 
@@ -37,7 +39,10 @@ def start(
     log: IO[bytes] | int,
     hidden: Sequence[Path] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a Python program in a session of its own that is killed when this process dies."""
+    """Start a Python program in a session of its own that is killed when this process dies.
+
+    To the kernel, this process dies with the thread that calls this: call it from one that lives on.
+    """
     return subprocess.Popen(
         command,
         env=guarded(env, hidden),
@@ -47,6 +52,13 @@ def start(
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def start_any(
+    command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: IO[bytes] | int
+) -> subprocess.Popen[bytes]:
+    """Start a program that knows nothing of the guard as `start` does: a guarded Python becomes it."""
+    return start([sys.executable, "-c", _BECOME, *command], env=env, cwd=cwd, log=log)
 
 
 def stop(process: subprocess.Popen[bytes], patience: float = 15) -> None:

@@ -224,6 +224,18 @@ def stages(workspace: Workspace) -> list[str]:
         return [stage.name for stage in order if getattr(stage, "name", None)]
 
 
+def affected(workspace: Workspace, changed: set[str]) -> list[str]:
+    """The stages among `changed`, and every stage that depends on one of them, in an order in which they can run."""
+    import networkx
+    from dvc.repo import Repo
+
+    with Repo(str(workspace.root)) as repo:
+        graph = repo.index.graph
+        starts = [stage for stage in graph if getattr(stage, "name", None) in changed]
+        found = {each for start in starts for each in (start, *networkx.ancestors(graph, start))}
+        return [stage.name for stage in networkx.topological_sort(graph.reverse(copy=True)) if stage in found]
+
+
 def changed(workspace: Workspace, lock: int | None = None) -> set[str]:
     """Stages and .dvc files of which something changed since they were last recorded, or that never were."""
     found = json.loads(dvc(workspace, "status", "--json", lock=lock) or "{}")

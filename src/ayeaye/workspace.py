@@ -6,6 +6,7 @@ import fcntl
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,14 @@ class Workspace:
     @property
     def state(self) -> Path:
         return self.root / ".ayeaye"
+
+    @property
+    def identity(self) -> str:
+        """Whose versions, events and alerts are this workspace's; a clone is another one, and has no registry."""
+        path = self.state / "id"
+        if not path.is_file():
+            write_atomic(path, uuid.uuid4().hex.encode())
+        return path.read_text().strip()
 
     @property
     def dataset(self) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from workspaces import Place
 
 from ayeaye.errors import RegistryError, TrialFailed
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import bento, promotion
+from ayeaye.release import bento, promotion, serving
 from ayeaye.release.registry import CHALLENGER, CHAMPION, Version
 from ayeaye.workspace import Workspace
 
@@ -51,19 +50,7 @@ def test_a_version_that_a_person_left_is_rolled_back_until_a_person_returns_to_i
 ) -> None:
     for action, to, actor in moves:
         promotion.record_of(bare).append(action, to, actor=actor)  # type: ignore[arg-type]
-    assert promotion.rolled_back(bare, 2) is left
-
-
-@pytest.fixture
-def candidate(copied: Place) -> tuple[Workspace, Version]:
-    """A workspace with a champion, and a version 2 of another bundle that nobody has judged yet."""
-    path = copied.root / "models" / "classifier" / "bundle.json"
-    content = json.loads(path.read_bytes())
-    path.write_text(json.dumps({**content, "temperature": content["temperature"] * 1.01}))
-    workspace = Workspace(copied.root)
-    version = promotion.register(workspace, "c" * 40)
-    assert version.number == 2
-    return workspace, version
+    assert (promotion.set_aside(bare, 2) is not None) is left
 
 
 def aliased(workspace: Workspace, alias: str) -> int | None:
@@ -121,9 +108,11 @@ def test_a_champion_is_tried_within_the_limits_it_was_packed_with(copied: Place)
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Tags of the Bentos that this process would have become the server of."""
+    """Tags of the Bentos that would have been served."""
     tags = list[str]()
-    monkeypatch.setattr(bento, "serve", lambda tag, home, settings, say: tags.append(tag))
+    monkeypatch.setattr(
+        serving, "serve", lambda workspace, settings, prepare, restore, say: tags.append(prepare())
+    )
     return tags
 
 

@@ -125,7 +125,9 @@ def test_append_never_waits_and_what_does_not_fit_is_counted(
 ) -> None:
     log, disk, table_of = opened(rows=10, waiting=30), threading.Event(), predictions._table
     # The writer stands still, as before a disk that hangs.
-    monkeypatch.setattr(predictions, "_table", lambda rows: (disk.wait(30), table_of(rows))[1])
+    monkeypatch.setattr(
+        predictions, "_table", lambda rows, schema: (disk.wait(30), table_of(rows, schema))[1]
+    )
     started = time.monotonic()
     kept = sum(log.append(**row(number)) for number in range(100))
     assert time.monotonic() - started < 10  # the disk is waited for three times as long

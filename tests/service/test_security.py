@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from ayeaye.errors import BundleError, ReleaseError
 from ayeaye.params import Serve
+from ayeaye.release.proxy import CLIENT_HEADER
 from ayeaye.service.security import HEADERS, Guard, RateLimiter
 from ayeaye.service.served import Served, settings
 
@@ -88,6 +89,30 @@ def test_a_service_without_a_token_warns_of_proxies(
     Guard(token)
     assert ("AYEAYE_TOKEN" in caplog.text) == (token is None)
     assert TOKEN not in caplog.text
+
+
+def test_behind_the_proxy_of_serve_who_asks_is_whom_it_names(colours: Path, tmp_path: Path) -> None:
+    served = Served(colours, tmp_path, proxy="127.0.0.1", settings=Serve(rate="10/hour"))
+    with services.within(served) as (asking, inference):
+        assert changes(asking, {CLIENT_HEADER: "127.0.0.1"}) == {200, 201}
+        assert changes(asking, {CLIENT_HEADER: "192.0.2.7"}) == {403}
+        # Two proxies: the other one, on this machine, speaks for its client, and says so.
+        other = {CLIENT_HEADER: "127.0.0.1", "X-Forwarded-For": "192.0.2.9"}
+        assert changes(asking, other) == {403}
+        # One elsewhere is believed nothing.
+        forged = {CLIENT_HEADER: "192.0.2.10", "X-Forwarded-For": "127.0.0.1"}
+        assert changes(asking, forged) == {403}
+        for client, left in (("127.0.0.1", 7), ("192.0.2.7", 7), ("192.0.2.9", 7), ("192.0.2.10", 7)):
+            (rate,) = inference.limiter._rates
+            stats = inference.limiter._windows.get_window_stats(rate, client)
+            assert stats.remaining == left, client
+
+
+def test_without_that_proxy_nobody_can_name_another(colours: Path, tmp_path: Path) -> None:
+    with services.within(Served(colours, tmp_path), AWAY) as (asking, _):
+        assert changes(asking, {CLIENT_HEADER: "127.0.0.1"}) == {403}
+    with services.within(Served(colours, tmp_path, proxy="127.0.0.1"), AWAY) as (asking, _):
+        assert changes(asking, {CLIENT_HEADER: "127.0.0.1"}) == {403}
 
 
 def test_with_a_token_it_alone_decides(colours: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ayeaye.cli.common import HERE, AsJson, Folder, app, print_result, say, workspace_at
+from ayeaye.workspace import Workspace
 
 
 @app.command()
@@ -17,15 +19,50 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (params: serve.host).")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port (params: serve.port).")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes (params: serve.workers).")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the first champion where there is none.")
+    ] = False,
 ) -> None:
-    """Serve the champion's Bento until interrupted.
+    """Serve the champion's Bento until interrupted, and each new champion's without losing a request.
+
+    That needs HAProxy (Debian's package); without it, start this again after a promotion.
 
     curl -F image=@photo.jpg http://127.0.0.1:3000/classify
     """
+    found = workspace_at(workspace)
+    if wait:
+        _await_champion(found)
     from ayeaye.release import promotion
 
-    found = workspace_at(workspace)
     promotion.serve(found, host=host, port=port, workers=workers, say=say)
+
+
+def _await_champion(workspace: Workspace) -> None:
+    from ayeaye.release.record import Record
+
+    record = Record(workspace.release / "record.jsonl")
+    if record.state().champion is None:
+        say("There is no champion yet; waiting for the first one.")
+    while record.state().champion is None:
+        time.sleep(2)
+
+
+@app.command()
+def shadow(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+    """Compare what a challenger answered with what the champion did, on the same pictures of the service's users.
+
+    `ayeaye set serve.shadow=0.1` has `ayeaye serve` send a copy of a tenth of them to a version that waits for
+    approval. Its answers are logged, and nobody gets them.
+    """
+    from ayeaye.release import show
+    from ayeaye.service.review import state_of
+    from ayeaye.service.shadow import compared
+
+    found = compared(state_of(workspace_at(workspace)))
+    if as_json:
+        print_result(found, True)
+    else:
+        show.shadows(found)
 
 
 @app.command()

@@ -51,7 +51,9 @@ def init(
 
 @app.command("set")
 def set_params(
-    settings: Annotated[list[str], typer.Argument(metavar="SECTION.KEY=VALUE")], workspace: Folder = HERE
+    settings: Annotated[list[str], typer.Argument(metavar="SECTION.KEY=VALUE")],
+    workspace: Folder = HERE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check alone, write nothing.")] = False,
 ) -> None:
     """Change parameters in params.yaml, keeping its comments; checked before anything is written.
 
@@ -61,8 +63,10 @@ def set_params(
     """
     found = Workspace.find(workspace)
     with found.lock(say):
-        params.assign(found.root / "params.yaml", [_absolute(setting) for setting in settings], _check)
-        found.write_fingerprints()
+        path = found.root / "params.yaml"
+        params.assign(path, [_absolute(setting) for setting in settings], _check, dry_run=dry_run)
+        if not dry_run:
+            found.write_fingerprints()
 
 
 def _absolute(setting: str) -> str:

@@ -71,12 +71,28 @@ def evaluate(workspace: Folder = HERE, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def retrain(workspace: Folder = HERE, as_json: AsJson = False) -> None:
+def retrain(
+    workspace: Folder = HERE,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the data, say which stages would run, write nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Run everything: data, stages, registration, gate, Bento, trial, promotion.
 
-    Exit status: 0 promoted or nothing new; 3 the gate refused and the champion is unchanged; 1 an error.
-    What has not changed is not run again, and a run that was killed is finished by the next one.
+    Exit status: 0 promoted, waiting for approval, or nothing new; 3 the gate refused and the champion is unchanged;
+    1 an error. What has not changed is not run again, and a run that was killed is finished by the next one.
     """
+    if dry_run:
+        from ayeaye.release import plan
+
+        found = workspace_at(workspace)
+        with found.lock(say) as lock:
+            planned = plan.plan(found, lock)
+        print_result(
+            {**planned, "stages": planned["stages"] if as_json else ", ".join(planned["stages"])}, as_json
+        )
+        return
     outcome = retrained(workspace_at(workspace))
     if as_json:
         print_result(outcome, True)

@@ -4,6 +4,7 @@
       bentos/<name>/<version>/  finished ones only: each appears by one rename
       .staging/                 what is being built; what a killed build left is removed by the next
       .run/                     homes of running services, so that none clears another's metrics
+      golden/<name>/            the requests that a Bento answered in its trial, as JSON
 
 The bundle lies inside the Bento, beside the program: one folder holds all that serves, and `bentoml export`
 takes it whole. A Bento's version carries a digest of everything that goes into it (`v3-1a2b3c4d`).
@@ -11,6 +12,7 @@ takes it whole. A Bento's version carries a digest of everything that goes into 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
@@ -20,36 +22,45 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock
 
 import ayeaye
 from ayeaye.data.decode import Limits
+from ayeaye.data.samples import Samples
 from ayeaye.errors import ReleaseError, TrialFailed
 from ayeaye.files import digest_file, sync_folder, write_atomic
 from ayeaye.params import Serve
 from ayeaye.processes import alive, free_port, guarded, start, stop
+from ayeaye.release.card import Card
+from ayeaye.release.proxy import CLIENT_HEADER
 
 TOLERANCE = 1e-4
+# Where a service runs, another engine may stand in for the one of the trial.
+TOLERANCE_IN_PLACE = 0.05
 _BUILD_SECONDS, _READY_SECONDS, _ANSWER_SECONDS = 300, 120, 60
 _TRIAL = "ayeaye-trial-"
 _DIGEST = "src.sha256"  # beside bento.yaml: of what lies in src
 _AGAIN = "make it again with `ayeaye promote VERSION`"
 # Where this ayeaye is imported from; a Bento must not find it there.
 PROGRAM = Path(ayeaye.__file__).resolve().parents[1]
+_CARD = ("card.md", "card.html")  # beside the bundle
 _BROKEN = b"\xff\xd8\xff\xe0 this is not a picture"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What goes into a Bento; `template` is a bentofile.yaml, `metrics` the headline for GET /model."""
+    """What goes into a Bento; `template` is a bentofile.yaml, `metrics` the headline for GET /model, `card` what GET
+    /card shows."""
 
     name: str
     version: int
@@ -59,6 +70,7 @@ class Recipe:
     serve: Serve = field(default_factory=Serve)
     data_digest: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    card: Card | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -78,6 +90,7 @@ class Recipe:
             _digest_program(Path(ayeaye.__file__).parent),
             _bentofile(self),
             sys.version_info[:2],
+            self.card and self.card.digest(),
         ]
         text = json.dumps(parts, sort_keys=True, default=str)
         return f"{self.name.lower()}:v{self.version}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -138,10 +151,18 @@ def at_work(folder: Path) -> bool:
 
 def limits_of(tag: str, home: Path) -> Limits:
     """Of what the service in a Bento accepts, as it was packed; raises ReleaseError where it is not there."""
+    return Limits(_packed(tag, home, "max_bytes"), _packed(tag, home, "max_pixels"))
+
+
+def timeout_of(tag: str, home: Path) -> float:
+    """Seconds after which the service in a Bento gives a request up; raises ReleaseError."""
+    return float(_packed(tag, home, "timeout"))
+
+
+def _packed(tag: str, home: Path, setting: str) -> Any:
     path = _found(tag, home) / "src" / "serve.json"
     try:
-        settings = json.loads(path.read_bytes())
-        return Limits(settings["max_bytes"], settings["max_pixels"])
+        return json.loads(path.read_bytes())[setting]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"{path} is damaged ({error}): {_AGAIN}") from None
 
@@ -197,12 +218,14 @@ def _stage(recipe: Recipe, context: Path) -> None:
     shutil.copytree(Path(ayeaye.__file__).parent, context / "ayeaye", ignore=ignored)
     shutil.copytree(recipe.bundle, context / "bundle")
     (context / "serve.json").write_text(json.dumps(recipe.settings, indent=1, default=str))
+    for name, content in _card(recipe).items():
+        (context / name).write_bytes(content)
     with (context / "bentofile.yaml").open("w") as file:
         YAML(typ="safe").dump(_bentofile(recipe), file)
 
 
 def _bentofile(recipe: Recipe) -> dict[str, Any]:
-    """The template with labels, name, and packages pinned to what is installed."""
+    """The template with labels, name, the card as its description, and packages pinned to what is installed."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -219,7 +242,18 @@ def _bentofile(recipe: Recipe) -> dict[str, Any]:
     }
     python = dict(content.get("python") or {})
     python["packages"] = [_pinned(package) for package in python.get("packages") or ()]
-    return {**content, "name": recipe.name.lower(), "labels": labels, "python": python}
+    made = {**content, "name": recipe.name.lower(), "labels": labels, "python": python}
+    if recipe.card:
+        made["description"] = recipe.card.markdown()
+        if "include" in content:
+            # Not left to the template: a workspace of an earlier ayeaye has its own, without them.
+            made["include"] = [*(content["include"] or ()), *_CARD]
+    return made
+
+
+def _card(recipe: Recipe) -> dict[str, bytes]:
+    files = recipe.card.files() if recipe.card else {}
+    return {name: files[name] for name in _CARD if name in files}
 
 
 def _pinned(package: str) -> str:
@@ -342,17 +376,23 @@ def _check_answer(tag: str, client: Any, request: Golden) -> float:
     return _compare(tag, request.name, response.json(), request.expected)
 
 
-def _compare(tag: str, name: str, answer: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
+def _compare(
+    tag: str,
+    name: str,
+    answer: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    tolerance: float = TOLERANCE,
+) -> float:
     offline = {each["label"]: float(each["score"]) for each in expected["alternatives"]}
     served = {each["label"]: float(each["score"]) for each in answer["alternatives"]}
     if answer["label"] != expected["label"]:
         # Two classes closer than the tolerance may change places.
         ahead = offline[expected["label"]] - offline.get(answer["label"], -math.inf)
-        if not ahead <= 2 * TOLERANCE:
+        if not ahead <= 2 * tolerance:
             raise TrialFailed(f"{tag} labels {name} {answer['label']}, offline it is {expected['label']}")
     common = offline.keys() & served.keys()
     difference = max((abs(offline[label] - served[label]) for label in common), default=math.inf)
-    if not difference <= TOLERANCE:
+    if not difference <= tolerance:
         raise TrialFailed(f"{tag}: scores of {name} differ by {difference:.2g} from the offline ones")
     return difference
 
@@ -376,11 +416,14 @@ def _quantile(values: Sequence[float], share: float) -> float:
     return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
 
 
-class _Server:
-    """A running `bentoml serve` and what it printed."""
+class Server:
+    """A running `bentoml serve`; `output` gives what it printed."""
 
-    def __init__(self, tag: str, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-        self.tag, self.process, self.url, self.log = tag, process, url, log
+    def __init__(
+        self, tag: str, process: subprocess.Popen[bytes], port: int, output: Callable[[], bytes]
+    ) -> None:
+        self.tag, self.process, self.port, self.output = tag, process, port, output
+        self.url = f"http://127.0.0.1:{port}"
 
     def wait_until_ready(self, client: Any) -> None:
         import httpx
@@ -395,18 +438,18 @@ class _Server:
             except httpx.HTTPError:
                 pass
             # A worker that dies at its start is started again for ever.
-            if b"Application startup failed" in self.log.read_bytes():
+            if b"Application startup failed" in self.output():
                 raise TrialFailed(f"{self.tag} does not start{self.said()}")
             time.sleep(0.05)
         raise TrialFailed(f"{self.tag} is not ready after {_READY_SECONDS} s{self.said()}")
 
     def said(self) -> str:
-        text = self.log.read_text(errors="replace")
+        text = self.output().decode(errors="replace")
         return f": {_last_line(text)}" if text.strip() else ""
 
 
 @contextmanager
-def _running(tag: str, home: Path) -> Iterator[_Server]:
+def _running(tag: str, home: Path) -> Iterator[Server]:
     folder = _found(tag, home)
     _remove_dead_trials()
     with tempfile.TemporaryDirectory(prefix=f"{_TRIAL}{os.getpid()}-", ignore_cleanup_errors=True) as name:
@@ -424,7 +467,7 @@ def _running(tag: str, home: Path) -> Iterator[_Server]:
                 hidden=[PROGRAM],
             )
         try:
-            yield _Server(tag, process, f"http://127.0.0.1:{port}", log)
+            yield Server(tag, process, port, log.read_bytes)
         finally:
             stop(process)
 
@@ -447,14 +490,48 @@ def _remove_dead_trials() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+# Golden requests, kept
+
+
+def keep_golden(tag: str, golden: Sequence[Golden], home: Path) -> None:
+    """Keep what a Bento answered in its trial, for when it is to be served.
+
+    Not in the Bento, which may leave this machine: these are pictures of the dataset. Those of Bentos that are
+    gone go, too.
+    """
+    content = [
+        {"name": each.name, "content": base64.b64encode(each.content).decode(), "expected": each.expected}
+        for each in golden
+    ]
+    path = _golden_path(tag, home)
+    write_atomic(path, json.dumps(content).encode())
+    for other in path.parent.glob("*.json"):
+        if not exists(f"{path.parent.name}:{other.stem}", home):
+            other.unlink(missing_ok=True)
+
+
+def golden_of(tag: str, home: Path) -> list[Golden]:
+    """The requests that were kept, else the samples in the Bento, by which no scores are known."""
+    try:
+        kept = json.loads(_golden_path(tag, home).read_bytes())
+        return [Golden(each["name"], base64.b64decode(each["content"]), each["expected"]) for each in kept]
+    except (OSError, ValueError, KeyError, TypeError):
+        samples = Samples.load(_found(tag, home) / "src" / "bundle").chosen("try")
+        return [Golden(each.label, each.jpeg, {"label": each.label, "alternatives": []}) for each in samples]
+
+
+def _golden_path(tag: str, home: Path) -> Path:
+    folder = folder_of(tag, home)
+    return home.resolve() / "golden" / folder.parent.name / f"{folder.name}.json"
+
+
 # Serving
 
 
 def serve(tag: str, home: Path, settings: Serve, say: Callable[[str], None] = lambda text: None) -> None:
     """Become the server of a Bento: this process is replaced and does not return. Port 0 is any free one."""
     folder = _found(tag, home)
-    host, port = _address(settings.host), settings.port or free_port()
-    _check_free(settings.host, host, port)
+    host, port = listening(settings)
     run = home.resolve() / ".run" / str(port)
     run.mkdir(parents=True, exist_ok=True)
     environment = _environment(run) | place(settings)
@@ -464,6 +541,95 @@ def serve(tag: str, home: Path, settings: Serve, say: Callable[[str], None] = la
     sys.stderr.flush()
     command = _serve_command(folder, host, port)
     os.execve(command[0], command, environment)  # noqa: S606
+
+
+def launch(
+    tag: str, home: Path, run: Path, settings: Serve, told: Mapping[str, str], aside: bool = False
+) -> Server:
+    """Start a Bento for production on a free port of this machine alone; it dies with this process.
+
+    `run` is a folder of its own; `told` goes before what `place` tells. What the service prints goes on to standard
+    error. One that stands `aside` leaves the cores to others. Call it from the main thread; raises ReleaseError
+    where the Bento is not there.
+    """
+    folder, port = _found(tag, home), free_port()
+    shutil.rmtree(run, ignore_errors=True)
+    run.mkdir(parents=True)
+    process = start(
+        [*(("nice", "-n", "15") if aside else ()), *_serve_command(folder, "127.0.0.1", port)],
+        cwd=run,
+        env={**_environment(run), **place(settings), **told},
+        log=subprocess.PIPE,
+        hidden=[PROGRAM],
+    )
+    assert process.stdout is not None
+    return Server(tag, process, port, Tail(process.stdout).read)
+
+
+class Tail:
+    """Hands on what a process prints to standard error, and keeps the end of it."""
+
+    def __init__(self, stream: IO[bytes], lines: int = 200) -> None:
+        self._lines: deque[bytes] = deque(maxlen=lines)
+        threading.Thread(target=self._copy, args=(stream,), daemon=True).start()
+
+    def read(self) -> bytes:
+        return b"".join(self._lines.copy())
+
+    def _copy(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            self._lines.append(line)
+            # A terminal that is gone is no reason to let the service stand still before a full pipe.
+            with suppress(OSError, ValueError):
+                sys.stderr.buffer.write(line)
+                sys.stderr.buffer.flush()
+
+
+def prove(server: Server, home: Path, bundle_digest: str | None) -> None:
+    """Wait until a launched service is ready, is the one that was asked for, and answers golden requests.
+
+    Its answers are not in the log of predictions, and count towards nobody's rate. Raises TrialFailed.
+    """
+    import httpx
+
+    try:
+        with httpx.Client(
+            base_url=server.url,
+            timeout=_ANSWER_SECONDS,
+            trust_env=False,
+            headers={CLIENT_HEADER: "ayeaye serve"},
+        ) as client:
+            server.wait_until_ready(client)
+            _identified(server.tag, client, bundle_digest)
+            for number, request in enumerate([*golden_of(server.tag, home), Golden("", _BROKEN, None)]):
+                client.headers[CLIENT_HEADER] = f"golden request {number}"
+                _check_in_place(server.tag, client, request)
+    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrialFailed(
+            f"{server.tag} does not answer ({error or type(error).__name__}){server.said()}"
+        ) from None
+
+
+def _check_in_place(tag: str, client: Any, request: Golden) -> None:
+    if request.expected is None:
+        _check_answer(tag, client, request)
+        return
+    labels = [each["label"] for each in request.expected["alternatives"]] or [request.expected["label"]]
+    response = client.post(
+        "/classify_among",
+        params={"top": len(labels)},
+        data={"candidates": json.dumps(labels)},
+        files={"image": ("golden", request.content)},
+    )
+    if response.status_code != 200:
+        raise TrialFailed(f"{tag} answered {request.name} with {response.status_code}: {response.text[:200]}")
+    if request.expected["alternatives"]:
+        try:
+            _compare(tag, request.name, response.json(), request.expected, TOLERANCE_IN_PLACE)
+        except TrialFailed:
+            # A class that came at run time may take from the scores of those that were trained.
+            if not client.get("/model").json()["run_time_classes"]:
+                raise
 
 
 def place(settings: Serve) -> dict[str, str]:
@@ -478,6 +644,13 @@ def place(settings: Serve) -> dict[str, str]:
     given = ("AYEAYE_DATABASE", "AYEAYE_TOKEN", "AYEAYE_TOKEN_FILE", "AYEAYE_RATE")
     told |= {name: os.environ[name] for name in given if name in os.environ}
     return told | {"AYEAYE_WORKERS": str(settings.workers)}
+
+
+def listening(settings: Serve) -> tuple[str, int]:
+    """Address and port to listen on, port 0 being any free one; raises ReleaseError where they cannot be had."""
+    host, port = _address(settings.host), settings.port or free_port()
+    _check_free(settings.host, host, port)
+    return host, port
 
 
 def _address(host: str) -> str:

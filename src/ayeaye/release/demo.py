@@ -14,8 +14,9 @@ from ayeaye import versioning
 from ayeaye.data import bestiary
 from ayeaye.errors import WorkspaceError
 from ayeaye.files import write_atomic
-from ayeaye.release import bento, champion, promotion, show
+from ayeaye.release import bento, champion, show
 from ayeaye.release.bento import Golden
+from ayeaye.release.status import status
 from ayeaye.workspace import Workspace
 
 ANIMAL = "aye-aye"
@@ -70,7 +71,7 @@ def ask(workspace: Workspace) -> dict[str, Any]:
 def report(workspace: Workspace, outcome: Mapping[str, Any], folder: Path, program: str) -> None:
     """Print the gate table, the champion, its answer for an aye-aye, and how to serve it."""
     show.outcome(outcome)
-    state = promotion.status(workspace)
+    state = status(workspace)
     show.status({**state, "candidates": []})
     if state["champion"] is None:
         return

@@ -10,33 +10,35 @@ import getpass
 import hashlib
 import io
 import json
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ayeaye import __version__, versioning
 from ayeaye.classifier import Classifier, digest
 from ayeaye.data.decode import Limits
+from ayeaye.data.prepare_dataset import quarantine
 from ayeaye.data.table import Dataset
-from ayeaye.errors import Incomparable, RegistryError, ReleaseError, TrialFailed
+from ayeaye.errors import Incomparable, NoCard, RegistryError, ReleaseError, TrialFailed
 from ayeaye.files import digest_file, write_atomic
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import bento, compare, gate
+from ayeaye.release import bento, card, compare, gate, serving
 from ayeaye.release.bento import Golden, Recipe, Trial
+from ayeaye.release.card import Card
 from ayeaye.release.gate import Decision
-from ayeaye.release.record import Record
+from ayeaye.release.record import MOVES, Action, Entry, Record
 from ayeaye.release.registry import CHALLENGER, CHAMPION, PREVIOUS, REMOVED, Registry, Training, Version
 from ayeaye.workspace import Workspace
 
 Say = Callable[[str], None]
-FLOW = "retrain flow"  # with which its entries in the record begin: any other was made by hand
+# With which entries in the record begin that the flow made, and the service: any other was made by hand.
+FLOW, SERVICE = "retrain flow", "service"
+ANCHOR = "record"  # the model's tag with length and newest digest of the record
 GOLDEN_EACH = 3  # requests with pictures of seen, and of unseen classes
 
 
@@ -46,15 +48,7 @@ def _silent(text: str) -> None:
 
 def registry_of(workspace: Workspace) -> Registry:
     release = workspace.params.release
-    return Registry(release.tracking, release.model, workspace.state / "mlflow", _identity(workspace))
-
-
-def _identity(workspace: Workspace) -> str:
-    """Beside the workspace's own registry: a clone has neither."""
-    path = workspace.state / "id"
-    if not path.is_file():
-        write_atomic(path, uuid.uuid4().hex.encode())
-    return path.read_text().strip()
+    return Registry(release.tracking, release.model, workspace.state / "mlflow", workspace.identity)
 
 
 def record_of(workspace: Workspace) -> Record:
@@ -65,12 +59,12 @@ def record_of(workspace: Workspace) -> Record:
 
 
 def register(workspace: Workspace, commit: str) -> Version:
-    """The version of the current bundle, with its params, figures, dataset, pictures and tags."""
+    """The version of the current bundle, with its params, figures, dataset, pictures, tags and card."""
     reports = workspace.reports
     dataset = Dataset.load(workspace.dataset)
     data_digest = versioning.dataset_digest(workspace)
     params = workspace.params
-    return registry_of(workspace).record(
+    version = registry_of(workspace).record(
         Training(
             bundle_folder=workspace.classifier,
             bundle_digest=digest(workspace.classifier),
@@ -81,6 +75,7 @@ def register(workspace: Workspace, commit: str) -> Version:
                 reports / "index.html",
                 reports / "metrics.json",
                 reports / "predictions.parquet",
+                reports / "reference.parquet",
                 reports / "plots",
                 workspace.dataset / "manifest.parquet",
             ],
@@ -90,6 +85,7 @@ def register(workspace: Workspace, commit: str) -> Version:
                 "source": params.prepare.remote,
                 "pictures": len(dataset.manifest),
                 "classes": len(dataset.classes.names),
+                "rejected": len(quarantine(workspace.dataset)),
             },
             tags={
                 "data_digest": data_digest,
@@ -101,6 +97,8 @@ def register(workspace: Workspace, commit: str) -> Version:
             },
         )
     )
+    keep_card(workspace, version)
+    return version
 
 
 def _code(workspace: Workspace) -> dict[str, str]:
@@ -111,9 +109,52 @@ def _code(workspace: Workspace) -> dict[str, str]:
 
 
 def evaluation_digest(workspace: Workspace) -> str:
-    """What an evaluation found, as a digest of its figures and predictions."""
-    found = [digest_file(workspace.reports / name) for name in ("metrics.json", "predictions.parquet")]
+    """What an evaluation found, as a digest of its figures, predictions and reference."""
+    names = ("metrics.json", "predictions.parquet", "reference.parquet")
+    found = [digest_file(workspace.reports / name) for name in names]
     return hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+# The card
+
+
+def card_of(workspace: Workspace, version: Version, *, packed: bool = False) -> Card:
+    """What is recorded of a version, for a person; `packed` as it goes into a Bento (see `card.of`)."""
+    return card.of(registry_of(workspace), version, workspace.params, packed=packed)
+
+
+def version_called(workspace: Workspace, name: str) -> Version:
+    """A version by its number, or by what it is to the record: `champion` or `previous`; raises ReleaseError."""
+    state = record_of(workspace).state()
+    known = {CHAMPION: state.champion, PREVIOUS: state.previous}
+    number = int(name) if name.isdigit() else known.get(name)
+    if number is None:
+        raise ReleaseError(
+            f"there is no {name} yet: see `ayeaye status`"
+            if name in known
+            else f"{name} is no version: expected a number, {' or '.join(known)}; `ayeaye status` lists them"
+        )
+    return registry_of(workspace).version(number)
+
+
+def keep_card(workspace: Workspace, version: Version) -> None:
+    """Bring the card that the registry has of a version up to what is recorded of it."""
+    if made := _card(workspace, version):
+        registry_of(workspace).describe(version, made.description(), made.files())
+
+
+def _card(workspace: Workspace, version: Version, *, packed: bool = False) -> Card | None:
+    """None where it cannot be made: neither a promotion nor a way back hangs on it."""
+    try:
+        return card_of(workspace, version, packed=packed)
+    except NoCard:
+        return None
+
+
+def _keep_decision(workspace: Workspace, version: Version, judgement: Judgement) -> None:
+    """Beside the version's run, where it outlives the decision file: each version's own, and on which evaluation."""
+    content = {"evaluation": evaluation_digest(workspace), **judgement.decision.as_dict()}
+    registry_of(workspace).keep(version, {"decision.json": json.dumps(content, indent=1).encode()})
 
 
 # The gate
@@ -142,16 +183,24 @@ def judge(workspace: Workspace, version: Version, progress: Progress) -> Judgeme
     ).hexdigest()
     before = _read_decision(workspace)
     if before and before["key"] == key and before["version"] == version.number and version.tags.get("gate"):
-        return Judgement(gate.untried(gate.from_dict(before)), key)
+        return _judged(workspace, version, Judgement(gate.untried(gate.from_dict(before)), key))
     against = champion if champion != version.number else None
-    losses, incomparable = list[gate.Loss](), ""
+    found, incomparable = compare.Compared([], []), ""
     if against is not None:
         try:
-            losses = _losses(workspace, against, progress)
+            found = _compared(workspace, version, against, progress)
         except Incomparable as error:
             incomparable = str(error)
-    decision = gate.decide(_metrics(workspace), release, against, losses, incomparable)
-    return Judgement(decision, key)
+    decision = gate.decide(
+        _metrics(workspace), release, against, found.losses, incomparable, found.not_judged
+    )
+    return _judged(workspace, version, Judgement(decision, key))
+
+
+def _judged(workspace: Workspace, version: Version, judgement: Judgement) -> Judgement:
+    # Before the Bento is packed: the floors and ceilings are part of the card in it.
+    _keep_decision(workspace, version, judgement)
+    return judgement
 
 
 def judged(workspace: Workspace, version: Version) -> bool:
@@ -159,22 +208,13 @@ def judged(workspace: Workspace, version: Version) -> bool:
     return version.tags.get("judged") == evaluation_digest(workspace)
 
 
-def _losses(workspace: Workspace, champion: int, progress: Progress) -> list[gate.Loss]:
+def _compared(workspace: Workspace, version: Version, champion: int, progress: Progress) -> compare.Compared:
     registry = registry_of(workspace)
-    if _metrics(workspace)["estimated_on"] == "class folds":
-        before, figures = (
-            registry.artifact(champion, name) for name in ("predictions.parquet", "metrics.json")
-        )
-        if not before or not figures or json.loads(figures.read_bytes())["estimated_on"] != "class folds":
-            raise Incomparable("it was not estimated on class folds")
-        new = pd.read_parquet(workspace.reports / "predictions.parquet")
-        return compare.on_folds(new, pd.read_parquet(before), workspace.params)
-    manifest = registry.artifact(champion, "manifest.parquet")
-    learned: set[str] = set()
-    if manifest is not None:
-        frame = pd.read_parquet(manifest, columns=["id", "split"])
-        learned = set(frame["id"][frame["split"].isin(compare.SHOWN)])
-    return compare.on_pictures(workspace, workspace.classifier, registry.bundle(champion), learned, progress)
+    before = registry.version(champion)
+    pair = compare.between(workspace, registry, version, before, progress)
+    leaked = compare.leaked(_metrics(workspace), compare.figures_of(registry, before))
+    groups = compare.groups_of(Dataset.load(workspace.dataset).classes)
+    return compare.compared(pair, workspace.params, compare.slices_of(pair, groups, leaked))
 
 
 def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: str) -> None:
@@ -189,15 +229,15 @@ def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: 
     if verdict == "refused":
         last = record_of(workspace).last(version.number, "refuse")
         if last is None or last.digests.get("decision") != judgement.key:
-            digests = {"bundle": version.bundle_digest, "decision": judgement.key}
-            record_of(workspace).append(
-                "refuse", version.number, actor=actor, why=decision.reasons, digests=digests
-            )
+            digests = {"decision": judgement.key}
+            enter(workspace, "refuse", version, actor=actor, why=decision.reasons, digests=digests)
         registry.tag(version, gate=verdict, reasons=reasons[:4000])
-        registry.set_alias(CHALLENGER, None)
+        registry.set_alias(CHALLENGER, _waiting(workspace))
     else:
         registry.tag(version, gate=verdict)
         registry.untag(version, "reasons")
+    _keep_decision(workspace, version, judgement)
+    keep_card(workspace, version)
 
 
 # Bento and trial
@@ -226,6 +266,7 @@ def _recipe(workspace: Workspace, version: Version) -> Recipe:
         serve=workspace.params.serve,
         data_digest=version.tags.get("data_digest"),
         metrics={name: figures[name] for name in HEADLINE if name in figures},
+        card=_card(workspace, version, packed=True),
     )
 
 
@@ -235,10 +276,12 @@ def try_out(workspace: Workspace, version: Version, tag: str, say: Say = _silent
     golden = golden_requests(workspace, registry_of(workspace).bundle(version), limits)
     trial = partial(bento.trial, tag, golden, workspace.bentos, bundle_digest=version.bundle_digest, say=say)
     try:
-        return trial()
+        tried = trial()
     except TrialFailed as error:
         say(f"{error}; trying once more.")
-        return trial()
+        tried = trial()
+    bento.keep_golden(tag, golden, workspace.bentos)
+    return tried
 
 
 def try_champion(workspace: Workspace, say: Say = _silent) -> Trial:
@@ -283,7 +326,7 @@ def crown(
     version: Version,
     tag: str,
     *,
-    action: Any = "promote",
+    action: Action = "promote",
     actor: str,
     why: list[str],
 ) -> None:
@@ -291,22 +334,80 @@ def crown(
     record = record_of(workspace)
     state = record.state()
     if state.champion != version.number or state.bento != tag:
-        digests = {
-            "bundle": version.bundle_digest,
-            "bento": tag,
-            "data": version.tags.get("data_digest", ""),
-            "params": version.tags.get("params_digest", ""),
-            "commit": version.tags.get("git_commit", ""),
-        }
-        record.append(action, version.number, actor=actor, why=why, digests=digests)
+        enter(workspace, action, version, actor=actor, why=why, digests={"bento": tag})
     project(workspace)
 
 
+def enter(
+    workspace: Workspace,
+    action: Action,
+    version: Version,
+    *,
+    actor: str,
+    why: Sequence[str],
+    digests: Mapping[str, str] | None = None,
+) -> Entry:
+    """Append an entry about a version, with what made it and its headline figures as they are now."""
+    check_anchor(workspace)
+    figures = registry_of(workspace).metrics(version)
+    found = {
+        "bundle": version.bundle_digest,
+        "data": version.tags.get("data_digest", ""),
+        "params": version.tags.get("params_digest", ""),
+        "commit": version.tags.get("git_commit", ""),
+        **(digests or {}),
+    }
+    return record_of(workspace).append(
+        action,
+        version.number,
+        actor=actor,
+        why=why,
+        digests=found,
+        figures={name: round(figures[name], 6) for name in HEADLINE if name in figures},
+    )
+
+
+def check_anchor(workspace: Workspace) -> None:
+    """Raise ReleaseError where the record is not a continuation of the one whose end the registry keeps.
+
+    The chain of digests shows what was changed in the middle of it; this, that its end is gone or another one.
+    """
+    length, _, digest = (registry_of(workspace).marked(ANCHOR) or "0").partition(" ")
+    entries = record_of(workspace).entries()
+    if int(length) > len(entries):
+        what = f"holds {len(entries)} entries, and the registry knows of {length}: its end was removed"
+    elif int(length) and entries[int(length) - 1].digest != digest:
+        what = f"has another entry {length} than the registry knows: it was written anew"
+    else:
+        return
+    raise ReleaseError(
+        f"{record_of(workspace).path} {what}; restore it from a backup of the workspace, or take it as it is with "
+        "`ayeaye repair --accept-record`"
+    )
+
+
+def anchor(workspace: Workspace) -> None:
+    """Keep the end of the record in the registry, where no one who changes the file changes it too."""
+    length, digest = record_of(workspace).head()
+    if length:
+        registry_of(workspace).mark(ANCHOR, f"{length} {digest}")
+
+
+def _waiting(workspace: Workspace) -> int | None:
+    pending = record_of(workspace).state().pending
+    return pending.to if pending else None
+
+
 def project(workspace: Workspace) -> None:
-    """Bring the registry's aliases to what the record says; a challenger is one only while it is judged."""
+    """Bring the registry's aliases to what the record says.
+
+    A challenger is one only while it is judged, or waits for approval.
+    """
+    check_anchor(workspace)
     state = record_of(workspace).state()
     registry = registry_of(workspace)
-    registry.set_alias(CHALLENGER, None)
+    registry.set_alias(CHALLENGER, _waiting(workspace))
+    anchor(workspace)
     if state.champion is None:
         return
     registry.set_alias(CHAMPION, state.champion)
@@ -338,7 +439,7 @@ def renew(workspace: Workspace, *, actor: str, say: Say = _silent) -> str:
     return _release(workspace, version, "promote", actor, why, say)
 
 
-def _release(workspace: Workspace, version: Version, action: str, actor: str, why: str, say: Say) -> str:
+def _release(workspace: Workspace, version: Version, action: Action, actor: str, why: str, say: Say) -> str:
     say(f"Packing version {version.number}.")
     tag = pack(workspace, version)
     say(f"Trying {tag}.")
@@ -347,16 +448,18 @@ def _release(workspace: Workspace, version: Version, action: str, actor: str, wh
     return tag
 
 
-def rolled_back(workspace: Workspace, version: int) -> bool:
-    """Whether the newest word about a version is that a person moved away from it, by whatever command."""
+def set_aside(workspace: Workspace, version: int) -> Entry | None:
+    """The entry, if it is the newest word about a version, with which a person or the service left it."""
     for entry in reversed(record_of(workspace).entries()):
-        if entry.action == "refuse":
-            continue
-        if entry.to == version:
-            return False
-        if entry.from_ == version and not entry.actor.startswith(FLOW):
-            return True
-    return False
+        by_gate = entry.actor.startswith(FLOW)
+        if entry.action == "refuse" and entry.to == version and not by_gate:
+            return entry
+        if entry.action in MOVES:
+            if entry.to == version:
+                return None
+            if entry.from_ == version and not by_gate:
+                return entry
+    return None
 
 
 # What a person asks for
@@ -367,6 +470,7 @@ def promote(
     number: int,
     *,
     reason: str = "",
+    actor: str | None = None,
     force: bool = False,
     dry_run: bool = False,
     say: Say = _silent,
@@ -388,26 +492,63 @@ def promote(
             f"version {number} did not pass the gate ({verdict}{': ' + why if why else ''}): "
             "promote it all the same with --force and a --reason"
         )
-    return _change(workspace, version, "promote", reason or "asked for", dry_run, say)
+    return _change(workspace, version, "promote", reason or "asked for", actor, dry_run, say)
 
 
 def rollback(
-    workspace: Workspace, *, reason: str = "", dry_run: bool = False, say: Say = _silent
+    workspace: Workspace,
+    *,
+    away_from: int | None = None,
+    reason: str = "",
+    actor: str | None = None,
+    dry_run: bool = False,
+    say: Say = _silent,
 ) -> dict[str, Any]:
-    """Make the previous champion champion again; raises ReleaseError where there is none."""
+    """Make the previous champion champion again; raises ReleaseError where there is none.
+
+    With `away_from` nothing is done where another version is champion: so called, it may be called again.
+    """
     state = record_of(workspace).state()
+    if away_from is not None and state.champion is not None and state.champion != away_from:
+        version = registry_of(workspace).version(state.champion)
+        return _change(workspace, version, "promote", reason, actor, dry_run, say)
     if state.previous is None:
         raise ReleaseError("there is no previous champion to go back to: see `ayeaye status`")
     version = registry_of(workspace).version(state.previous)
-    return _change(workspace, version, "rollback", reason or "asked for", dry_run, say)
+    return _change(workspace, version, "rollback", reason or "asked for", actor, dry_run, say)
+
+
+def restore(
+    workspace: Workspace, *, version: int, tag: str, failed: str, reason: str, say: Say = _silent
+) -> bool:
+    """Make what still serves, `version` with the Bento `tag`, champion again, since `failed` cannot be served.
+
+    False, and nothing is changed, where the champion is another one by now. Takes the workspace's lock; raises
+    WorkspaceBusy at once where another run holds it.
+    """
+    with workspace.lock(timeout=0):
+        if record_of(workspace).state().bento != failed:
+            return False
+        say(f"{failed} cannot be served ({reason}): {tag} is champion again.")
+        restored = registry_of(workspace).version(version)
+        by = f"{SERVICE} ({actor()})"
+        crown(workspace, restored, tag, action="restore", actor=by, why=[f"{failed}: {reason}"])
+        return True
 
 
 def _change(
-    workspace: Workspace, version: Version, action: str, reason: str, dry_run: bool, say: Say
+    workspace: Workspace,
+    version: Version,
+    action: Action,
+    reason: str,
+    by: str | None,
+    dry_run: bool,
+    say: Say,
 ) -> dict[str, Any]:
     before = record_of(workspace).state().champion
+    check_anchor(workspace)
     if not dry_run and (before != version.number or not current(workspace, version)):
-        _release(workspace, version, action, actor(), reason, say)
+        _release(workspace, version, action, by or actor(), reason, say)
     elif not dry_run:
         project(workspace)
     return {
@@ -427,7 +568,7 @@ def serve(
     workers: int | None = None,
     say: Say = _silent,
 ) -> None:
-    """Become the server of the champion's Bento, made anew where it is not current; does not return."""
+    """Serve the champion's Bento, made anew where it is not current, until interrupted."""
     changes = {"host": host, "port": port, "workers": workers}
     given = workspace.params.serve
     token = given.token_file and str(workspace.resolve(given.token_file))
@@ -435,7 +576,7 @@ def serve(
         update={"state": str(workspace.resolve(given.state)), "token_file": token}
         | {key: value for key, value in changes.items() if value is not None}
     )
-    bento.serve(_to_serve(workspace, say), workspace.bentos, settings, say)
+    serving.serve(workspace, settings, partial(_to_serve, workspace, say), partial(restore, workspace), say)
 
 
 def _to_serve(workspace: Workspace, say: Say) -> str:
@@ -453,41 +594,6 @@ def _to_serve(workspace: Workspace, say: Say) -> str:
         # Production does not stop because something better cannot be made.
         say(f"{error}\nServed is {state.bento} as it was promoted.")
         return state.bento
-
-
-def status(workspace: Workspace) -> dict[str, Any]:
-    """Champion, previous and all candidates, newest first, as the record and the registry say."""
-    state = record_of(workspace).state()
-    registry = registry_of(workspace)
-    listed = {version.number: _described(workspace, registry, version) for version in registry.versions()}
-    return {
-        "workspace": str(workspace.root),
-        "model": workspace.params.release.model,
-        "champion": listed.get(state.champion) if state.champion else None,
-        "previous": listed.get(state.previous) if state.previous else None,
-        "candidates": [each for number, each in listed.items() if number != state.champion],
-        "agrees": all(
-            number == (found.number if (found := registry.alias(name)) else None)
-            for name, number in ((CHAMPION, state.champion), (PREVIOUS, state.previous))
-        ),
-    }
-
-
-def _described(workspace: Workspace, registry: Registry, version: Version) -> dict[str, Any]:
-    figures = registry.metrics(version)
-    return {
-        "version": version.number,
-        "run_id": version.run_id,
-        "bento": record_of(workspace).bento(version.number),
-        "data_digest": version.tags.get("data_digest"),
-        "bundle_digest": version.bundle_digest,
-        "gate": version.tags.get("gate"),
-        "reasons": version.tags.get("reasons"),
-        "estimated_on": version.tags.get("estimated_on"),
-        "removed": version.tags.get(REMOVED),
-        "aliases": list(version.aliases),
-        "metrics": {name: figures.get(name) for name in HEADLINE},
-    }
 
 
 def actor() -> str:

@@ -1,14 +1,19 @@
-"""The promotion record: append-only lines of JSON from which champion and previous follow.
+"""The promotion record: append-only lines of JSON from which champion, previous and pending follow.
 
 One line per entry, each carrying the digest of the one before and its own:
 
     time      UTC, ISO 8601              to        the version it is about
     actor     who or what asked          why       reasons, a list
-    action    promote|rollback|refuse    digests   bundle, data, params, bento, …
-    from      the champion before        previous, digest
+    action    see below                  digests   bundle, data, params, bento, decision, …
+    from      the champion before        figures   of the version, at that time
+    previous, digest
 
-A line that a kill tore has no newline at its end. It never took effect: reading passes over it and the next
-append removes it.
+    promote   `to` is champion           refuse    `to` is not to be champion
+    rollback  `to` is champion again     pending   `to` passed the gate and waits for a person's word
+    restore   `to` is champion again, since what was promoted after it could not be served
+
+Entries follow each other as they were written: clocks may jump, lines do not. A line that a kill tore has no
+newline at its end. It never took effect: reading passes over it and the next append removes it.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,7 +32,8 @@ from typing import Any, Literal, get_args
 from ayeaye.errors import ReleaseError
 from ayeaye.files import sync_folder
 
-Action = Literal["promote", "rollback", "refuse"]
+Action = Literal["promote", "rollback", "restore", "refuse", "pending"]
+MOVES = ("promote", "rollback", "restore")  # after which another version, or another Bento, is champion
 START = "0" * 64
 
 
@@ -40,6 +46,7 @@ class Entry:
     to: int
     why: tuple[str, ...]
     digests: dict[str, str]
+    figures: dict[str, float]
     previous: str
     digest: str
 
@@ -55,6 +62,8 @@ class Entry:
             "to": self.to,
             "why": list(self.why),
             "digests": self.digests,
+            # Entries of an ayeaye that kept none were signed without them.
+            **({"figures": self.figures} if self.figures else {}),
             "previous": self.previous,
         }
 
@@ -65,11 +74,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class State:
-    """What the record says should be: version numbers, and the entry that made the champion."""
+    """What the record says should be: version numbers, the entry that made the champion, and the one that waits."""
 
     champion: int | None = None
     previous: int | None = None
     entry: Entry | None = None
+    pending: Entry | None = None
 
     @property
     def bento(self) -> str | None:
@@ -101,6 +111,11 @@ class Record:
         tags = [e.digests["bento"] for e in self.entries() if e.to == version and e.digests.get("bento")]
         return tags[-1] if tags else None
 
+    def head(self) -> tuple[int, str]:
+        """How many entries there are, and the digest of the newest: an anchor to be kept elsewhere."""
+        entries = self.entries()
+        return len(entries), entries[-1].digest if entries else START
+
     def append(
         self,
         action: Action,
@@ -109,6 +124,7 @@ class Record:
         actor: str,
         why: Sequence[str] = (),
         digests: Mapping[str, str] | None = None,
+        figures: Mapping[str, float] | None = None,
     ) -> Entry:
         """Add an entry, on disk when this returns. `from` is the champion that the record gives."""
         if action not in get_args(Action):
@@ -116,7 +132,7 @@ class Record:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._opened() as descriptor:
             entries, whole = self._parse(_read(descriptor))
-            entry = _chained(entries, action, to, actor, tuple(why), dict(digests or {}))
+            entry = _chained(entries, action, to, actor, tuple(why), dict(digests or {}), dict(figures or {}))
             line = json.dumps(entry.as_dict(), ensure_ascii=False) + "\n"
             # A last entry that lacks only its newline counts: it is completed, not cut.
             lacks_newline = whole > 0 and os.pread(descriptor, 1, whole - 1) != b"\n"
@@ -161,13 +177,20 @@ class Record:
 
 
 def derive(entries: Sequence[Entry]) -> State:
-    """Champion and previous after these entries; a rollback is a promotion of what was there before."""
-    state = State()
+    """What is so after these entries; a rollback is a promotion of what was there before."""
+    state = before = State()
     for entry in entries:
-        if entry.action == "refuse":
+        if entry.action == "pending":
+            state = replace(state, pending=entry)
             continue
-        previous = state.previous if entry.to == state.champion else state.champion
-        state = State(entry.to, previous, entry)
+        moved = entry.action in MOVES and entry.to != state.champion
+        if state.pending and (moved or entry.to == state.pending.to):
+            state = replace(state, pending=None)  # it was compared with the champion of its time
+        if entry.action in MOVES:
+            previous = state.previous if entry.to == state.champion else state.champion
+            if entry.action == "restore" and before.champion == entry.to:
+                previous = before.previous  # what could not be served is nothing to go back to
+            before, state = state, State(entry.to, previous, entry, state.pending)
     return state
 
 
@@ -178,6 +201,7 @@ def _chained(
     actor: str,
     why: tuple[str, ...],
     digests: dict[str, str],
+    figures: dict[str, float],
 ) -> Entry:
     entry = Entry(
         time=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -187,6 +211,7 @@ def _chained(
         to=to,
         why=why,
         digests=digests,
+        figures=figures,
         previous=entries[-1].digest if entries else START,
         digest="",
     )
@@ -202,6 +227,7 @@ def _entry(raw: dict[str, Any]) -> Entry:
         to=raw["to"],
         why=tuple(raw["why"]),
         digests=dict(raw["digests"]),
+        figures=dict(raw.get("figures", {})),
         previous=raw["previous"],
         digest=raw["digest"],
     )

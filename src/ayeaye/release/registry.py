@@ -1,9 +1,10 @@
 """The registry in MLflow: a run per training, and a version per bundle.
 
     home        the workspace's folder for state (.ayeaye): mlflow.db, artifacts, fetched bundles
-    run         params, metrics, the dataset, pictures and report, `model/` with MLmodel and the bundle
-    version     source: the run's `model/`; tags: bundle_digest (its identity), data_digest, git_commit,
-                workspace (whose it is), …
+    run         params, metrics, the dataset, pictures and report, the decision and the card, `model/` with MLmodel
+                and the bundle
+    version     source: the run's `model/`; its card as the description; tags: bundle_digest (its identity),
+                data_digest, git_commit, workspace (whose it is), …
     alias       champion, previous; challenger while a candidate is judged and tried
 
 `model/` is a genuine MLflow model (`mlflow.pyfunc.load_model("models:/ayeaye@champion")` works, see
@@ -13,6 +14,7 @@ that a killed run leaves behind.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -201,8 +203,17 @@ class Registry:
         """Put the bundle back where it was lost or damaged, as the errors about it promise."""
         local = _local(run.info.artifact_uri)
         if local and digest_folder(local / "model" / "bundle") != training.bundle_digest:
+            self._put_bundle(run, training.bundle_folder)
+
+    def restore_bundle(self, version: Version, folder: Path) -> None:
+        """Put a version's bundle back from a copy of it."""
+        with self._asking(f"put back the bundle of version {version.number}"):
+            self._put_bundle(self._open().get_run(version.run_id), folder)
+
+    def _put_bundle(self, run: Run, folder: Path) -> None:
+        if local := _local(run.info.artifact_uri):
             shutil.rmtree(local / "model" / "bundle", ignore_errors=True)
-            self._open().log_artifacts(run.info.run_id, str(training.bundle_folder), "model/bundle")
+        self._open().log_artifacts(run.info.run_id, str(folder), "model/bundle")
 
     def _register(self, run: Run, training: Training) -> Version:
         from mlflow.exceptions import MlflowException
@@ -273,6 +284,22 @@ class Registry:
             figures = self._open().get_run(self._number(version).run_id).data.metrics
             return {name: value for name, value in figures.items() if math.isfinite(value)}
 
+    def params(self, version: Version | int) -> dict[str, str]:
+        """The parameters of a version's run, flat and as text: `train.mapper` and the like."""
+        with self._asking("read the parameters"):
+            return dict(self._open().get_run(self._number(version).run_id).data.params)
+
+    def dataset(self, version: Version | int) -> dict[str, Any]:
+        """What a version was trained on, as `Training.dataset` had it; empty where that is not recorded."""
+        version = self._number(version)
+        with self._asking("read the dataset"):
+            inputs = self._open().get_run(version.run_id).inputs.dataset_inputs
+            digest = version.tags.get("data_digest", "")
+            for each in (one.dataset for one in inputs):
+                if each.digest == digest[:_DIGEST_CHARACTERS]:
+                    return {"name": each.name, "digest": digest, **json.loads(each.profile or "{}")}
+            return {}
+
     def bundle(self, version: Version | int) -> Path:
         """A folder with a version's bundle: where it lies, or fetched whole to `home/bundles`."""
         version = self._number(version)
@@ -290,14 +317,17 @@ class Registry:
             return self._fetched(version)
 
     def artifact(self, version: Version | int, name: str) -> Path | None:
-        """One file of a version's run, in place or fetched to `home/artifacts-of`; None if there is none."""
+        """One file of a version's run, in place or fetched to `home/artifacts-of`; None if there is none.
+
+        `name` may lie in a folder: `plots/hubness.png`.
+        """
         run_id = self._number(version).run_id
         with self._asking(f"read {name}"):
             local = _local(self._open().get_run(run_id).info.artifact_uri)
             if local:
                 return local / name if (local / name).is_file() else None
-            folder_of_it = name.rpartition("/")[0] or None
-            if name not in {each.path for each in self._open().list_artifacts(run_id, folder_of_it)}:
+            above = name.rpartition("/")[0] or None
+            if name not in {each.path for each in self._open().list_artifacts(run_id, above)}:
                 return None
             folder = self.home / "artifacts-of" / run_id
             folder.mkdir(parents=True, exist_ok=True)
@@ -362,6 +392,31 @@ class Registry:
             for key, value in tags.items():
                 self._open().set_model_version_tag(self.model, str(number), key, str(value))
 
+    def keep(self, version: Version | int, files: Mapping[str, bytes]) -> None:
+        """Put files beside a version's run, by their names, in place of earlier ones."""
+        version = self._number(version)
+        with self._asking("keep files"), tempfile.TemporaryDirectory(dir=self.home) as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            self._open().log_artifacts(version.run_id, folder)
+
+    def describe(self, version: Version | int, text: str, files: Mapping[str, bytes]) -> None:
+        """Make a text the description of a version, and put the files that say more beside its run.
+
+        Nothing is done where that was done before; what a killed call left is finished.
+        """
+        number = version.number if isinstance(version, Version) else version
+        parts = [text, *(f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in files.items())]
+        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        with self._asking(f"describe version {number}"):
+            current = self.version(number)
+            if current.tags.get("card") == digest:
+                return
+            self.keep(current, files)
+            self._open().update_model_version(self.model, str(number), text)
+            # Last, as a call that is killed before it is made again.
+            self.tag(number, card=digest)
+
     def untag(self, version: Version | int, *keys: str) -> None:
         """Remove tags of a version where they are set."""
         version = self._number(version)
@@ -369,6 +424,24 @@ class Registry:
             for key in keys:
                 if key in version.tags:
                     self._open().delete_model_version_tag(self.model, str(version.number), key)
+
+    def mark(self, key: str, value: str) -> None:
+        """Set a tag of the model itself; there is one once a version was registered."""
+        with self._asking(f"tag the model with {key}"):
+            if self.marked(key) != value:
+                self._open().set_registered_model_tag(self.model, key, value)
+
+    def marked(self, key: str) -> str | None:
+        """A tag of the model itself."""
+        from mlflow.exceptions import MlflowException
+
+        with self._asking(f"read the tag {key} of the model"):
+            try:
+                return self._open().get_registered_model(self.model).tags.get(key)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
 
     def strip(self, version: Version | int) -> None:
         """Remove the bundle, report and plots of a version; its figures, and EVIDENCE, stay.

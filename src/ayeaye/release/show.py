@@ -12,9 +12,10 @@ from rich.table import Table
 
 from ayeaye.data.difference import Difference
 from ayeaye.errors import listed
+from ayeaye.evaluation import report
 from ayeaye.labelling.explanation import phrase
 from ayeaye.pipeline.evaluate import HEADLINE
-from ayeaye.release import gate
+from ayeaye.release import comparison, gate
 
 if TYPE_CHECKING:
     from ayeaye.release.garbage import Item
@@ -47,10 +48,74 @@ def decision(raw: Mapping[str, Any], console: Console) -> None:
         console.print(f"Figures of {made.figures_of}.", markup=False)
     if made.stand_in:
         console.print(f"In the trial {made.stand_in}.", markup=False)
+    if made.not_judged:
+        console.print(f"{gate.too_small(made)}.", markup=False, soft_wrap=True)
     for check, row in zip(made.checks, rows, strict=True):
         # Where a figure keeps its threshold, the row says it all.
         if check.passed is not True or check.value is None:
             console.print(f"{row['figure']}: {row['why']}", markup=False)
+
+
+def compared(found: Mapping[str, Any], most: int = 5) -> None:
+    """Two versions side by side: figures, what the gate would say, slices, the classes that moved most."""
+    console = Console()
+    title = f"Version {found['b']['version']} against version {found['a']['version']}"
+    console.print(f"{title}, on {comparison.measured_on(found)}.", markup=False, soft_wrap=True)
+    _rows(comparison.figure_rows(found), console)
+    console.print(comparison.sentence(found), markup=False, soft_wrap=True)
+    console.print(comparison.verdict(found), markup=False, soft_wrap=True)
+    for reason in found["gate"]["reasons"]:
+        console.print(f"    {reason}", markup=False, soft_wrap=True)
+    _rows(
+        comparison.slice_rows(found),
+        console,
+        "Slices, the largest loss first; the bounds share one risk of error",
+    )
+    if found["not_judged"]:
+        console.print(f"Too small to be judged: {listed(found['not_judged'])}.", markup=False, soft_wrap=True)
+    moved = [
+        row
+        for row, each in zip(comparison.class_rows(found), found["classes"], strict=True)
+        if each["difference"] != 0
+    ]
+    left = max(0, len(moved) - 2 * most)
+    ends = [*moved[:most], *moved[-most:]] if left else moved
+    _rows(ends, console, f"Classes that moved most{f', {left} between them left out' if left else ''}")
+    _rows(comparison.differing_rows(found), console, "What differs")
+    for row in comparison.role_rows(found):
+        console.print(
+            f"{row['number']} {row['classes']}: {listed(row['which'])}", markup=False, soft_wrap=True
+        )
+
+
+def _rows(rows: Sequence[Mapping[str, Any]], console: Console, title: str | None = None) -> None:
+    """Rows of the same keys as a table; nothing where there are none."""
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for key in rows[0]:
+        table.add_column(escape(key), overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(report.shown(value)) for value in row.values()))
+    console.print(table)
+
+
+def drift(found: Mapping[str, Any]) -> None:
+    """What the watch found: a row per figure, then what it comes to."""
+    console = Console()
+    if found["figures"]:
+        table = Table(title=f"Answers of version {found['version']}", title_justify="left")
+        for column in ("figure", "held out", "traffic", "difference", "threshold", "p", "drifted"):
+            table.add_column(column, no_wrap=True)
+        for row in found["figures"]:
+            said = "yes" if row["drifted"] else "no"
+            numbers = (f"{row[name]:.3f}" for name in ("reference", "traffic", "difference", "threshold"))
+            drifted = f"[{'red' if row['drifted'] else 'green'}]{said}[/]"
+            table.add_row(row["figure"].replace("_", " "), *numbers, f"{row['p']:.2g}", drifted)
+        console.print(table)
+    console.print(found["message"], markup=False, soft_wrap=True)
+    if "page" in found:
+        console.print(f"Report: {found['page']}", markup=False, soft_wrap=True)
 
 
 def status(state: Mapping[str, Any]) -> None:
@@ -66,14 +131,105 @@ def status(state: Mapping[str, Any]) -> None:
     previous = (state["previous"] or {}).get("version")
     for each in [*([champion] if champion else []), *state["candidates"]]:
         gate_said = "removed" if each["removed"] else each["gate"] or "not judged"
-        is_ = "champion" if each is champion else "previous" if each["version"] == previous else gate_said
+        waits = state["pending"] and each["version"] == state["pending"]["version"]
+        is_ = "previous" if each["version"] == previous else "waits" if waits else gate_said
+        is_ = "champion" if each is champion else is_
         figures = [_short(each["metrics"][name]) for name in HEADLINE]
         table.add_row(str(each["version"]), is_, *figures, each["bento"] or "")
     console.print(table)
-    if not state["agrees"]:
+    if pending := state["pending"]:
+        number = pending["version"]
         console.print(
-            "[red]The registry's aliases differ from the promotion record; `ayeaye retrain` mends them.[/]"
+            f"Version {number} waits: `ayeaye approve {number}`, or `ayeaye refuse {number}`.", markup=False
         )
+    _serving(console, state["serving"], champion)
+    _disagree(console, state["disagreements"])
+    if state["disagreements"]:
+        console.print("`ayeaye repair` mends what can be mended.", markup=False)
+
+
+def _serving(console: Console, serving: Mapping[str, Any] | None, champion: Mapping[str, Any] | None) -> None:
+    """What is observed, and how it differs from what is wanted."""
+    if serving is None:
+        console.print("Serving: nothing; `ayeaye serve` does.", markup=False)
+        return
+    at = f"on {serving['address']} (process {serving['pid']})"
+    found = serving["bento"]
+    said = f"Serving: {found} {at}, since {serving['since']}" if found else f"Serving: no answer {at}"
+    console.print(f"{said}.", markup=False, soft_wrap=True)
+    if shadow := serving.get("shadow"):
+        console.print(f"Its shadow: {shadow}; `ayeaye shadow` compares.", markup=False, soft_wrap=True)
+    if failed := serving["failed"]:
+        reason = f"{failed['bento']} could not be served: {failed['reason']}"
+        console.print(f"[red]{escape(reason)}[/]", soft_wrap=True)
+    if champion and found != champion["bento"]:
+        coming = "; it is being started" if serving["coming"] == champion["bento"] else ""
+        said = f"That is not the champion's Bento, {champion['bento']}{coming}."
+        console.print(f"[red]{escape(said)}[/]", soft_wrap=True)
+
+
+def shadows(found: Sequence[Mapping[str, Any]]) -> None:
+    """How challengers answered what the champion answered, a pair of Bentos a row."""
+    console = Console()
+    if not found:
+        console.print(
+            "Nothing was compared yet: with serve.shadow above 0, `ayeaye serve` asks a version that waits for "
+            "approval, too.",
+            soft_wrap=True,
+            markup=False,
+        )
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for column in ("champion", "challenger", "answers", "failed", "same label", "same known"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("mean confidence")
+    for each in found:
+        confidences = f"{_short(each['confidence'])} → {_short(each['shadow_confidence'])}"
+        table.add_row(
+            *(escape(str(each[name] or "–")) for name in ("bento", "shadow")),
+            *(str(each[name]) for name in ("answers", "failed")),
+            *(_short(each[name]) for name in ("agreement", "known_agreement")),
+            confidences,
+        )
+    console.print(table)
+
+
+def _disagree(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
+    for each in found:
+        console.print(f"[red]{escape(each['what'])}[/]", soft_wrap=True)
+
+
+def log(entries: Sequence[Mapping[str, Any]]) -> None:
+    """The promotion record, an entry a row, with the figures the version had then."""
+    console = Console()
+    if not entries:
+        console.print("Nothing was released yet: run `ayeaye retrain`.")
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for column in ("time", "action", "from", "to", "T1", "H", "by", "why"):
+        table.add_column(column, no_wrap=column not in ("by", "why"), overflow="fold")
+    for each in entries:
+        cells = (
+            each["time"][:19].replace("T", " "),
+            each["action"],
+            str(each["from"] or "–"),
+            str(each["to"]),
+            *(_short(each["figures"].get(name)) for name in ("T1", "H")),
+            each["actor"],
+            "; ".join(each["why"]),
+        )
+        table.add_row(*map(escape, cells))
+    console.print(table)
+
+
+def repaired(result: Mapping[str, Any]) -> None:
+    console = Console()
+    if not result["found"]:
+        console.print("Everything agrees with the promotion record.")
+    for each in result["found"]:
+        done = each not in result["left"]
+        state = "mended" if done else "would be mended" if result["dry_run"] else "left"
+        console.print(f"{state}: {each['what']}", markup=False, soft_wrap=True)
 
 
 def answers(found: Sequence[Mapping[str, Any]]) -> None:

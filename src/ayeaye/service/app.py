@@ -22,7 +22,7 @@ from ayeaye.data.samples import Use
 from ayeaye.service import openapi, page, schemas, uploads
 from ayeaye.service.faults import answer_to, faults_of, install
 from ayeaye.service.inference import Inference, check_top
-from ayeaye.service.security import RateLimited, client_of
+from ayeaye.service.security import Proxied, RateLimited, client_of
 from ayeaye.service.store import RuntimeClass
 
 ALTERNATIVES = 5
@@ -57,6 +57,7 @@ def create(service: Callable[[], Inference]) -> FastAPI:
     # The last added is the first to be asked.
     app.add_middleware(uploads.BodyLimit, largest=lambda path: _largest(service(), path))
     app.add_middleware(RateLimited, limiter=lambda: service().limiter)
+    app.add_middleware(Proxied, trusted=lambda: service().served.proxy)
     return app
 
 
@@ -203,6 +204,12 @@ def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
     async def model() -> Any:
         """What is being served."""
         return JSONResponse(await asyncio.to_thread(service().about))
+
+    @app.head("/card", include_in_schema=False)
+    @app.get("/card", response_class=Response, responses={**faults_of(404), 200: openapi.HTML})
+    async def card(request: Request) -> Any:
+        """The model card: what the model is for, how good it is and where it fails, as a page."""
+        return page.card(request, service().card())
 
     @app.get("/samples", response_model=schemas.Samples, responses=faults_of(422))
     async def samples(use: Use | None = None, label: Labels = None) -> Any:

@@ -24,6 +24,7 @@ from ayeaye.service.living import Living, Now, described
 from ayeaye.service.predictions import PredictionLog
 from ayeaye.service.security import Guard, RateLimiter
 from ayeaye.service.served import Served
+from ayeaye.service.shadow import FOLDER, Shadow
 from ayeaye.service.store import RuntimeClass, Store, comparable, there_already
 
 LARGEST_BATCH = 32
@@ -64,6 +65,11 @@ class Inference:
         self.predictions = (
             PredictionLog(served.state / "predictions") if served.settings.predictions else None
         )
+        self.shadow = (
+            Shadow(served.shadow, served.shadow_share, served.state / FOLDER)
+            if served.shadow and served.shadow_share
+            else None
+        )
         # BLAS waits for work with its threads spinning. The products here are small; the cores are for the network.
         threadpool_limits(1, user_api="blas")
         labeller = Labeller(self.living, served.limits)
@@ -80,6 +86,8 @@ class Inference:
     def close(self) -> None:
         """Write what the log still holds, and let the database go."""
         self._decoders.close()
+        if self.shadow:
+            self.shadow.close()
         if self.predictions:
             self.predictions.close()
         self.store.close()
@@ -102,6 +110,8 @@ class Inference:
         answer = reading.classifier.answers(reading.scores[None], max(top, 2))[0]
         named = self._named(reading)
         self._log(named["id"], reading, answer)
+        if self.shadow:
+            self.shadow.offer(content, reading.digest, {**named, **answer})
         return {**named, **answer, "alternatives": answer["alternatives"][:top]}
 
     async def classify_among(
@@ -241,6 +251,12 @@ class Inference:
             raise NotKept(f"there is no sample {id[:40]}: GET /samples says which there are")
         return self.samples.by_id[id]
 
+    def card(self) -> bytes:
+        """The model card as HTML; raises NotKept where the Bento was packed without one."""
+        if self.served.card is None:
+            raise NotKept("this model was packed without a card: `ayeaye promote VERSION` packs it with one")
+        return self.served.card
+
     def about(self) -> dict[str, Any]:
         """What is being served, for GET /model."""
         classifier = self.living.trained
@@ -264,6 +280,7 @@ class Inference:
                 key: getattr(self.served.settings, key)
                 for key in ("max_bytes", "max_pixels", "max_batch", "max_batch_bytes", "decode_seconds")
             },
+            "card": self.served.card is not None,
             "code": self.served.code,
         }
 

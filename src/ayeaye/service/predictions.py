@@ -17,7 +17,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,7 +47,6 @@ SCHEMA = pa.schema(
 )
 COMPRESSION = "zstd"
 RETRY = 30.0  # seconds until rows that the disk did not take are written again
-_ROW = (0, 1, "", "", True, True, 0.0, 0.0, "", np.zeros(1, np.float16))
 _log = logging.getLogger(__name__)
 
 
@@ -61,15 +60,15 @@ class LogLimits:
     total_bytes: int = 1_000_000_000
 
 
-class PredictionLog:
-    """Writes into a folder, beside any number of other processes that do.
+class RowLog:
+    """Writes rows of a schema into a folder, beside any number of other processes that do.
 
     `dropped` counts the rows that were not kept, since too many waited or the disk did not take them by the end.
     Raises StoreError where nothing can be written there.
     """
 
-    def __init__(self, folder: Path, limits: LogLimits = LogLimits()) -> None:
-        self.folder, self.limits = folder, limits
+    def __init__(self, folder: Path, schema: pa.Schema, limits: LogLimits = LogLimits()) -> None:
+        self.folder, self.schema, self.limits = folder, schema, limits
         self.dropped = 0
         self._rows: list[tuple[Any, ...]] = []
         self._since = 0.0  # when the oldest waiting row came, monotonic
@@ -78,37 +77,19 @@ class PredictionLog:
         self._changed = threading.Condition()
         self._writer, self._written = uuid.uuid4().hex[:12], 0
         # What a write imports is imported now: while a program ends, that fails.
-        pq.write_table(_table([_ROW]), io.BytesIO(), compression=COMPRESSION)
+        pq.write_table(_table([], schema), io.BytesIO(), compression=COMPRESSION)
         self._held = self._enter()
         self._thread = threading.Thread(target=self._write_on, name="predictions", daemon=True)
         self._thread.start()
         atexit.register(self.close)
 
-    def append(
-        self,
-        *,
-        answer: str,
-        label: str,
-        seen: bool,
-        known: bool,
-        confidence: float,
-        margin: float,
-        vector: np.ndarray,
-        picture_id: str | None = None,
-        model_version: int | None = None,
-    ) -> bool:
-        """Add a row, stamped with the time; never waits. False when it was dropped.
-
-        `vector` (m,) is the projected picture, kept as float16; `margin` is the score over the second best.
-        """
-        now = time.time_ns() // 1000
-        kept = np.array(vector, np.float16)  # of its own: it may be a row of a batch that changes
-        row = (now, model_version, answer, label, seen, known, confidence, margin, picture_id, kept)
+    def add(self, *row: Any) -> bool:
+        """Add a row, its columns but the first, which is the time; never waits. False when it was dropped."""
         with self._changed:
             if self._closing or len(self._rows) >= self.limits.waiting:
                 self.dropped += 1
                 return False
-            self._rows.append(row)
+            self._rows.append((time.time_ns() // 1000, *row))
             if len(self._rows) == 1:
                 self._since = time.monotonic()
                 self._changed.notify()
@@ -178,7 +159,7 @@ class PredictionLog:
         path = self.folder / f"{stamp}-{self._writer}-{self._written:06d}.parquet"
         try:
             with replacing(path) as part:
-                pq.write_table(_table(rows), part, compression=COMPRESSION)
+                pq.write_table(_table(rows, self.schema), part, compression=COMPRESSION)
         except Exception as error:
             _log.error("%d predictions cannot be written to %s (%s)", len(rows), self.folder, error)
             return False
@@ -204,6 +185,33 @@ class PredictionLog:
                 f"predictions cannot be kept in {self.folder} ({error.strerror}): set AYEAYE_STATE to a folder "
                 "that can be written, or serve.predictions=false"
             ) from None
+
+
+class PredictionLog(RowLog):
+    """The rows of SCHEMA."""
+
+    def __init__(self, folder: Path, limits: LogLimits = LogLimits()) -> None:
+        super().__init__(folder, SCHEMA, limits)
+
+    def append(
+        self,
+        *,
+        answer: str,
+        label: str,
+        seen: bool,
+        known: bool,
+        confidence: float,
+        margin: float,
+        vector: np.ndarray,
+        picture_id: str | None = None,
+        model_version: int | None = None,
+    ) -> bool:
+        """Add a row, stamped with the time; never waits. False when it was dropped.
+
+        `vector` (m,) is the projected picture, kept as float16; `margin` is the score over the second best.
+        """
+        kept = np.array(vector, np.float16)  # of its own: it may be a row of a batch that changes
+        return self.add(model_version, answer, label, seen, known, confidence, margin, picture_id, kept)
 
 
 @contextmanager
@@ -256,17 +264,24 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.parquet"))
 
 
-def read(folder: Path, since: datetime | None = None) -> pa.Table:
-    """The rows since a time (aware), in the columns of SCHEMA and the order in which files were written.
+def read(
+    folder: Path,
+    since: datetime | None = None,
+    schema: pa.Schema = SCHEMA,
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """The rows since a time (aware), in some columns of a log's schema and the order in which files were written.
 
-    Raises DataError for a damaged file. May be called while others write.
+    A choice of columns must hold `time` where there is a time. Raises DataError for a damaged file. May be called
+    while others write.
     """
     first = _stamp(since) if since else ""
-    tables = [SCHEMA.empty_table()]
+    names = list(columns or schema.names)
+    tables = [schema.empty_table().select(names)]
     for path in files(folder):
         if path.name >= first:
             try:
-                tables.append(pq.read_table(path, schema=SCHEMA, partitioning=None))
+                tables.append(pq.read_table(path, columns=names, schema=schema, partitioning=None))
             except FileNotFoundError:
                 continue  # dropped meanwhile
             except (pa.ArrowException, OSError) as error:
@@ -283,10 +298,15 @@ def _stamp(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
-def _table(rows: list[tuple[Any, ...]]) -> pa.Table:
-    columns = list(zip(*rows, strict=True))
-    vectors = columns[-1]
-    offsets = np.cumsum([0, *(len(vector) for vector in vectors)], dtype=np.int32)
-    arrays = [pa.array(values, field.type) for values, field in zip(columns[:-1], SCHEMA, strict=False)]
-    arrays.append(pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(vectors))))
-    return pa.table(arrays, schema=SCHEMA)
+def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    arrays = [_array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+    return pa.table(arrays, schema=schema)
+
+
+def _array(values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_list(kind):
+        return pa.array(values, kind)
+    offsets = np.cumsum([0, *map(len, values)], dtype=np.int32)
+    flat = np.concatenate(values) if values else np.zeros(0, kind.value_type.to_pandas_dtype())
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))

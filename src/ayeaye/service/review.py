@@ -21,11 +21,20 @@ NO_PICTURE = "counts for monitoring alone: no picture was sent along"
 FEATURES = "counts for monitoring alone: the dataset holds features, not pictures"
 
 
-def store_of(workspace: Workspace) -> Store:
-    """The store of the service that a workspace's parameters and the environment describe, as for `ayeaye serve`."""
+def place_of(workspace: Workspace) -> dict[str, str]:
+    """Where the service is that a workspace's parameters and the environment describe, as for `ayeaye serve`."""
     serve = workspace.params.serve
-    place = bento.place(serve.model_copy(update={"state": str(workspace.resolve(serve.state))}))
-    return Store(locate(Path(place["AYEAYE_STATE"]), place["AYEAYE_DATABASE"]))
+    return bento.place(serve.model_copy(update={"state": str(workspace.resolve(serve.state))}))
+
+
+def store_of(workspace: Workspace) -> Store:
+    """The store of that service."""
+    return Store(locate(state_of(workspace), place_of(workspace)["AYEAYE_DATABASE"]))
+
+
+def state_of(workspace: Workspace) -> Path:
+    """The folder of what it keeps."""
+    return Path(place_of(workspace)["AYEAYE_STATE"])
 
 
 class Review:

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from urllib.parse import urlsplit
 
 import limits
@@ -16,6 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from ayeaye.release.proxy import CLIENT_HEADER
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -27,6 +31,7 @@ HEADERS = {
 }
 RETRIED = (429, 503, 504)
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+_CLIENT = CLIENT_HEADER.lower().encode()
 _log = logging.getLogger(__name__)
 
 
@@ -112,6 +117,31 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+class Proxied:
+    """ASGI middleware: behind the proxy of `ayeaye serve`, who asks is whom that proxy names.
+
+    From there on it is as if there were no such proxy: `trusted`, where there is one, are the addresses of proxies
+    before it, whose X-Forwarded-For is believed as uvicorn would.
+    """
+
+    def __init__(self, app: ASGIApp, trusted: Callable[[], str | None]) -> None:
+        self.app = app
+        self.trusted = trusted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        named = [value for name, value in scope.get("headers", ()) if name == _CLIENT]
+        if not named or not _is_loopback(client_of(scope)) or self.trusted() is None:
+            await self.app(scope, receive, send)
+            return
+        headers = [(name, value) for name, value in scope["headers"] if name != _CLIENT]
+        scope = {**scope, "client": (named[-1].decode("latin-1"), 0), "headers": headers}
+        await self._as_uvicorn(scope, receive, send)
+
+    @cached_property
+    def _as_uvicorn(self) -> ASGIApp:
+        return ProxyHeadersMiddleware(self.app, self.trusted() or "")  # type: ignore[arg-type, return-value]
 
 
 class RateLimited:

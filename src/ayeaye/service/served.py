@@ -1,7 +1,7 @@
 """What a service serves, and where it keeps what it is told.
 
-Inside a Bento:      src/ayeaye/…   src/bundle/…   src/serve.json   bento.yaml
-For development:     AYEAYE_BUNDLE names the bundle's folder; serve.json beside it, if it is there
+Inside a Bento:      src/ayeaye/…   src/bundle/…   src/serve.json   src/card.html   bento.yaml
+For development:     AYEAYE_BUNDLE names the bundle's folder; serve.json and card.html beside it, if they are there
 
 What serve.json says was packed with the Bento. Where a service runs is told by its environment:
 
@@ -11,6 +11,11 @@ AYEAYE_DATABASE      address of a database instead of the SQLite file in that fo
 AYEAYE_TOKEN         the token that changes need
 AYEAYE_TOKEN_FILE    a file that holds it
 AYEAYE_RATE          instead of the packed `rate`; empty: unlimited
+AYEAYE_PREDICTIONS   instead of the packed `predictions`: true or false
+AYEAYE_SHADOW        set by `ayeaye serve`: the address of a challenger, and the share of pictures that go there, too
+AYEAYE_SHADOW_SHARE
+AYEAYE_PROXY         set by `ayeaye serve`: its proxy asks, and names the client; the value is that of
+                     FORWARDED_ALLOW_IPS, for proxies before it
 """
 
 from __future__ import annotations
@@ -44,10 +49,19 @@ class Served:
     metrics: dict[str, Any] = field(default_factory=dict)
     database: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
+    proxy: str | None = None
+    shadow: str | None = None
+    shadow_share: float = 0.0
 
     @cached_property
     def limits(self) -> Limits:
         return Limits.of(self.settings)
+
+    @cached_property
+    def card(self) -> bytes | None:
+        """The model card as HTML; None where none was packed."""
+        path = self.bundle.parent / "card.html"
+        return path.read_bytes() if path.is_file() else None
 
     @classmethod
     def here(cls) -> Served:
@@ -74,6 +88,9 @@ class Served:
             metrics=packed.get("metrics", {}),
             database=os.environ.get("AYEAYE_DATABASE") or None,
             token=_token(),
+            proxy=os.environ.get("AYEAYE_PROXY"),
+            shadow=os.environ.get("AYEAYE_SHADOW") or None,
+            shadow_share=float(os.environ.get("AYEAYE_SHADOW_SHARE") or 0.0),
         )
 
 
@@ -83,12 +100,14 @@ def settings() -> Serve:
     chosen = {key: packed[key] for key in Serve().packed if key in packed}
     if "AYEAYE_RATE" in os.environ:
         chosen["rate"] = os.environ["AYEAYE_RATE"] or None
+    if given := os.environ.get("AYEAYE_PREDICTIONS"):
+        chosen["predictions"] = given
     try:
         return Serve(**chosen)
     except ValidationError as error:
         first = error.errors()[0]
         raise BundleError(
-            f"serve.json, or AYEAYE_RATE, is wrong in {'.'.join(map(str, first['loc']))} ({first['msg']}): "
+            f"serve.json, or a variable AYEAYE_…, is wrong in {'.'.join(map(str, first['loc']))} ({first['msg']}): "
             "mend it, or build the Bento again"
         ) from None
 

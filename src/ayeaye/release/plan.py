@@ -1,0 +1,43 @@
+"""What a retrain would do, found out without doing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ayeaye import versioning
+from ayeaye.pipeline.prepare import prepare
+from ayeaye.pipeline.progress import Progress
+from ayeaye.release import gate
+from ayeaye.release.promotion import record_of
+from ayeaye.workspace import Workspace
+
+
+def plan(workspace: Workspace, lock: int | None = None) -> dict[str, Any]:
+    """The dataset as it would be, the stages that would run, and what would follow.
+
+    Reads and checks every new picture, as the retrain itself does, and raises what would stop it before training.
+    No data, model or record is written.
+    """
+    versioning.require(workspace)
+    gate.check_thresholds(workspace.params.release)
+    dataset = prepare(workspace, Progress(), dry_run=True)
+    workspace.write_fingerprints()  # with which DVC compares: digests alone, that the retrain would write too
+    changed = versioning.changed(workspace, lock)
+    if dataset["changed"] or versioning.DATASET in changed:
+        stages = versioning.stages(workspace)
+    else:
+        stages = versioning.affected(workspace, changed)
+    state = record_of(workspace).state()
+    follows = "a version, the gate, and " + (
+        "a promotion if it passes"
+        if workspace.params.release.approval == "automatic"
+        else "a wait for approval if it passes"
+    )
+    return {
+        "dataset": dataset,
+        "stages": stages,
+        "champion": state.champion,
+        "pending": state.pending.to if state.pending else None,
+        "follows": follows if stages else "nothing new to train",
+        "dry_run": True,
+    }

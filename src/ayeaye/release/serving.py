@@ -1,0 +1,506 @@
+"""`ayeaye serve`: the champion's Bento behind a proxy, and the next champion's without a request lost.
+
+    .ayeaye/serving/
+      lock          held for as long as something serves this workspace
+      state.json    what is served, where, since when
+      haproxy.cfg   and what belongs to it
+
+What the promotion record names is wanted. A new champion's Bento is started beside the one that serves, proves that
+it is ready, is the one that was asked for and answers golden requests; then it gets the traffic, and the old one
+answers what it still has and ends. One that fails changes nothing for clients: the old one goes on, and is made
+champion again. A Bento that dies is started anew, after ever longer pauses.
+
+With `serve.shadow`, a version that waits for approval runs beside the champion, out of the clients' sight, and
+answers a share of what the champion has answered.
+
+Where there is no proxy, this process becomes the server of the champion, and a promotion needs a restart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from ayeaye.errors import AyeayeError, ReleaseError, WorkspaceBusy
+from ayeaye.files import write_atomic
+from ayeaye.params import Serve
+from ayeaye.processes import free_port, stop
+from ayeaye.release import bento, proxy
+from ayeaye.release.record import Entry, Record
+from ayeaye.workspace import Workspace
+
+TICK = 0.2  # seconds between looks at the record and the processes
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)  # before a Bento that died is started again
+STEADY = 60.0  # seconds after which one that dies then dies for the first time
+BUSY, AWAY = 2.0, 30.0  # seconds until restoring is tried again: workspace busy, registry away
+LINGER = 5.0  # seconds beyond a request's own limit that an old Bento is waited for
+STOPPING = 20.0  # seconds that requests have when everything ends
+_TRUSTED = "FORWARDED_ALLOW_IPS"
+_TURNS = 10
+Say = Callable[[str], None]
+
+
+class Restore(Protocol):
+    """`promotion.restore` of a workspace; raises WorkspaceBusy at once where another run holds it."""
+
+    def __call__(self, *, version: int, tag: str, failed: str, reason: str, say: Say) -> bool: ...
+
+
+def serve(
+    workspace: Workspace, settings: Serve, prepare: Callable[[], str], restore: Restore, say: Say
+) -> None:
+    """Serve until interrupted; `prepare` sees to it that there is a champion's Bento, and gives its tag.
+
+    Raises ReleaseError where the workspace is served already or the address cannot be listened on.
+    """
+    program = proxy.installed() if settings.proxy == "auto" else None
+    with _held(workspace) as lock:
+        tag = prepare()
+        host, port = bento.listening(settings)
+        settings = settings.model_copy(update={"port": port})
+        if program:
+            copies = free_port() if settings.shadow else None
+            before = proxy.Proxy(program, _folder(workspace), host, port, copies)
+            _Supervisor(workspace, settings, before, restore, say).run()
+            return
+        why = "HAProxy is not installed" if settings.proxy == "auto" else "serve.proxy is none"
+        say(f"{why}: after a promotion, start `ayeaye serve` again.")
+        champion = _record(workspace).state()
+        version = champion.champion if champion.bento == tag else None
+        _write_state(workspace, _state(tag, version, _address(settings), _now()))
+        os.set_inheritable(lock, True)  # what this process becomes holds it, too
+        bento.serve(tag, workspace.bentos, settings, say)
+
+
+def observed(workspace: Workspace) -> dict[str, Any] | None:
+    """What serves this workspace now: None where nothing does.
+
+    `version` and `bento` are what the service itself answers, None while it does not; `address`, `since` and `pid`
+    are what `ayeaye serve` wrote, `coming` the Bento that it is about to change to, `failed` the last one that it could
+    not, with the reason.
+    """
+    import httpx
+
+    try:
+        state: dict[str, Any] = json.loads((_folder(workspace) / "state.json").read_bytes())
+        with (_folder(workspace) / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+    except BlockingIOError:
+        pass
+    except (OSError, ValueError):
+        return None
+    about: dict[str, Any] = {}
+    with suppress(httpx.HTTPError, ValueError, TypeError):
+        address = state["address"].replace("//0.0.0.0:", "//127.0.0.1:")
+        response = httpx.get(f"{address}/model", timeout=5, trust_env=False)
+        about = dict(response.json()) if response.status_code == 200 else {}
+    return {**state, "version": about.get("version"), "bento": about.get("bento")}
+
+
+def _folder(workspace: Workspace) -> Path:
+    return workspace.state / "serving"
+
+
+@contextmanager
+def _held(workspace: Workspace) -> Iterator[int]:
+    folder = _folder(workspace)
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        for turn in range(_TURNS):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if turn == _TURNS - 1:
+                    raise ReleaseError(_taken(workspace)) from None
+            time.sleep(0.1)  # `observed` holds it for a moment
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _taken(workspace: Workspace) -> str:
+    by = ""
+    with suppress(OSError, ValueError, KeyError):
+        state = json.loads((_folder(workspace) / "state.json").read_bytes())
+        by = f" by process {state['pid']} on {state['address']}"
+    return f"{workspace.root} is served already{by}: stop that first"
+
+
+def _state(
+    tag: str | None,
+    version: int | None,
+    address: str,
+    since: str | None,
+    coming: str | None = None,
+    failed: dict[str, str] | None = None,
+    shadow: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "bento": tag,
+        "version": version,
+        "address": address,
+        "since": since,
+        "pid": os.getpid(),
+        "coming": coming,
+        "failed": failed,
+        "shadow": shadow,
+    }
+
+
+def _write_state(workspace: Workspace, state: dict[str, Any]) -> None:
+    write_atomic(_folder(workspace) / "state.json", json.dumps(state, indent=1).encode())
+
+
+def _address(settings: Serve) -> str:
+    return f"http://{settings.host}:{settings.port}"
+
+
+def _record(workspace: Workspace) -> Record:
+    return Record(workspace.release / "record.jsonl")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass
+class _Instance:
+    """A Bento that runs in a slot of the proxy."""
+
+    entry: Entry  # of the record, with which it became champion
+    slot: int
+    run: Path
+    server: bento.Server
+    proof: Future[None]
+    since: str = ""
+    started: float = field(default_factory=time.monotonic)
+    until: float = 0.0  # when it is stopped though it has requests left
+    stopped: Future[None] | None = None
+
+    @property
+    def tag(self) -> str:
+        return self.server.tag
+
+
+class _Supervisor:
+    """Brings about what the record says. All but waiting is done in the thread that calls `run`."""
+
+    def __init__(
+        self, workspace: Workspace, settings: Serve, before: proxy.Proxy, restore: Restore, say: Say
+    ) -> None:
+        self._workspace, self._settings, self._restore, self._say = workspace, settings, restore, say
+        self._proxy = before
+        self._home = workspace.bentos
+        self._record = _record(workspace)
+        self._stamp: tuple[int, int] | None = None  # of the record when it was read
+        self._wanted: Entry | None = None
+        self._challenger: Entry | None = None
+        self._shadow: _Instance | None = None
+        self._shadow_from = 0.0
+        self._serving: _Instance | None = None
+        self._coming: _Instance | None = None
+        self._leaving: list[_Instance] = []
+        self._proven: Entry | None = None  # the newest whose Bento served
+        self._given_up: str | None = None  # digest of the entry whose Bento could not be served
+        self._failed: dict[str, str] | None = None
+        self._to_restore: Callable[[], bool] | None = None
+        self._restoring: Future[bool] | None = None
+        self._restore_from = 0.0
+        self._deaths, self._start_from = 0, 0.0
+        self._told: dict[str, Any] | None = None
+        self._complaint = ""
+        self._proxy_from = 0.0
+        self._end, self._hurry = threading.Event(), threading.Event()
+        self._waiting = ThreadPoolExecutor(8, thread_name_prefix="serving")
+
+    def run(self) -> None:
+        """Until SIGTERM, SIGINT or SIGHUP; requests that are there are answered first, unless it comes twice."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, self._interrupt)
+        try:
+            self._proxy.start()
+            while not self._end.is_set():
+                try:
+                    self._look()
+                except (AyeayeError, OSError) as error:  # what serves goes on
+                    self._complain(str(error))
+                self._end.wait(TICK)
+        finally:
+            self._stop()
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        (self._hurry if self._end.is_set() else self._end).set()
+
+    def _complain(self, what: str) -> None:
+        """Say it, once in a row."""
+        if what != self._complaint:
+            self._complaint = what
+            self._say(what)
+
+    def _look(self) -> None:
+        self._revive_proxy()
+        self._read_record()
+        self._bury()
+        self._go_on()
+        self._cast_shadow()
+        self._let_go()
+        self._bring_back()
+        self._tell()
+
+    def _revive_proxy(self) -> None:
+        if self._proxy.alive or time.monotonic() < self._proxy_from:
+            return
+        self._complain("HAProxy ended; it is started again.")
+        self._proxy_from = time.monotonic() + PAUSES[0]
+        self._proxy.start()
+
+    def _read_record(self) -> None:
+        try:
+            status = self._record.path.stat()
+            if self._stamp == (stamp := (status.st_mtime_ns, status.st_size)):
+                return
+            self._stamp, before = stamp, self._wanted
+            state = self._record.state()
+            self._wanted = state.entry
+            if self._proxy.copies is not None and state.pending != self._challenger:
+                self._challenger, self._shadow_from = state.pending, 0.0
+            if self._wanted != before:
+                self._deaths, self._start_from = 0, 0.0
+        except (OSError, ReleaseError) as error:
+            # What serves goes on while a person mends the record.
+            self._complain(f"The promotion record cannot be read: {error}")
+
+    def _target(self) -> Entry | None:
+        """What should serve: what the record names, or, where that failed, what served last."""
+        if self._wanted and self._wanted.digest == self._given_up and self._proven:
+            return self._proven
+        return self._wanted
+
+    def _bury(self) -> None:
+        """Take a Bento that died out of the way."""
+        dead = self._serving
+        if dead is None or dead.server.process.poll() is None:
+            return
+        self._say(f"{dead.tag} ended{dead.server.said()}; it is started again.")
+        if time.monotonic() > dead.started + STEADY:
+            self._deaths = 0
+        self._serving = None
+        self._discard(dead)
+        self._pause()
+
+    def _pause(self) -> None:
+        self._start_from = time.monotonic() + PAUSES[min(self._deaths, len(PAUSES) - 1)]
+        self._deaths += 1
+
+    def _go_on(self) -> None:
+        """Start what should serve, move to it once it has proven itself, or give it up."""
+        target = self._target()
+        if target is None:
+            return
+        tag = target.digests.get("bento", "")
+        if self._coming and self._coming.tag != tag:
+            self._say(f"{self._coming.tag} is not champion any more.")
+            self._discard(self._coming)
+            self._coming = None
+        if self._coming:
+            if self._coming.proof.done():
+                self._settle(self._coming, target)
+        elif self._serving is None or self._serving.tag != tag:
+            self._launch(target, tag)
+        elif self._serving.entry.digest != target.digest:
+            self._serving.entry = self._proven = target  # the same Bento, champion again
+
+    def _launch(self, entry: Entry, tag: str) -> None:
+        used = {each.slot for each in (*self._leaving, self._serving) if each}
+        free = [slot for slot in range(proxy.SLOTS) if slot not in used]
+        if time.monotonic() < self._start_from or not free:
+            return
+        self._say(f"Starting {tag}.")
+        run = self._home / ".run" / f"serving-{free[0]}"
+        try:
+            server = bento.launch(tag, self._home, run, self._settings, self._environment())
+        except (ReleaseError, OSError) as error:
+            self._fail(entry, tag, str(error))
+            return
+        proof = self._waiting.submit(bento.prove, server, self._home, entry.digests.get("bundle"))
+        self._coming = _Instance(entry, free[0], run, server, proof)
+
+    def _environment(self) -> dict[str, str]:
+        """Who asks is what the proxy says; who may speak for others is up to the service, as without it."""
+        told = {_TRUSTED: "", "AYEAYE_PROXY": os.environ.get(_TRUSTED, "127.0.0.1")}
+        if self._proxy.copies is not None:
+            told["AYEAYE_SHADOW"] = f"http://127.0.0.1:{self._proxy.copies}"
+            told["AYEAYE_SHADOW_SHARE"] = str(self._settings.shadow)
+        return told
+
+    def _cast_shadow(self) -> None:
+        """Run the challenger aside, once the champion serves."""
+        wanted = self._challenger.digests.get("bento") if self._challenger else None
+        shadow = self._shadow
+        if shadow and (shadow.tag != wanted or shadow.server.process.poll() is not None):
+            if shadow.tag == wanted:
+                self._forgo_shadow(f"the challenger {wanted} ended{shadow.server.said()}")
+            self._shadow = None
+            self._discard(shadow)
+        elif shadow and not shadow.since and shadow.proof.done():
+            if (error := shadow.proof.exception()) is not None:
+                self._forgo_shadow(str(error))
+                self._shadow = None
+                self._discard(shadow)
+            else:
+                self._through(self._proxy.open, proxy.SHADOW, shadow.server.port)
+                shadow.since = _now()
+                self._say(f"{shadow.tag} gets copies of {self._settings.shadow:.0%} of what is classified.")
+        elif not shadow and wanted and self._challenger and self._serving:
+            if time.monotonic() < self._shadow_from or any(
+                each.slot == proxy.SHADOW for each in self._leaving
+            ):
+                return
+            run = self._home / ".run" / "shadow"
+            # It knows the run-time classes; rows of its own among the champion's would look like the champion's.
+            told = {"AYEAYE_PROXY": "", _TRUSTED: "", "AYEAYE_PREDICTIONS": "false", "AYEAYE_RATE": ""}
+            alone = self._settings.model_copy(update={"workers": 1})
+            try:
+                server = bento.launch(wanted, self._home, run, alone, told, aside=True)
+            except (ReleaseError, OSError) as error:
+                self._forgo_shadow(str(error))
+                return
+            proof = self._waiting.submit(
+                bento.prove, server, self._home, self._challenger.digests.get("bundle")
+            )
+            self._shadow = _Instance(self._challenger, proxy.SHADOW, run, server, proof)
+
+    def _forgo_shadow(self, why: str) -> None:
+        self._shadow_from = time.monotonic() + PAUSES[-1]
+        self._say(f"There is no shadow for now: {why}")
+
+    def _settle(self, coming: _Instance, target: Entry) -> None:
+        self._coming = None
+        if (error := coming.proof.exception()) is not None:
+            self._discard(coming)
+            self._fail(coming.entry, coming.tag, str(error))
+            return
+        before = self._serving
+        self._through(self._proxy.open, coming.slot, coming.server.port)
+        if before:
+            self._through(self._proxy.drain, before.slot)
+        coming.entry, coming.since = target, _now()
+        self._serving, self._proven = coming, target
+        if before:
+            before.until = time.monotonic() + self._patience(before.tag)
+            self._leaving.append(before)
+        said = f"{coming.tag} serves on {_address(self._settings)}"
+        self._say(f"{said} in place of {before.tag}." if before else f"{said} (POST /classify, field image).")
+
+    def _through(self, action: Callable[..., None], *arguments: int) -> None:
+        """Have the proxy do something; where it does not, it is started again, with the slots as they should be."""
+        try:
+            action(*arguments)
+        except (OSError, ReleaseError) as error:
+            self._say(f"HAProxy does not do as it is told: {error}")
+            self._proxy.kill()
+
+    def _patience(self, tag: str) -> float:
+        try:
+            return bento.timeout_of(tag, self._home) + LINGER
+        except ReleaseError:
+            return self._settings.timeout + LINGER
+
+    def _fail(self, entry: Entry, tag: str, reason: str) -> None:
+        good = self._proven
+        if good is None or good.digests.get("bento") == tag:
+            self._say(f"{tag} cannot be served ({reason}); it is tried again.")
+            self._pause()
+            return
+        serving = good.digests["bento"]
+        self._say(f"{tag} cannot be served ({reason}): {serving} goes on.")
+        self._given_up, self._failed = entry.digest, {"bento": tag, "reason": reason}
+        version = good.to
+
+        def restore() -> bool:
+            return self._restore(version=version, tag=serving, failed=tag, reason=reason, say=self._say)
+
+        self._to_restore, self._restore_from = restore, 0.0
+
+    def _bring_back(self) -> None:
+        """Have the record say again what goes on serving, as soon as the workspace is free."""
+        if self._restoring is None:
+            if self._to_restore and time.monotonic() >= self._restore_from:
+                self._restoring = self._waiting.submit(self._to_restore)
+            return
+        if not self._restoring.done():
+            return
+        error, self._restoring = self._restoring.exception(), None
+        if isinstance(error, WorkspaceBusy):
+            self._restore_from = time.monotonic() + BUSY
+        elif error is not None:  # whatever it is, it is no reason to stop serving
+            self._complain(f"The record cannot be set right yet: {error}")
+            self._restore_from = time.monotonic() + AWAY
+        else:
+            self._to_restore = None
+
+    def _let_go(self) -> None:
+        """Stop what has answered all it had, and give its slot back when it has ended."""
+        for each in list(self._leaving):
+            if each.stopped is None:
+                with suppress(OSError):  # of a proxy that ended, and its connections with it
+                    if self._proxy.unanswered(each.slot) and time.monotonic() < each.until:
+                        continue
+                each.stopped = self._waiting.submit(stop, each.server.process)
+            elif each.stopped.done():
+                self._leaving.remove(each)
+                self._through(self._proxy.close, each.slot)
+                shutil.rmtree(each.run, ignore_errors=True)
+
+    def _discard(self, instance: _Instance) -> None:
+        """Stop one that no request goes to."""
+        self._through(self._proxy.close, instance.slot)
+        instance.stopped = self._waiting.submit(stop, instance.server.process)
+        self._leaving.append(instance)
+
+    def _tell(self) -> None:
+        serving, coming = self._serving, self._coming
+        if self._failed and serving and serving.tag == self._failed["bento"]:
+            self._failed = None
+        state = _state(
+            serving.tag if serving else None,
+            serving.entry.to if serving else None,
+            _address(self._settings),
+            serving.since if serving else None,
+            coming.tag if coming else None,
+            self._failed,
+            self._shadow.tag if self._shadow and self._shadow.since else None,
+        )
+        if state != self._told:
+            self._told = state
+            _write_state(self._workspace, state)
+
+    def _stop(self) -> None:
+        until = time.monotonic() + STOPPING
+        self._proxy.finish()
+        while self._proxy.alive and not self._hurry.is_set() and time.monotonic() < until:
+            self._hurry.wait(TICK)
+        self._proxy.remove()
+        running = [each for each in (self._serving, self._coming, self._shadow, *self._leaving) if each]
+        for each in running:
+            each.stopped = each.stopped or self._waiting.submit(stop, each.server.process)
+        self._waiting.shutdown()
+        for each in running:
+            shutil.rmtree(each.run, ignore_errors=True)
+        (_folder(self._workspace) / "state.json").unlink(missing_ok=True)

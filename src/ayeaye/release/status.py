@@ -1,0 +1,191 @@
+"""What is released, what disagrees with what about it, and how that is mended.
+
+The promotion record is the truth. The registry's aliases and tags follow it, the Bento of the champion is a copy of
+the bundle that the registry keeps: each can be brought back from the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ayeaye import versioning
+from ayeaye.classifier import digest
+from ayeaye.errors import BundleError, RegistryError, ReleaseError
+from ayeaye.pipeline.evaluate import HEADLINE
+from ayeaye.release import bento, promotion, serving
+from ayeaye.release.promotion import Say, record_of, registry_of
+from ayeaye.release.record import Entry, State
+from ayeaye.release.registry import CHAMPION, PREVIOUS, REMOVED, Registry, Version
+from ayeaye.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """What is not as the record says: which part, and a sentence about it."""
+
+    part: Literal["record", "aliases", "version", "bundle", "bento"]
+    what: str
+
+
+def status(workspace: Workspace) -> dict[str, Any]:
+    """Champion, previous, what waits for approval and all candidates, newest first, and every disagreement.
+
+    `champion` is what is wanted, `serving` what is observed: None where nothing serves this workspace.
+    """
+    state = record_of(workspace).state()
+    registry = registry_of(workspace)
+    listed = {version.number: _described(workspace, registry, version) for version in registry.versions()}
+    found = list(disagreements(workspace))
+    return {
+        "workspace": str(workspace.root),
+        "model": workspace.params.release.model,
+        "champion": listed.get(state.champion) if state.champion else None,
+        "previous": listed.get(state.previous) if state.previous else None,
+        "pending": listed.get(state.pending.to) if state.pending else None,
+        "candidates": [each for number, each in listed.items() if number != state.champion],
+        "serving": serving.observed(workspace),
+        "agrees": not found,
+        "disagreements": [asdict(each) for each in found],
+    }
+
+
+def _described(workspace: Workspace, registry: Registry, version: Version) -> dict[str, Any]:
+    figures = registry.metrics(version)
+    return {
+        "version": version.number,
+        "run_id": version.run_id,
+        "bento": record_of(workspace).bento(version.number),
+        "data_digest": version.tags.get("data_digest"),
+        "bundle_digest": version.bundle_digest,
+        "gate": version.tags.get("gate"),
+        "reasons": version.tags.get("reasons"),
+        "estimated_on": version.tags.get("estimated_on"),
+        "removed": version.tags.get(REMOVED),
+        "aliases": list(version.aliases),
+        "metrics": {name: figures.get(name) for name in HEADLINE},
+    }
+
+
+def log(workspace: Workspace) -> list[dict[str, Any]]:
+    """Every entry of the record, the newest first, as `ayeaye log --json` prints it."""
+    return [_logged(entry) for entry in reversed(record_of(workspace).entries())]
+
+
+def _logged(entry: Entry) -> dict[str, Any]:
+    kept = ("time", "actor", "action", "from", "to", "why", "figures", "digests", "digest")
+    raw = {"figures": {}, **entry.as_dict()}
+    return {name: raw[name] for name in kept}
+
+
+def disagreements(workspace: Workspace) -> Iterator[Disagreement]:
+    """Where the registry and the Bentos are not as the record says; raises ReleaseError for a damaged record."""
+    state = record_of(workspace).state()
+    registry = registry_of(workspace)
+    try:
+        promotion.check_anchor(workspace)
+    except ReleaseError as error:
+        yield Disagreement("record", str(error))
+    yield from _aliases(state, registry)
+    if state.champion is None:
+        return
+    try:
+        champion = registry.version(state.champion)
+    except RegistryError as error:
+        yield Disagreement("version", f"the champion is gone from the registry: {error}")
+        return
+    if champion.tags.get("bento") != state.bento:
+        yield Disagreement(
+            "aliases",
+            f"version {champion.number} is tagged with the Bento {champion.tags.get('bento')}, the record says "
+            f"{state.bento}",
+        )
+    if not _bundle_is_whole(registry, champion):
+        yield Disagreement(
+            "bundle", f"the bundle of version {champion.number} in the registry is gone or damaged"
+        )
+    if state.bento and not bento.whole(state.bento, workspace.bentos):
+        yield Disagreement("bento", f"the champion's Bento {state.bento} is gone or damaged")
+
+
+def _aliases(state: State, registry: Registry) -> Iterator[Disagreement]:
+    for name, number in ((CHAMPION, state.champion), (PREVIOUS, state.previous)):
+        found = registry.alias(name)
+        if (found.number if found else None) != number:
+            says = f"version {number}" if number else "none"
+            yield Disagreement(
+                "aliases",
+                f"the alias {name} is at version {found.number if found else 'none'}, the record says {says}",
+            )
+
+
+def _bundle_is_whole(registry: Registry, version: Version) -> bool:
+    try:
+        return digest(registry.bundle(version)) == version.bundle_digest
+    except (BundleError, RegistryError, OSError):
+        return False
+
+
+def repair(
+    workspace: Workspace,
+    *,
+    accept_record: bool = False,
+    dry_run: bool = False,
+    say: Say = lambda text: None,
+) -> dict[str, Any]:
+    """Mend every disagreement; the caller holds the workspace.
+
+    Aliases and tags are set as the record says, a lost bundle is put back from the champion's Bento, a lost Bento
+    is packed and tried again, and what killed runs left is removed. A record whose end is not the one that the
+    registry knows is taken as it is only with `accept_record`. Returns what was `found`, and what is `left`.
+    """
+    found = list(disagreements(workspace))
+    if not dry_run:
+        versioning.clear_remains(workspace)
+        parts = {each.part for each in found}
+        if "record" in parts and accept_record:
+            promotion.anchor(workspace)
+            parts.remove("record")
+        if "record" not in parts:
+            _mend(workspace, say)
+    left = found if dry_run else list(disagreements(workspace))
+    return {
+        "found": [asdict(each) for each in found],
+        "left": [asdict(each) for each in left],
+        "dry_run": dry_run,
+    }
+
+
+def _mend(workspace: Workspace, say: Say) -> None:
+    state = record_of(workspace).state()
+    registry = registry_of(workspace)
+    if state.champion is None:
+        promotion.project(workspace)
+        return
+    try:
+        champion = registry.version(state.champion)
+    except RegistryError as error:
+        say(str(error))
+        return
+    promotion.project(workspace)
+    if not _bundle_is_whole(registry, champion) and (copy := _packed_bundle(workspace, state, champion)):
+        say(f"The bundle of version {champion.number} is put back from {state.bento}.")
+        registry.restore_bundle(champion, copy)
+    if state.bento and not bento.whole(state.bento, workspace.bentos):
+        try:
+            promotion.renew(workspace, actor=promotion.actor(), say=say)
+        except (RegistryError, ReleaseError) as error:
+            say(str(error))
+
+
+def _packed_bundle(workspace: Workspace, state: State, champion: Version) -> Path | None:
+    """The bundle as it lies in the champion's Bento, where it is whole there."""
+    if state.bento is None:
+        return None
+    folder = bento.folder_of(state.bento, workspace.bentos) / "src" / "bundle"
+    try:
+        return folder if digest(folder) == champion.bundle_digest else None
+    except (BundleError, OSError):
+        return None
