@@ -47,8 +47,8 @@ def reproduce(
     `verdict` is `identical` (the same bundle, bit by bit, and the same figures), `equivalent` (labels of the test
     pictures agree to LABELS and figures to FIGURES) or `different`, with `differences` saying where.
 
-    Raises RegistryError and ReleaseError for an unknown version, WorkspaceError where its commit or the folder cannot be used,
-    DataGone where its data no longer exist, and what a stage raises.
+    Raises RegistryError and ReleaseError for an unknown version, WorkspaceError where its commit or the folder
+    cannot be used, DataGone where its data no longer exist, and what a stage raises.
     """
     versioning.require(workspace)
     registry = registry_of(workspace)
