@@ -401,7 +401,8 @@ def test_what_nothing_needs_is_shown_and_then_removed(place: Place) -> None:
     assert place("gc", "--keep", 1, "--json").json["items"] == []
     assert not stale.exists() and not unused.exists()
 
-    assert set(registry.artifacts(3)) == set(EVIDENCE)
+    left = set(registry.artifacts(3))
+    assert {"manifest.parquet", "metrics.json", "predictions.parquet", "card.html"} <= left <= set(EVIDENCE)
     assert registry.metrics(3)["H"] > 0
     denied = place("promote", 3, "--force")
     assert denied.code == 1 and "was removed by `ayeaye gc`" in denied.err

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ayeaye import versioning
 from ayeaye.data.table import Dataset, content_at
 from ayeaye.errors import DataError, DataGone
-from ayeaye.release.promotion import registry_of
+from ayeaye.release.promotion import registry_of, version_called
 from ayeaye.versioning import Objects
 from ayeaye.workspace import Workspace
 
@@ -47,7 +47,7 @@ class Kept:
 def digest_of(workspace: Workspace, name: str) -> str | None:
     """DVC's digest of the dataset of a version, of an alias or by its first digits; None for `now`.
 
-    Raises RegistryError for an unknown version, DataError for an unknown digest.
+    Raises RegistryError and ReleaseError for an unknown version, DataError for an unknown digest.
     """
     if name == NOW:
         return None
@@ -59,8 +59,7 @@ def digest_of(workspace: Workspace, name: str) -> str | None:
             what = f"{len(found)} datasets begin with it" if found else "no dataset of this workspace has it"
             raise DataError(f"digest {name}: {what}; `git log data/dataset.dvc` shows them")
         return found[0]
-    version = registry_of(workspace).named(name)
-    return version.tags["data_digest"]
+    return version_called(workspace, name).tags["data_digest"]
 
 
 @contextmanager

@@ -42,11 +42,9 @@ if TYPE_CHECKING:
 
 CHAMPION, PREVIOUS, CHALLENGER = ("champion", "previous", "challenger")
 REMOVED = "removed"  # the tag, with the time, of a version without its bundle
-EVIDENCE = (
-    "manifest.parquet",
-    "metrics.json",
-    "predictions.parquet",
-)  # small, and what a reproduction is held against
+# Small files that stay of it: what a reproduction is held against, how it was decided, and its card.
+EVIDENCE = ("manifest.parquet", "metrics.json", "predictions.parquet", "decision.json",
+            "card.html", "card.json", "card.md")  # fmt: skip
 
 # Fail in seconds where MLflow's own defaults would retry for minutes. A person's settings win.
 _PATIENCE = {
@@ -261,16 +259,6 @@ class Registry:
                     f"{self.model} has no version {number}; known, newest first: {known}"
                 ) from None
             return _version(found, self._aliases())
-
-    def named(self, name: str) -> Version:
-        """The version of a number or an alias; raises RegistryError where there is none."""
-        if name.isdecimal():
-            return self.version(int(name))
-        if found := self.alias(name):
-            return found
-        raise RegistryError(
-            f"{self.model} has no version {name}: expected a number, {CHAMPION} or {PREVIOUS}; see `ayeaye status`"
-        )
 
     def alias(self, name: str) -> Version | None:
         """The version an alias points to, if any."""

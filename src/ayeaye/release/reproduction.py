@@ -18,7 +18,7 @@ from ayeaye.embedding.shards import link
 from ayeaye.errors import DataGone, WorkspaceError
 from ayeaye.files import write_atomic
 from ayeaye.pipeline.evaluate import HEADLINE
-from ayeaye.release.promotion import registry_of
+from ayeaye.release.promotion import registry_of, version_called
 from ayeaye.release.registry import Registry, Version, flat
 from ayeaye.workspace import Workspace
 
@@ -47,12 +47,12 @@ def reproduce(
     `verdict` is `identical` (the same bundle, bit by bit, and the same figures), `equivalent` (labels of the test
     pictures agree to LABELS and figures to FIGURES) or `different`, with `differences` saying where.
 
-    Raises RegistryError for an unknown version, WorkspaceError where its commit or the folder cannot be used,
-    DataGone where its data no longer exist, and what a stage raises.
+    Raises RegistryError and ReleaseError for an unknown version, WorkspaceError where its commit or the folder
+    cannot be used, DataGone where its data no longer exist, and what a stage raises.
     """
     versioning.require(workspace)
     registry = registry_of(workspace)
-    version = registry.named(name)
+    version = version_called(workspace, name)
     _check_data(workspace, registry, version)
     folder = into or workspace.root.parent / f"{workspace.root.name}-v{version.number}"
     made = _laid_down(workspace, version, folder.expanduser().resolve(), say)
@@ -288,11 +288,10 @@ def _shown(value: float | None) -> str:
 
 def summary(result: Mapping[str, Any]) -> str:
     """In words."""
+    bundle, labels = result["bundle"], result["labels"]
+    same = bundle["recorded"] == bundle["reproduced"]
+    facts = ["the same bundle, bit by bit" if same else "another bundle"]
+    if labels and not same:
+        facts.append(f"{labels['equal']} of {labels['pictures']} labels equal")
     made = f"Version {result['version']}, made again in {result['folder']}, is {result['verdict']}"
-    labels = result["labels"]
-    if result["verdict"] == "identical":
-        return f"{made}: the same bundle, bit by bit."
-    shares = (
-        f"{labels['share']:.2%} of {labels['pictures']} labels equal" if labels else "labels not compared"
-    )
-    return f"{made}: another bundle, {shares}. " + "; ".join(result["differences"])
+    return f"{made}: {'; '.join([*facts, *result['differences']])}."
