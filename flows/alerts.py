@@ -14,14 +14,13 @@ from typing import Any, cast
 from urllib.parse import quote, unquote, urlencode, urlsplit
 from uuid import UUID
 
-from prefect.automations import Automation
 from prefect.blocks.core import Block
 from prefect.blocks.notifications import SlackWebhook
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import CallWebhook, ChangeFlowRunState, SendNotification
-from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 from ayeaye.errors import ParamsError
 from ayeaye.params import Alerts
@@ -70,7 +69,7 @@ def apply(client: SyncPrefectClient, workspace: Workspace, deployments: Sequence
         trigger = _trigger(workspace, kind, deployments)
         for channel, action in _actions(workspace, kind):
             wanted.append(
-                Automation(
+                AutomationCore(
                     name=_name(workspace, f"{kind} by {channel}"),
                     description=f"Made by `ayeaye deploy` for {workspace.root}.",
                     trigger=trigger,
@@ -80,7 +79,8 @@ def apply(client: SyncPrefectClient, workspace: Workspace, deployments: Sequence
     there = _own(client, workspace)
     for automation in wanted:
         if known := there.pop(automation.name, None):
-            client.update_automation(known, automation)
+            # Of a model what was left to its defaults would not be sent, the types of what it holds included.
+            client.update_automation(known, AutomationCore.model_validate(automation.model_dump()))
         else:
             client.create_automation(automation)
     for id in there.values():
@@ -174,9 +174,9 @@ def _trigger(workspace: Workspace, kind: str, deployments: Sequence[UUID]) -> Ev
     )
 
 
-def _dead_runs(workspace: Workspace, deployments: Sequence[UUID]) -> Automation:
+def _dead_runs(workspace: Workspace, deployments: Sequence[UUID]) -> AutomationCore:
     """Calls a run crashed whose process has fallen silent, so that it is told, and waits for nothing for ever."""
-    return Automation(
+    return AutomationCore(
         name=_name(workspace, "runs that died"),
         description=f"Made by `ayeaye deploy` for {workspace.root}.",
         trigger=EventTrigger(
