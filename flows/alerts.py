@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, cast
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -64,16 +64,16 @@ def apply(client: SyncPrefectClient, workspace: Workspace, deployments: Sequence
     `deployments` are those whose failed runs are told. What is there and not wanted any more is deleted;
     a second call changes nothing.
     """
-    wanted = [_dead_runs(workspace, deployments)]
+    wanted, blocks = [_dead_runs(workspace, deployments)], _save(workspace)
     for kind in workspace.params.alerts.events:
         trigger = _trigger(workspace, kind, deployments)
-        for channel, action in _actions(workspace, kind):
+        for channel, block in blocks.items():
             wanted.append(
                 AutomationCore(
                     name=_name(workspace, f"{kind} by {channel}"),
                     description=f"Made by `ayeaye deploy` for {workspace.root}.",
                     trigger=trigger,
-                    actions=[action],
+                    actions=[_action(workspace, kind, channel, block)],
                 )
             )
     there = _own(client, workspace)
@@ -131,15 +131,20 @@ def mail_address(alerts: Alerts) -> str:
     return f"{scheme}://{login}{shown}{f':{port}' if port else ''}?{urlencode(query)}"
 
 
-def _actions(workspace: Workspace, kind: str) -> Iterator[tuple[str, CallWebhook | SendNotification]]:
-    for channel, block in _channels(workspace.params.alerts).items():
-        id = cast(UUID, block.save(f"ayeaye-{workspace.identity[:12]}-{channel}", overwrite=True))
-        if channel == "webhook":
-            yield channel, CallWebhook(block_document_id=id, payload=_payload(workspace, kind))
-        else:
-            body = _MAILED["failed" if kind == "failed" else "happened"]
-            subject = f"ayeaye: {workspace.params.release.model} {kind}"
-            yield channel, SendNotification(block_document_id=id, subject=subject, body=body)
+def _save(workspace: Workspace) -> dict[str, UUID]:
+    """The blocks of the channels on the server, by channel."""
+    return {
+        channel: cast(UUID, block.save(f"ayeaye-{workspace.identity[:12]}-{channel}", overwrite=True))
+        for channel, block in _channels(workspace.params.alerts).items()
+    }
+
+
+def _action(workspace: Workspace, kind: str, channel: str, block: UUID) -> CallWebhook | SendNotification:
+    if channel == "webhook":
+        return CallWebhook(block_document_id=block, payload=_payload(workspace, kind))
+    body = _MAILED["failed" if kind == "failed" else "happened"]
+    subject = f"ayeaye: {workspace.params.release.model} {kind}"
+    return SendNotification(block_document_id=block, subject=subject, body=body)
 
 
 def _payload(workspace: Workspace, kind: str) -> str:

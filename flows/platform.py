@@ -39,7 +39,9 @@ from ayeaye.workspace import Workspace
 
 Say = Callable[[str], None]
 HOST = "127.0.0.1"
-SOCKET = "/proc/self/cwd/supervisor.sock"  # supervisord is at home there; the address of a socket has to be short
+SOCKET = (
+    "/proc/self/cwd/supervisor.sock"  # supervisord is at home there; the address of a socket has to be short
+)
 STARTUP_SECONDS = 180
 LOG_BYTES, LOGS = 10_000_000, 5
 # How long each may take to end, in the order in which they are stopped: a worker whose server is gone hangs.
