@@ -80,7 +80,8 @@ def apply(client: SyncPrefectClient, workspace: Workspace, deployments: Sequence
     for automation in wanted:
         if known := there.pop(automation.name, None):
             # Of a model what was left to its defaults would not be sent, the types of what it holds included.
-            client.update_automation(known, AutomationCore.model_validate(automation.model_dump()))
+            whole = automation.model_dump(exclude={"owner_resource"})
+            client.update_automation(known, AutomationCore.model_validate(whole))
         else:
             client.create_automation(automation)
     for id in there.values():
