@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, cast
 from urllib.parse import quote, unquote, urlencode, urlsplit
 from uuid import UUID
 
-from prefect.automations import Automation
 from prefect.blocks.core import Block
 from prefect.blocks.notifications import SlackWebhook
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import CallWebhook, ChangeFlowRunState, SendNotification
-from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 from ayeaye.errors import ParamsError
 from ayeaye.params import Alerts
@@ -65,22 +64,24 @@ def apply(client: SyncPrefectClient, workspace: Workspace, deployments: Sequence
     `deployments` are those whose failed runs are told. What is there and not wanted any more is deleted;
     a second call changes nothing.
     """
-    wanted = [_dead_runs(workspace, deployments)]
+    wanted, blocks = [_dead_runs(workspace, deployments)], _save(workspace)
     for kind in workspace.params.alerts.events:
         trigger = _trigger(workspace, kind, deployments)
-        for channel, action in _actions(workspace, kind):
+        for channel, block in blocks.items():
             wanted.append(
-                Automation(
+                AutomationCore(
                     name=_name(workspace, f"{kind} by {channel}"),
                     description=f"Made by `ayeaye deploy` for {workspace.root}.",
                     trigger=trigger,
-                    actions=[action],
+                    actions=[_action(workspace, kind, channel, block)],
                 )
             )
     there = _own(client, workspace)
     for automation in wanted:
         if known := there.pop(automation.name, None):
-            client.update_automation(known, automation)
+            # Of a model what was left to its defaults would not be sent, the types of what it holds included.
+            whole = automation.model_dump(exclude={"owner_resource"})
+            client.update_automation(known, AutomationCore.model_validate(whole))
         else:
             client.create_automation(automation)
     for id in there.values():
@@ -131,15 +132,20 @@ def mail_address(alerts: Alerts) -> str:
     return f"{scheme}://{login}{shown}{f':{port}' if port else ''}?{urlencode(query)}"
 
 
-def _actions(workspace: Workspace, kind: str) -> Iterator[tuple[str, CallWebhook | SendNotification]]:
-    for channel, block in _channels(workspace.params.alerts).items():
-        id = cast(UUID, block.save(f"ayeaye-{workspace.identity[:12]}-{channel}", overwrite=True))
-        if channel == "webhook":
-            yield channel, CallWebhook(block_document_id=id, payload=_payload(workspace, kind))
-        else:
-            body = _MAILED["failed" if kind == "failed" else "happened"]
-            subject = f"ayeaye: {workspace.params.release.model} {kind}"
-            yield channel, SendNotification(block_document_id=id, subject=subject, body=body)
+def _save(workspace: Workspace) -> dict[str, UUID]:
+    """The blocks of the channels on the server, by channel."""
+    return {
+        channel: cast(UUID, block.save(f"ayeaye-{workspace.identity[:12]}-{channel}", overwrite=True))
+        for channel, block in _channels(workspace.params.alerts).items()
+    }
+
+
+def _action(workspace: Workspace, kind: str, channel: str, block: UUID) -> CallWebhook | SendNotification:
+    if channel == "webhook":
+        return CallWebhook(block_document_id=block, payload=_payload(workspace, kind))
+    body = _MAILED["failed" if kind == "failed" else "happened"]
+    subject = f"ayeaye: {workspace.params.release.model} {kind}"
+    return SendNotification(block_document_id=block, subject=subject, body=body)
 
 
 def _payload(workspace: Workspace, kind: str) -> str:
@@ -174,9 +180,9 @@ def _trigger(workspace: Workspace, kind: str, deployments: Sequence[UUID]) -> Ev
     )
 
 
-def _dead_runs(workspace: Workspace, deployments: Sequence[UUID]) -> Automation:
+def _dead_runs(workspace: Workspace, deployments: Sequence[UUID]) -> AutomationCore:
     """Calls a run crashed whose process has fallen silent, so that it is told, and waits for nothing for ever."""
-    return Automation(
+    return AutomationCore(
         name=_name(workspace, "runs that died"),
         description=f"Made by `ayeaye deploy` for {workspace.root}.",
         trigger=EventTrigger(

@@ -43,7 +43,9 @@ def deploy(workspace: Workspace, url: str, say: Callable[[str], None]) -> dict[s
             _prefect_deploy(workspace, url)
             made = alerts.apply(client, workspace, _ids(client, workspace, found["deployments"]))
         except PrefectHTTPStatusError as error:
-            raise WorkspaceError(f"Prefect at {url} did not take it: {str(error).splitlines()[0]}") from error
+            raise WorkspaceError(
+                f"Prefect at {url} did not take it: {str(error).splitlines()[0][:300]}"
+            ) from error
     return {**found, "alerts": made, "server": url}
 
 

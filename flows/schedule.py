@@ -7,6 +7,7 @@ run afterwards, one after the other, each on the same data.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -20,7 +21,6 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled
-from prefect.types._datetime import now
 
 
 def make_up_once(say: Callable[[str], None]) -> int:
@@ -38,7 +38,9 @@ def make_up_once(say: Callable[[str], None]) -> int:
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[this.deployment_id])),
             flow_run_filter=FlowRunFilter(
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-                expected_start_time=FlowRunFilterExpectedStartTime(before_=now("UTC")),
+                expected_start_time=FlowRunFilterExpectedStartTime.model_validate(
+                    {"before_": datetime.now(UTC)}
+                ),
             ),
         )
         missed = [run for run in waiting if run.auto_scheduled and run.id != this.id]

@@ -32,7 +32,7 @@ class Server:
     def get(self, path: str) -> Any:
         return httpx.get(f"{self.url}/{path}", timeout=30).raise_for_status().json()
 
-    def post(self, path: str, **content: Any) -> Any:
+    def post(self, path: str, /, **content: Any) -> Any:
         return httpx.post(f"{self.url}/{path}", json=content, timeout=30).raise_for_status().json()
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:

@@ -140,7 +140,7 @@ def test_a_failed_run_is_told_once(
     run = server.start_run(deployed["id"])
     with _settled():
         server.set_state(run["id"], "FAILED", 'The disk is "full" {{ here }}')
-        wait_for(lambda: receiver.of("failed") and mailbox.mails, 60, "nobody was told")
+        wait_for(lambda: receiver.of("failed") and len(mailbox.mails) >= 2, 60, "nobody was told")
     (told,) = receiver.of("failed")
     assert told["run"] == run["name"]
     assert (told["flow"], told["state"]) == ("retrain", "Failed")
@@ -150,10 +150,10 @@ def test_a_failed_run_is_told_once(
     headers, _ = receiver.calls[-1]
     assert headers["authorization"] == f"Bearer {TOKEN}"
     assert headers["content-type"] == "application/json"
-    ((recipients, mail),) = mailbox.mails
-    assert set(recipients) == {"one@example.org", "two@example.org"}
-    assert "Subject: ayeaye: ayeaye failed" in mail
-    assert "From: ayeaye <ayeaye@example.org>" in mail
+    assert sorted(recipients for recipients, _ in mailbox.mails) == [["one@example.org"], ["two@example.org"]]
+    for _, mail in mailbox.mails:
+        assert "Subject: ayeaye: ayeaye failed" in mail
+        assert "From: ayeaye <ayeaye@example.org>" in mail
 
 
 @pytest.mark.slow
