@@ -12,7 +12,6 @@ seen, from seen to unseen, or away is compared with nothing.
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -37,8 +36,6 @@ from ayeaye.workspace import Workspace
 
 SHOWN = ("train", "validation")  # splits whose pictures a model has learned from
 PICTURES, FOLDS = "test pictures", "class folds"
-# Resamples beyond a bound, so that the bound of one of many slices is not read off the single last draw.
-TAIL = 10
 
 
 @dataclass(frozen=True)
@@ -259,10 +256,9 @@ def compared(pair: Pair, params: Params, slices: Mapping[str, np.ndarray] | None
     figures = [
         (where, name, arguments) for where, part in parts.items() for name, arguments in _figures(part)
     ]
-    risk = (1 - release.confidence) / max(1, len(figures))
-    options |= {"confidence": 1 - risk, "resamples": max(evaluate.bootstrap, math.ceil(TAIL / risk))}
+    shared = 1 - (1 - release.confidence) / max(1, len(figures))
     losses += [
-        Loss.of(name, paired_loss(**arguments, **options), release.slice_epsilon, where)
+        Loss.of_slice(name, where, paired_loss(**arguments, **options), shared)
         for where, name, arguments in figures
     ]
     return Compared(losses, not_judged)

@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from ayeaye.embedding.engines import AGREEMENT
 from ayeaye.errors import ParamsError, listed
-from ayeaye.evaluation.bootstrap import pictures_needed
+from ayeaye.evaluation.bootstrap import bounds, pictures_needed
 from ayeaye.params import Release
 
 Kind = Literal["minimum", "maximum", "relative"]
@@ -79,7 +79,7 @@ class Loss:
     lower: float = -math.inf
 
     @classmethod
-    def of(cls, name: str, paired: Mapping[str, Any], epsilon: float, slice_: str = "") -> Loss:
+    def of(cls, name: str, paired: Mapping[str, Any], epsilon: float) -> Loss:
         """From what `evaluation.bootstrap.paired_loss` gave."""
         return cls(
             name=name,
@@ -88,9 +88,13 @@ class Loss:
             pictures=paired["pictures"],
             classes=paired["classes"],
             needed=pictures_needed(dict(paired), epsilon),
-            slice=slice_,
-            lower=paired["lower"],
         )
+
+    @classmethod
+    def of_slice(cls, name: str, where: str, paired: Mapping[str, Any], confidence: float) -> Loss:
+        """The same in a slice, with both bounds at `confidence`."""
+        lower, upper = bounds(dict(paired), confidence)
+        return cls(name, paired["loss"], upper, paired["pictures"], paired["classes"], None, where, lower)
 
 
 @dataclass(frozen=True)
