@@ -3,10 +3,10 @@
 Absolute checks: the point estimate decides and its interval is shown. Relative ones: refused when the
 one-sided upper bound of the loss exceeds epsilon. What is missing or not a number fails.
 
-Slices, such as a group of classes, are asked the other way round: one refuses when the challenger is worse
-in it beyond chance (the one-sided lower bound of the loss is above 0, all slices together at `confidence`) and by more
-than `slice_epsilon`. An upper bound would be above any epsilon in most slices, which have few pictures, and
-refuse equal models (docs/release-simulation.md). A challenger may so win as a whole and be refused for a slice.
+Slices, such as a group of classes, are asked the other way round: one refuses when the challenger is worse in
+it beyond chance (the one-sided lower bound of the loss is above 0, all slices together at `confidence`) and by
+more than `slice_epsilon`. An upper bound would be above any epsilon in most slices, which have few pictures, and
+refuse equal models (docs/release-simulation.md). So a challenger may win as a whole and be refused for a slice.
 A slice too small to be judged is listed and does not refuse.
 
 Where the backbone was pretrained on some of the unseen classes, the absolute checks are on the others, the
