@@ -157,7 +157,8 @@ def on_pictures(
             "there are no test pictures of classes that both know in the same role and that neither was trained on"
         )
     label = manifest["label"][wanted].to_numpy(str)
-    y = pd.Index(common).get_indexer(label).astype(np.int64)
+    place = {name: number for number, name in enumerate(common)}
+    y = np.array([place[name] for name in label.tolist()], dtype=np.int64)
     seen = np.array([roles_new[name] for name in common], dtype=bool)
     folds = []
     for name, classifier in zip(called, classifiers, strict=True):
@@ -247,7 +248,11 @@ def compared(pair: Pair, params: Params, slices: Mapping[str, np.ndarray] | None
     with many slices an equal model is not found worse in one of them by chance alone (Bonferroni).
     """
     release, evaluate = params.release, params.evaluate
-    options = {"resamples": evaluate.bootstrap, "confidence": release.confidence, "seed": evaluate.seed}
+    options: dict[str, Any] = {
+        "resamples": evaluate.bootstrap,
+        "confidence": release.confidence,
+        "seed": evaluate.seed,
+    }
     losses = [
         Loss.of(name, paired_loss(**arguments, **options), release.epsilon)
         for name, arguments in _figures(pair)
