@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ayeaye.errors import DataError
 from ayeaye.evaluation.bootstrap import (
+    bounds,
     interval,
     paired_loss,
     paired_share,
@@ -152,13 +153,25 @@ def test_answers_that_cannot_be_compared_are_refused(a, b, message):
         paired_loss(np.array([]), np.array([]), np.array([], dtype=int))
 
 
+def test_bounds_hold_as_often_as_they_say_far_out_and_for_few_pictures():
+    rng = np.random.default_rng(3)
+    y = np.repeat(np.arange(4), 24)
+    worse = 0
+    for trial in range(400):
+        hard = rng.random(96)
+        a, b = hard + 0.1 * rng.normal(size=96) < 0.6, hard + 0.1 * rng.normal(size=96) < 0.6
+        worse += bounds(paired_loss(a, b, y, resamples=100, seed=trial), 0.99)[0] > 0
+    assert worse / 400 <= 0.025
+
+
 def test_the_lower_bound_mirrors_the_upper_one():
     rng = np.random.default_rng(3)
     y = np.repeat(np.arange(6), 20)
     a, b = rng.random(120) < 0.5, rng.random(120) < 0.7
-    one, other = paired_loss(a, b, y), paired_loss(b, a, y)
-    assert one["lower"] < one["loss"] < one["upper"]
-    assert one["lower"] == pytest.approx(-other["upper"])
+    one, other = bounds(paired_loss(a, b, y), 0.95), bounds(paired_loss(b, a, y), 0.95)
+    assert one[0] < paired_loss(a, b, y)["loss"] < one[1]
+    assert one[0] == pytest.approx(-other[1])
+    assert one[1] == pytest.approx(paired_loss(a, b, y)["upper"], abs=0.02)
 
 
 def test_the_interval_of_a_paired_share_covers_the_truth_about_as_often_as_it_says():

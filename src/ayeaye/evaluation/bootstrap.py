@@ -113,8 +113,8 @@ def paired_loss(
 
     `correct_a`, `correct_b`, `y`: (n,). The loss is the mean over classes of b's accuracy minus a's: positive
     where the challenger is worse. With `unseen` (n,) bool, it is the loss in H between the two sides.
-    `lower` and `upper` are the one-sided bounds, each at `confidence`. Raises DataError on lengths that differ,
-    NaN or nothing to compare.
+    `upper` is the one-sided upper bound at `confidence`. Raises DataError on lengths that differ, NaN or
+    nothing to compare.
     """
     pair = np.stack([_column(correct_a, y), _column(correct_b, y)], axis=1)  # (n, 2)
     side = np.zeros(len(y), dtype=np.int64) if unseen is None else np.asarray(unseen).astype(np.int64)
@@ -127,13 +127,23 @@ def paired_loss(
     loss = float(_losses(values.sum(axis=0)[None])[0])
     return {
         "loss": loss,
-        "lower": min(float(np.quantile(drawn, 1 - confidence)), loss),
         "upper": max(float(np.quantile(drawn, confidence)), loss),
         "standard_error": float(drawn.std()),
         "confidence": confidence,
         "pictures": len(y),
         "classes": len(np.unique(y)),
     }
+
+
+def bounds(paired: dict[str, Any], confidence: float) -> tuple[float, float]:
+    """The one-sided lower and upper bound of a `paired_loss`, each at `confidence`, from its standard error.
+
+    For where many losses share one risk of error: far out, percentiles of the resamples are too narrow for the few
+    pictures about which two models disagree. Of ten slices of equal models they called one worse in 6 of 30
+    simulations, where 5 % were stated.
+    """
+    half = NormalDist().inv_cdf(confidence) * paired["standard_error"]
+    return paired["loss"] - half, paired["loss"] + half
 
 
 def pictures_needed(paired: dict[str, Any], epsilon: float) -> int | None:

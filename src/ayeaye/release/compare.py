@@ -12,7 +12,6 @@ seen, from seen to unseen, or away is compared with nothing.
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -37,8 +36,6 @@ from ayeaye.workspace import Workspace
 
 SHOWN = ("train", "validation")  # splits whose pictures a model has learned from
 PICTURES, FOLDS = "test pictures", "class folds"
-# Resamples beyond a bound, so that the bound of one of many slices is not read off the single last draw.
-TAIL = 10
 
 
 @dataclass(frozen=True)
@@ -160,7 +157,8 @@ def on_pictures(
             "there are no test pictures of classes that both know in the same role and that neither was trained on"
         )
     label = manifest["label"][wanted].to_numpy(str)
-    y = pd.Index(common).get_indexer(label).astype(np.int64)
+    place = {name: number for number, name in enumerate(common)}
+    y = np.array([place[name] for name in label.tolist()], dtype=np.int64)
     seen = np.array([roles_new[name] for name in common], dtype=bool)
     folds = []
     for name, classifier in zip(called, classifiers, strict=True):
@@ -250,7 +248,11 @@ def compared(pair: Pair, params: Params, slices: Mapping[str, np.ndarray] | None
     with many slices an equal model is not found worse in one of them by chance alone (Bonferroni).
     """
     release, evaluate = params.release, params.evaluate
-    options = {"resamples": evaluate.bootstrap, "confidence": release.confidence, "seed": evaluate.seed}
+    options: dict[str, Any] = {
+        "resamples": evaluate.bootstrap,
+        "confidence": release.confidence,
+        "seed": evaluate.seed,
+    }
     losses = [
         Loss.of(name, paired_loss(**arguments, **options), release.epsilon)
         for name, arguments in _figures(pair)
@@ -259,10 +261,9 @@ def compared(pair: Pair, params: Params, slices: Mapping[str, np.ndarray] | None
     figures = [
         (where, name, arguments) for where, part in parts.items() for name, arguments in _figures(part)
     ]
-    risk = (1 - release.confidence) / max(1, len(figures))
-    options |= {"confidence": 1 - risk, "resamples": max(evaluate.bootstrap, math.ceil(TAIL / risk))}
+    shared = 1 - (1 - release.confidence) / max(1, len(figures))
     losses += [
-        Loss.of(name, paired_loss(**arguments, **options), release.slice_epsilon, where)
+        Loss.of_slice(name, where, paired_loss(**arguments, **options), shared)
         for where, name, arguments in figures
     ]
     return Compared(losses, not_judged)

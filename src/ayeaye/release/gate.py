@@ -3,10 +3,10 @@
 Absolute checks: the point estimate decides and its interval is shown. Relative ones: refused when the
 one-sided upper bound of the loss exceeds epsilon. What is missing or not a number fails.
 
-Slices, such as a group of classes, are asked the other way round: one refuses when the challenger is worse
-in it beyond chance (the one-sided lower bound of the loss is above 0, all slices together at `confidence`) and by more
-than `slice_epsilon`. An upper bound would be above any epsilon in most slices, which have few pictures, and
-refuse equal models (docs/release-simulation.md). A challenger may so win as a whole and be refused for a slice.
+Slices, such as a group of classes, are asked the other way round: one refuses when the challenger is worse in
+it beyond chance (the one-sided lower bound of the loss is above 0, all slices together at `confidence`) and by
+more than `slice_epsilon`. An upper bound would be above any epsilon in most slices, which have few pictures, and
+refuse equal models (docs/release-simulation.md). So a challenger may win as a whole and be refused for a slice.
 A slice too small to be judged is listed and does not refuse.
 
 Where the backbone was pretrained on some of the unseen classes, the absolute checks are on the others, the
@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from ayeaye.embedding.engines import AGREEMENT
 from ayeaye.errors import ParamsError, listed
-from ayeaye.evaluation.bootstrap import pictures_needed
+from ayeaye.evaluation.bootstrap import bounds, pictures_needed
 from ayeaye.params import Release
 
 Kind = Literal["minimum", "maximum", "relative"]
@@ -79,7 +79,7 @@ class Loss:
     lower: float = -math.inf
 
     @classmethod
-    def of(cls, name: str, paired: Mapping[str, Any], epsilon: float, slice_: str = "") -> Loss:
+    def of(cls, name: str, paired: Mapping[str, Any], epsilon: float) -> Loss:
         """From what `evaluation.bootstrap.paired_loss` gave."""
         return cls(
             name=name,
@@ -88,9 +88,13 @@ class Loss:
             pictures=paired["pictures"],
             classes=paired["classes"],
             needed=pictures_needed(dict(paired), epsilon),
-            slice=slice_,
-            lower=paired["lower"],
         )
+
+    @classmethod
+    def of_slice(cls, name: str, where: str, paired: Mapping[str, Any], confidence: float) -> Loss:
+        """The same in a slice, with both bounds at `confidence`."""
+        lower, upper = bounds(dict(paired), confidence)
+        return cls(name, paired["loss"], upper, paired["pictures"], paired["classes"], None, where, lower)
 
 
 @dataclass(frozen=True)
