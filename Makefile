@@ -4,6 +4,11 @@ VENV = .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 DEMO = demo
+WORKSPACE = $(DEMO)
+PREFECT_PORT = 4200
+WORKER_PORT = 4201
+MLFLOW_PORT = 5000
+SERVICE_PORT =
 ARGS =
 JOBS = 2
 # One thread each: two programs that both wait for two cores take several times as long.
@@ -12,7 +17,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test lint format install soak bench bench-zsl clean
+.PHONY: help demo up down test lint format install soak bench bench-zsl clean
 
 help: ## Show this.
 	@echo "make TARGET"
@@ -20,6 +25,14 @@ help: ## Show this.
 
 demo: $(INSTALLED) ## Retrain on the drawn bestiary, in the workspace demo/, and ask for an aye-aye.
 	$(BIN)/ayeaye demo $(DEMO)
+
+up: $(INSTALLED) ## Start the platform of WORKSPACE=demo: Prefect server and worker, MLflow, the service; prints their addresses.
+	@test -f $(WORKSPACE)/params.yaml || $(BIN)/ayeaye init $(WORKSPACE)
+	$(BIN)/ayeaye up --workspace $(WORKSPACE) --prefect-port $(PREFECT_PORT) --worker-port $(WORKER_PORT) \
+		--mlflow-port $(MLFLOW_PORT) $(if $(SERVICE_PORT),--service-port $(SERVICE_PORT))
+
+down: $(INSTALLED) ## Stop it.
+	$(BIN)/ayeaye down --workspace $(WORKSPACE)
 
 test: lint ## Lint, then run every test but the soak, JOBS at a time; ARGS="-k gate" goes to pytest.
 	$(PYTEST) -m "not soak" $(ARGS)

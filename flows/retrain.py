@@ -24,6 +24,8 @@ from ayeaye.release.promotion import Judgement
 from ayeaye.release.record import Entry
 from ayeaye.release.registry import Version
 from ayeaye.workspace import Workspace
+from flows import events
+from flows.schedule import make_up_once
 
 CHECKED = {"embed": "embeddings", "classes": "class_space"}  # stages, and which place each of them checks
 _speaker: Callable[[str], None] | None = None
@@ -175,8 +177,11 @@ def retrain(workspace: str = ".") -> dict[str, Any]:
     """
     found = Workspace.find(Path(workspace))
     os.environ.update(found.environment())
+    make_up_once(say)
     with found.lock(say) as lock:
-        return _retrain(found, lock)
+        outcome = _retrain(found, lock)
+    events.emit_outcome(found, outcome)
+    return outcome
 
 
 def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
@@ -225,17 +230,18 @@ def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
 def _kept(workspace: Workspace, version: Version, actor: str) -> dict[str, Any]:
     """The champion, met again: what has changed may be its Bento, or its figures."""
     message = f"Nothing new: version {version.number} is champion."
-    if not promotion.current(workspace, version):
-        tag = renew(workspace, actor)
-        message = f"Version {version.number} is champion as before, in a new Bento ({tag})."
+    reasons = ""
+    # First, since the card in the Bento tells of it.
     if not promotion.judged(workspace, version):
         judgement = judge(workspace, version)
         settle(workspace, version, judgement, actor)
-        if judgement.decision.verdict == "refused":
-            reasons = "; ".join(judgement.decision.reasons)
-            message = (
-                f"Version {version.number} stays champion, but its new evaluation fails the gate: {reasons}"
-            )
+        reasons = "; ".join(judgement.decision.reasons)
+    if not promotion.current(workspace, version):
+        tag = renew(workspace, actor)
+        message = f"Version {version.number} is champion as before, in a new Bento ({tag})."
+    if reasons:
+        message = f"Version {version.number} stays champion, but its new evaluation fails the gate: {reasons}"
+        events.emit(workspace, "refused", message, version=version.number, champion=version.number)
     return _outcome("unchanged", version, message, workspace)
 
 
@@ -281,6 +287,7 @@ def _outcome(kind: str, version: Version, message: str, workspace: Workspace) ->
 def run(workspace: Workspace, url: str, say: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Run the flow from the command line, against the Prefect API at `url`."""
     global _speaker
+    from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -290,4 +297,5 @@ def run(workspace: Workspace, url: str, say: Callable[[str], None] | None = None
             return retrain(str(workspace.root))
         finally:
             _speaker = None
-            APILogWorker.drain_all(timeout=5)  # what is still queued when the server ends is lost
+            for queue in (APILogWorker, EventsWorker):
+                queue.drain_all(timeout=5)  # what is still queued when the server ends is lost

@@ -15,19 +15,23 @@ import httpx
 from ayeaye.errors import WorkspaceError
 from ayeaye.processes import free_port, start, stop
 from ayeaye.workspace import Workspace
+from flows import platform
 
 STARTUP_SECONDS = 90
 
 
 @contextmanager
 def server(workspace: Workspace) -> Iterator[Callable[[], str]]:
-    """Yields a function that waits for a Prefect API and gives its URL: PREFECT_API_URL where it is set, else of
-    a server in the workspace that has begun to start.
+    """Yields a function that waits for a Prefect API and gives its URL: PREFECT_API_URL where it is set, else that
+    of the platform where it is up, else of a server in the workspace that has begun to start.
 
     Prefect's own ephemeral server outlives a run that is killed; this one does not.
     """
     if configured := os.environ.get("PREFECT_API_URL"):
         yield lambda: configured
+        return
+    if known := platform.running(workspace):
+        yield lambda: platform.Ports(**known["ports"]).prefect_api
         return
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 import workspaces
+from prefect_servers import Server
 from workspaces import SHARED, Place, wait_for
 
 from ayeaye.processes import free_port, start, stop
@@ -47,6 +48,11 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield url
         finally:
             stop(process)
+
+
+@pytest.fixture(scope="session")
+def server(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    return Server(prefect_server, tmp_path_factory.mktemp("client"))
 
 
 @pytest.fixture(scope="session")

@@ -557,6 +557,7 @@ class TestOtherSources:
         assert place.read("release/decision.json")["estimated_on"] == "class folds"
         assert place.status["champion"]["estimated_on"] == "class folds"
         assert "The unseen classes have no pictures" in (place.root / "reports" / "index.html").read_text()
+        assert "Not measured on real unseen classes" in place("card").out
         picture = tmp_path / "unseen.png"
         picture.write_bytes(workspaces.paint("paint 210", 0))
         assert place("classify", "--json", picture).json["label"] == "paint 210"

@@ -69,6 +69,30 @@ def test_the_address_of_a_database_is_in_no_record_of_the_parameters() -> None:
     assert "secret" not in f"{chosen!r} {chosen} {chosen.model_dump(mode='json')} {chosen.model_dump_json()}"
 
 
+@pytest.mark.parametrize(
+    ("alerts", "said"),
+    [
+        ({"webhook": "ftp://h/secret"}, "http or https"),
+        ({"email": "nobody"}, "e-mail addresses"),
+        ({"email": ["a@example.org", "b@example.org?bcc=c"], "smtp": "smtp://h"}, "e-mail addresses"),
+        ({"email": "a@example.org"}, "email needs smtp"),
+        ({"smtp": "smtp://u:secret@h"}, "AYEAYE_SMTP_PASSWORD"),
+        ({"smtp": "mailto://h"}, "smtp://user@host:587"),
+        ({"smtp": "smtp://h:port"}, "smtp://user@host:587"),
+        ({"events": ["failed", "success"]}, "failed, refused"),
+    ],
+)
+def test_wrong_alerts_are_refused_and_no_secret_is_shown(alerts: dict[str, object], said: str) -> None:
+    with pytest.raises(ParamsError, match=said) as caught:
+        params.parse({"alerts": alerts}, "params.yaml")
+    assert "secret" not in str(caught.value)
+
+
+def test_the_address_of_a_webhook_is_in_no_record_of_the_parameters() -> None:
+    chosen = params.parse({"alerts": {"webhook": "https://h/secret"}}, "params.yaml")
+    assert "secret" not in f"{chosen!r} {chosen} {chosen.model_dump(mode='json')} {chosen.model_dump_json()}"
+
+
 @pytest.mark.parametrize("setting", ["nonsense", "train=ridge", "train.folds=one", "train.nothing=1"])
 def test_a_refused_setting_changes_nothing(tmp_path: Path, setting: str) -> None:
     path = tmp_path / "params.yaml"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prefect_servers import Server
 from workspaces import Place, wait_for
 
 from ayeaye.processes import start, stop
@@ -22,42 +21,11 @@ POOL = "ayeaye"
 DEPLOYMENT = "retrain/weekly-retrain"
 
 
-class Server:
-    """A Prefect server as a person at the command line, and as its API, has it."""
-
-    def __init__(self, url: str, home: Path) -> None:
-        self.url = url
-        self.environment = {**os.environ, "PREFECT_API_URL": url, "PREFECT_HOME": str(home)}
-
-    def prefect(self, *arguments: str, cwd: Path, **environment: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments],
-            env={**self.environment, **environment},
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def runs(self, deployment: str) -> list[dict[str, Any]]:
-        wanted = {"deployments": {"id": {"any_": [deployment]}}}
-        return httpx.post(f"{self.url}/flow_runs/filter", json=wanted, timeout=30).json()
-
-    def get(self, path: str) -> Any:
-        return httpx.get(f"{self.url}/{path}", timeout=30).raise_for_status().json()
-
-
-@pytest.fixture(scope="module")
-def server(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Server:
-    return Server(prefect_server, tmp_path_factory.mktemp("client"))
-
-
 @pytest.fixture(scope="module")
 def place(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A workspace with something to do at the next run."""
+    """A workspace with something to do at the next run, which a person has to approve."""
     place = trained.copy(tmp_path_factory.mktemp("scheduled"))
-    place.set("train.folds=4")
+    place.set("train.folds=4", "release.approval=manual")
     return place
 
 
@@ -70,9 +38,28 @@ def deployment(server: Server, place: Place) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def worker(
-    server: Server, deployment: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
+def missed(server: Server, deployment: dict[str, Any]) -> list[str]:
+    """Runs that the schedule made and that are overdue, since there was no worker: first to last."""
+    start = datetime.now(UTC) + timedelta(seconds=10)
+    rule = f"DTSTART:{start:%Y%m%dT%H%M%S}\nRRULE:FREQ=SECONDLY;INTERVAL=1;COUNT=3"
+    httpx.post(
+        f"{server.url}/deployments/{deployment['id']}/schedules",
+        json=[{"schedule": {"rrule": rule, "timezone": "UTC"}, "active": True}],
+        timeout=30,
+    ).raise_for_status()
+
+    def overdue() -> list[str]:
+        now = datetime.now(UTC)
+        runs = [run for run in server.runs(deployment["id"]) if run["auto_scheduled"]]
+        runs = [run for run in runs if datetime.fromisoformat(run["expected_start_time"]) < now]
+        return [run["id"] for run in sorted(runs, key=lambda run: run["expected_start_time"])]
+
+    wait_for(lambda: len(overdue()) == 3, 120, "no run is overdue")
+    return overdue()
+
+
+@pytest.fixture(scope="module")
+def worker(server: Server, missed: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The log of a worker that runs somewhere else than in the workspace."""
     folder = tmp_path_factory.mktemp("worker")
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]
@@ -106,21 +93,33 @@ def test_the_scheduler_makes_runs_of_it(server: Server, deployment: dict[str, An
     assert (first.weekday(), first.hour, first.minute) == (0, 3, 0)
 
 
-def test_a_worker_completes_a_run_of_it(
-    server: Server, deployment: dict[str, Any], worker: Path, place: Place
-) -> None:
-    server.prefect("deployment", "run", DEPLOYMENT, cwd=worker.parent)
-    (run,) = [run for run in server.runs(deployment["id"]) if not run["auto_scheduled"]]
+def completed(server: Server, run: str, worker: Path) -> None:
+    """Return when a run ended well."""
 
     def state() -> str:
-        return server.get(f"flow_runs/{run['id']}")["state"]["type"]
+        return server.get(f"flow_runs/{run}")["state"]["type"]
 
     ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
     wait_for(lambda: state() in ended, 500, f"the run did not end: {worker.read_text()[-2000:]}")
     assert state() == "COMPLETED", worker.read_text()[-4000:]
 
-    wanted = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
-    artifacts = httpx.post(f"{server.url}/artifacts/filter", json=wanted, timeout=30).json()
+
+def test_a_worker_makes_up_once_for_the_runs_that_were_missed(
+    server: Server, missed: list[str], worker: Path, place: Place
+) -> None:
+    ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+    def states() -> list[str]:
+        return [server.get(f"flow_runs/{id}")["state"]["type"] for id in missed]
+
+    wait_for(lambda: set(states()) <= ended, 500, f"the runs did not end: {worker.read_text()[-2000:]}")
+    assert sorted(states()) == ["CANCELLED", "CANCELLED", "COMPLETED"], worker.read_text()[-4000:]
+    ran = server.get(f"flow_runs/{missed[states().index('COMPLETED')]}")
+    for id in missed:
+        if id != ran["id"]:
+            assert server.get(f"flow_runs/{id}")["state"]["message"] == f"Made up for by {ran['name']}."
+
+    artifacts = server.post("artifacts/filter", artifacts={"flow_run_id": {"any_": [ran["id"]]}})
     kinds = {(each["key"], each["type"]) for each in artifacts}
     assert kinds == {
         ("checks-dataset", "table"),
@@ -134,6 +133,25 @@ def test_a_worker_completes_a_run_of_it(
     decision = next(each for each in artifacts if each["key"] == "decision")
     assert decision["data"].startswith("**promoted**")
     status = place.status
-    assert (status["champion"]["version"], status["previous"]["version"]) == (2, 1)
+    assert (status["champion"]["version"], status["pending"]["version"]) == (1, 2)
     # What matters lies in the workspace, also when a worker did it.
     assert (place.root / ".ayeaye" / "bentoml" / "bentos").is_dir()
+
+
+def test_the_form_in_the_page_asks_for_a_decision(server: Server, deployment: dict[str, Any]) -> None:
+    asked = server.get("deployments/name/promote/promote")["parameter_openapi_schema"]
+    assert asked["properties"]["decision"]["enum"] == ["approve", "refuse", "promote", "rollback"]
+    assert asked["required"] == ["decision"]
+    assert all(each["description"] for each in asked["properties"].values())
+
+
+def test_what_waits_is_approved_through_the_deployment(server: Server, worker: Path, place: Place) -> None:
+    word = ["--param", "decision=approve", "--param", "version=2", "--param", "reason=seen by ann"]
+    server.prefect("deployment", "run", "promote/promote", *word, cwd=worker.parent)
+    (run,) = server.runs(server.get("deployments/name/promote/promote")["id"])
+    completed(server, run["id"], worker)
+    status = place.status
+    assert (status["champion"]["version"], status["previous"]["version"]) == (2, 1)
+    assert status["pending"] is None
+    last = place("log", "--json").json[0]
+    assert last["actor"].startswith("promote flow (") and last["why"] == ["seen by ann"]

@@ -8,7 +8,8 @@ AyeayeError
 ├── DataError
 │   ├── SourceError        the source of photographs or features, or its class table
 │   ├── PictureError       one picture that cannot be read within the limits
-│   └── CheckFailed        an expectation on data was not met
+│   ├── CheckFailed        an expectation on data was not met
+│   └── DataGone           data of an earlier time that neither the cache nor the remote holds
 ├── ClassSpaceError        class vectors cannot be built
 │   ├── UnknownWords       a class without any known word
 │   ├── IncompleteClass    a class that lacks what its vector is made of
@@ -26,7 +27,8 @@ AyeayeError
 │   └── StoreFull          as many run-time classes, or as much pending feedback, as is allowed
 └── ReleaseError           a Bento cannot be built, tried or served
     ├── TrialFailed        the Bento answered, but not as it should
-    └── Incomparable       two classifiers cannot be measured on the same pictures
+    ├── Incomparable       two classifiers cannot be measured on the same pictures
+    └── NoCard             what is recorded of a version makes no model card
 
 A message names the thing, its value, what was expected and what to do, in one or two lines.
 """
@@ -73,6 +75,10 @@ class PictureError(DataError):
 
 
 class CheckFailed(DataError):
+    pass
+
+
+class DataGone(DataError):
     pass
 
 
@@ -157,4 +163,8 @@ class TrialFailed(ReleaseError):
 
 
 class Incomparable(ReleaseError):
+    pass
+
+
+class NoCard(ReleaseError):
     pass

@@ -5,11 +5,21 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from ayeaye.errors import ParamsError
 
@@ -112,6 +122,10 @@ class Release(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     approval: Literal["automatic", "manual"] = "automatic"
     clean_classes: Count = 5
+    slices: bool = True
+    slice_epsilon: Annotated[float, Field(ge=0)] = 0.05
+    slice_classes: Count = 3
+    slice_pictures: Annotated[int, Field(ge=2)] = 30
 
 
 def _rate(given: str | None) -> str | None:
@@ -153,6 +167,95 @@ class Serve(Section):
         )
 
 
+ALERTS = ("failed", "refused", "pending", "drift", "promoted")
+
+
+def _alerts(given: list[str]) -> list[str]:
+    if not set(given) <= set(ALERTS):
+        raise ValueError(f"expected a list of {', '.join(ALERTS)}")
+    return given
+
+
+def _web_address(given: SecretStr | None) -> SecretStr | None:
+    if given is not None and not given.get_secret_value().startswith(("http://", "https://")):
+        raise ValueError("expected an http or https URL")
+    return given
+
+
+def _addresses(given: str | list[str] | None) -> str | list[str] | None:
+    if wrong := [each for each in _as_list(given) if not re.fullmatch(r"[^\s@,?&]+@[^\s@,?&]+", each)]:
+        raise ValueError(f"expected e-mail addresses such as team@example.org, not {wrong[0]}")
+    return given
+
+
+def _mail_server(given: str | None) -> str | None:
+    if given is None:
+        return None
+    try:
+        parts = urlsplit(given)
+        bad = parts.scheme not in ("smtp", "smtps") or not parts.hostname or parts.path not in ("", "/")
+        bad = bad or parts.port == 0
+    except ValueError:
+        bad = True
+    if bad:
+        raise ValueError(
+            "expected smtp://user@host:587 (STARTTLS where there is a user) or smtps://user@host:465"
+        )
+    if parts.password is not None:
+        raise ValueError("holds a password: put that into AYEAYE_SMTP_PASSWORD")
+    return given
+
+
+def _as_list(given: str | list[str] | None) -> list[str]:
+    return [] if given is None else [given] if isinstance(given, str) else given
+
+
+class Alerts(Section):
+    events: Annotated[list[str], AfterValidator(_alerts)] = ["failed", "refused", "pending", "drift"]
+    webhook: Annotated[SecretStr | None, AfterValidator(_web_address)] = (
+        None  # many hold their secret in them
+    )
+    email: Annotated[str | list[str] | None, AfterValidator(_addresses)] = None
+    sender: Annotated[str | None, AfterValidator(_addresses)] = None
+    smtp: Annotated[str | None, AfterValidator(_mail_server)] = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Alerts:
+        if self.email and not self.smtp:
+            raise ValueError("email needs smtp, the server that sends it, such as smtp://user@host:587")
+        return self
+
+    @property
+    def recipients(self) -> list[str]:
+        return _as_list(self.email)
+
+
+WATCHED = ("confidence", "margin", "none_of_these", "vectors", "label")
+
+
+def _watched(given: dict[str, float]) -> dict[str, float]:
+    if strange := sorted(set(given) - set(WATCHED)):
+        raise ValueError(f"{strange[0]} is not watched: expected any of {', '.join(WATCHED)}")
+    if wrong := [name for name, value in given.items() if not 0 <= value < float("inf")]:
+        raise ValueError(f"{wrong[0]} is {given[wrong[0]]}: expected 0 or more")
+    return given
+
+
+class Watch(Section):
+    days: Annotated[float, Field(gt=0, le=3650)] = 7
+    minimum_answers: Annotated[int, Field(ge=50)] = 200
+    maximum: Annotated[dict[str, float], AfterValidator(_watched)] = {
+        "confidence": 0.3,
+        "margin": 0.3,
+        "none_of_these": 0.1,
+        "vectors": 0.3,
+        "label": 0.3,
+    }
+    significance: Annotated[float, Field(gt=0, le=0.5)] = 0.01
+    retrain: str | None = "retrain/weekly-retrain"
+    cooldown: Annotated[float, Field(ge=0)] = 7
+
+
 class Params(Section):
     prepare: Prepare = Prepare()
     embed: Embed = Embed()
@@ -161,6 +264,8 @@ class Params(Section):
     evaluate: Evaluate = Evaluate()
     release: Release = Release()
     serve: Serve = Serve()
+    alerts: Alerts = Alerts()
+    watch: Watch = Watch()
 
     def digest(self) -> str:
         """SHA-256 of every value, independent of order and comments."""
@@ -270,6 +375,10 @@ def _fault(item: Any) -> str:
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(model.model_fields)}"
         return f"unknown parameter {where}; {hint}"
     # It may be a password that stands in the wrong place.
-    value = "not shown" if where.startswith("serve.database") else json.dumps(item["input"], default=str)
+    value = (
+        "not shown"
+        if where.startswith(("serve.database", "alerts"))
+        else json.dumps(item["input"], default=str)
+    )
     said = item["msg"].removeprefix("Value error, ")
     return f"{where} is {value[:80]}: {said[:1].lower()}{said[1:]}"

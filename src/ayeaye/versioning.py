@@ -1,4 +1,4 @@
-"""Git and DVC of a workspace, through their command lines."""
+"""Git and DVC of a workspace: what changes goes through their command lines, what DVC keeps is read from it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from ayeaye import errors, params
-from ayeaye.errors import AyeayeError, RemoteError, StageFailed, WorkspaceError
+from ayeaye.errors import AyeayeError, DataGone, RemoteError, StageFailed, WorkspaceError
 from ayeaye.files import write_atomic
+from ayeaye.fingerprints import PACKAGE
 from ayeaye.processes import TERMINAL
 from ayeaye.workspace import TEMPLATES, Workspace, template
 
 ERROR_FILE = "AYEAYE_ERROR_FILE"  # names, in a stage's environment, where to leave its error
 DATASET = "data/dataset.dvc"
+KEPT = "kept-by-the-original"  # a clone's name for the cache of the workspace that it was cloned from
 IGNORED = """/.ayeaye/
 /checks/
 /release/
@@ -221,16 +225,15 @@ def stages(workspace: Workspace) -> list[str]:
 
 
 def affected(workspace: Workspace, changed: set[str]) -> list[str]:
-    """The stages among `changed`, and every stage that depends on one of them or on a .dvc file among them."""
+    """The stages among `changed`, and every stage that depends on one of them, in an order in which they can run."""
     import networkx
     from dvc.repo import Repo
 
     with Repo(str(workspace.root)) as repo:
         graph = repo.index.graph
-        starts = [stage for stage in graph if stage.addressing in changed]
+        starts = [stage for stage in graph if getattr(stage, "name", None) in changed]
         found = {each for start in starts for each in (start, *networkx.ancestors(graph, start))}
-        order = networkx.topological_sort(graph.reverse(copy=True))
-        return [stage.name for stage in order if stage in found and getattr(stage, "name", None)]
+        return [stage.name for stage in networkx.topological_sort(graph.reverse(copy=True)) if stage in found]
 
 
 def changed(workspace: Workspace, lock: int | None = None) -> set[str]:
@@ -246,6 +249,224 @@ def reproduce(workspace: Workspace, stage: str, lock: int | None = None) -> bool
     """Run one stage if anything it depends on has changed; returns whether it had."""
     output = dvc(workspace, "repro", "--single-item", stage, lock=lock)
     return f"Running stage '{stage}'" in output or f"Stage '{stage}' is cached" in output
+
+
+# What an earlier commit holds
+
+
+def clone(workspace: Workspace, commit: str, folder: Path) -> Workspace:
+    """A workspace of its own in an empty folder, as `commit` has it, with the remote that `workspace` has now.
+
+    Its cache is empty. Raises WorkspaceError where the history holds no such commit.
+    """
+    made = Workspace(folder.resolve())
+    if not commit or not has_commit(workspace, commit):
+        raise WorkspaceError("the history of the workspace does not hold it")
+    # Not by links into the other's history: one may be deleted without the other.
+    git(workspace, "clone", "--quiet", "--no-checkout", "--no-hardlinks", str(workspace.root), str(folder))
+    git(made, "checkout", "--quiet", "--detach", commit)
+    sections: dict[str, dict[str, str]] = {}
+    for name in ("config", "config.local"):
+        for section, values in _read_config(workspace.root / ".dvc" / name).dict().items():
+            if section.startswith("remote "):
+                sections[section] = {**sections.get(section, {}), **values}
+    for values in sections.values():
+        if "://" not in values.get("url", "://"):  # relative to the file that it stands in
+            values["url"] = str((workspace.root / ".dvc" / values["url"]).resolve())
+    sections[f'remote "{KEPT}"'] = {"url": str(workspace.root / ".dvc" / "cache")}
+    # One of its own, wherever the other's is: what lies there would not be made anew.
+    _configure(made, {**sections, "cache": {"dir": "cache"}}, "config.local")
+    (made.root / ".dvc" / "config.local").chmod(0o600)  # there may be credentials in it
+    return made
+
+
+def pull_dataset(workspace: Workspace, lock: int | None = None) -> None:
+    """Fetch the dataset of a clone from the remote, or else from the cache of the workspace it was cloned from.
+
+    Raises DataGone where neither holds all of it.
+    """
+    try:
+        dvc(workspace, "pull", "data/dataset.dvc", lock=lock)
+    except WorkspaceError as error:
+        try:
+            dvc(workspace, "pull", "--remote", KEPT, "data/dataset.dvc", lock=lock)
+        except WorkspaceError:
+            raise DataGone(
+                f"the dataset {dataset_digest(workspace)} could not be pulled from the remote ({error}), and the "
+                "cache of the workspace does not hold all of it either: restore the remote, then run it again"
+            ) from None
+
+
+def has_commit(workspace: Workspace, commit: str) -> bool:
+    try:
+        git(workspace, "cat-file", "-e", f"{commit}^{{commit}}")
+    except WorkspaceError:
+        return False
+    return True
+
+
+def datasets(workspace: Workspace) -> dict[str, list[str]]:
+    """Every dataset that was ever tracked, by its digest, with the commits that brought it, the newest first."""
+    found: dict[str, list[str]] = {}
+    for commit, content in _versions_of(workspace, DATASET):
+        for out in content.get("outs", []):
+            found.setdefault(out["md5"], []).extend(filter(None, [commit]))
+    return found
+
+
+def outputs(workspace: Workspace) -> dict[str, set[str]]:
+    """By path of every output of a stage the digests that it ever had."""
+    found: dict[str, set[str]] = {}
+    for _, content in _versions_of(workspace, "dvc.lock"):
+        for stage in (content.get("stages") or {}).values():
+            for out in stage.get("outs", []):
+                found.setdefault(out["path"], set()).add(out["md5"])
+    return found
+
+
+def recorded_params(workspace: Workspace, commit: str, name: str) -> dict[str, str]:
+    """What dvc.lock of a commit holds of a file of parameters, such as `.ayeaye/code.yaml`."""
+    found: dict[str, str] = {}
+    for stage in (_parsed(git(workspace, "show", f"{commit}:./dvc.lock")).get("stages") or {}).values():
+        found |= stage.get("params", {}).get(name, {})
+    return found
+
+
+def _versions_of(workspace: Workspace, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A YAML file as it lies there, under no commit, and of every branch's and experiment's commits that changed it.
+
+    The newest first.
+    """
+    if (workspace.root / path).is_file():
+        yield "", _parsed((workspace.root / path).read_text(encoding="utf-8"))
+    for commit in git(workspace, "log", "--all", "--format=%H", "--", path).split():
+        with suppress(WorkspaceError):  # removed there
+            yield commit, _parsed(git(workspace, "show", f"{commit}:./{path}"))
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe").load(text) or {}
+
+
+def code_commit() -> str | None:
+    """The commit of the checkout that ayeaye runs from, `+changes` where it has any; None where it is installed."""
+    checkout = PACKAGE.parents[1]
+    if not (checkout / ".git").exists() or not (checkout / "pyproject.toml").is_file():
+        return None
+    try:
+        code = Workspace(checkout)
+        changes = git(code, "status", "--porcelain", "--", "src", "flows")
+        return head(code) + ("+changes" if changes else "")
+    except WorkspaceError:
+        return None
+
+
+# What DVC keeps
+
+
+@contextmanager
+def objects(workspace: Workspace) -> Iterator[Objects]:
+    """What DVC keeps of a workspace, in its cache and on its remote."""
+    from dvc.config import NoRemoteError
+    from dvc.repo import Repo
+
+    require(workspace)
+    with Repo(str(workspace.root)) as repo:
+        stores = {"cache": repo.cache.local}
+        with suppress(NoRemoteError):
+            stores["remote"] = repo.cloud.get_remote_odb()
+        yield Objects(stores, repo)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Files by their digest (MD5; that of a folder ends in `.dir`), `cache` first, then `remote` where there is one.
+
+    A remote that cannot be reached is a RemoteError.
+    """
+
+    stores: Mapping[str, Any]
+    repo: Any
+
+    @contextmanager
+    def open(self, digest: str) -> Iterator[BinaryIO]:
+        """Raises DataGone where it is neither in the cache nor on the remote."""
+        store = next((self.stores[name] for name in self.stores if self.has(name, digest)), None)
+        if store is None:
+            raise DataGone(f"the object {digest} is neither in DVC's cache nor on the remote")
+        with store.fs.open(store.oid_to_path(digest), "rb") as file:
+            yield file
+
+    def read(self, digest: str) -> bytes:
+        with self.open(digest) as file:
+            return file.read()
+
+    def listing(self, folder: str) -> dict[str, str]:
+        """Digests by relative path of the files in a folder."""
+        return {entry["relpath"]: entry["md5"] for entry in json.loads(self.read(folder))}
+
+    def has(self, store: str, digest: str) -> bool:
+        found = self.stores[store]
+        with _reaching(store):
+            try:
+                found.fs.info(
+                    found.oid_to_path(digest)
+                )  # `exists` takes a remote that is away for one without it
+            except FileNotFoundError:
+                return False
+        return True
+
+    def sizes(self, store: str) -> dict[str, int]:
+        """Bytes of every object in a store."""
+        found = self.stores[store]
+        with _reaching(store):
+            return {digest: int(found.fs.size(found.oid_to_path(digest)) or 0) for digest in found.all()}
+
+    def size(self, store: str, digest: str) -> int:
+        found = self.stores[store]
+        with _reaching(store):
+            return int(found.fs.size(found.oid_to_path(digest)) or 0)
+
+    def remove(self, store: str, digest: str) -> bool:
+        """Whether it was there."""
+        if not self.has(store, digest):
+            return False
+        from dvc_data.hashfile.db import get_index
+
+        with _reaching(store):
+            self.stores[store].delete(digest)
+            if store == "remote":  # DVC remembers what it has pushed
+                get_index(self.stores[store]).clear()
+        return True
+
+    def used(self, commits: Sequence[str]) -> set[str]:
+        """Digests of all that the workspace, every branch, tag and experiment, and these commits refer to.
+
+        Raises WorkspaceError where DVC cannot say: what is not known may not be taken for unused.
+        """
+        from dvc.exceptions import DvcException
+
+        try:
+            found = self.repo.used_objs(
+                revs=list(commits), all_branches=True, all_tags=True, all_experiments=True
+            )
+        except DvcException as error:
+            raise WorkspaceError(f"DVC cannot tell what is in use ({error}): see `dvc status`") from None
+        return {each.value for used in found.values() for each in used}
+
+
+@contextmanager
+def _reaching(store: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # every kind of remote has errors of its own
+        if store != "remote":
+            raise
+        raise RemoteError(
+            f"prepare.remote cannot be reached ({type(error).__name__}: {error}): run it again when it is back"
+        ) from None
 
 
 def clear_remains(workspace: Workspace) -> None:
@@ -296,23 +517,27 @@ def _git_at_work(root: Path, locks: Sequence[Path]) -> bool:
     return False
 
 
-def _configure(workspace: Workspace, sections: Mapping[str, Mapping[str, str]]) -> None:
+def _configure(workspace: Workspace, sections: Mapping[str, Mapping[str, str]], name: str = "config") -> None:
     """Set values of .dvc/config where they differ; DVC itself would not write it in one piece."""
-    from configobj import ConfigObj, ConfigObjError
-
-    path = workspace.root / ".dvc" / "config"
-    try:
-        config = ConfigObj(str(path), encoding="utf-8", file_error=True)
-    except (ConfigObjError, OSError, UnicodeError) as error:
-        raise WorkspaceError(
-            f"{path} cannot be read ({error}): restore it with `git checkout .dvc/config`"
-        ) from None
+    path = workspace.root / ".dvc" / name
+    config = _read_config(path)
     before = config.dict()
     config.merge(sections)
     if config.dict() != before:
         content = io.BytesIO()
         config.write(content)
         write_atomic(path, content.getvalue())
+
+
+def _read_config(path: Path) -> Any:
+    from configobj import ConfigObj, ConfigObjError
+
+    try:
+        return ConfigObj(str(path), encoding="utf-8", file_error=path.name == "config")
+    except (ConfigObjError, OSError, UnicodeError) as error:
+        raise WorkspaceError(
+            f"{path} cannot be read ({error}): restore it with `git checkout .dvc/config`"
+        ) from None
 
 
 def _config_url(workspace: Workspace, url: str) -> str:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,14 @@ class Workspace:
         return self.root / ".ayeaye"
 
     @property
+    def identity(self) -> str:
+        """Whose versions, events and alerts are this workspace's; a clone is another one, and has no registry."""
+        path = self.state / "id"
+        if not path.is_file():
+            write_atomic(path, uuid.uuid4().hex.encode())
+        return path.read_text().strip()
+
+    @property
     def dataset(self) -> Path:
         return self.root / "data" / "dataset"
 
@@ -77,6 +86,11 @@ class Workspace:
     def feedback(self) -> Path:
         """Pictures that reviewers accepted, for the next dataset."""
         return self.state / "feedback"
+
+    @property
+    def removed(self) -> Path:
+        """Ids of pictures that were removed and must not come back, one a line."""
+        return self.root / "data" / "removed.txt"
 
     @property
     def bentos(self) -> Path:
@@ -133,6 +147,14 @@ class Workspace:
         _write_yaml(self.state / "code.yaml", code)
         _write_yaml(self.state / "inputs.yaml", self._inputs())
 
+    def fingerprints(self) -> dict[str, str]:
+        """By stage the digest of its code, as it was last written."""
+        return _read_yaml(self.state / "code.yaml")
+
+    def inputs(self) -> dict[str, str]:
+        """By stage the digests of its files outside the workspace, as they were last written."""
+        return _read_yaml(self.state / "inputs.yaml")
+
     def _inputs(self) -> dict[str, str]:
         chosen = self.params
         vectors = {
@@ -187,6 +209,12 @@ def _locked(path: Path, say: Callable[[str], None], timeout: float) -> Iterator[
     finally:
         # The lock goes when the last process that inherited the descriptor closes it.
         os.close(descriptor)
+
+
+def _read_yaml(path: Path) -> dict[str, str]:
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe").load(path) if path.is_file() else {}
 
 
 def _write_yaml(path: Path, values: dict[str, str]) -> None:

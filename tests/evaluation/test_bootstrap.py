@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ayeaye.errors import DataError
-from ayeaye.evaluation.bootstrap import interval, paired_loss, pictures_needed, resample, strata_of, wilson
+from ayeaye.evaluation.bootstrap import (
+    interval,
+    paired_loss,
+    paired_share,
+    pictures_needed,
+    resample,
+    resampled_sums,
+    strata_of,
+    wilson,
+)
 from ayeaye.evaluation.metrics import measure
 
 
@@ -28,6 +37,14 @@ def test_the_size_of_a_block_changes_nothing():
     parts = np.concatenate(list(resample(y, 10, 0, cells=21)))
     assert (whole == parts).all()
     assert not (whole == np.concatenate(list(resample(y, 10, 1)))).all()
+
+
+def test_sums_over_resamples_are_those_under_their_weights():
+    rng = np.random.default_rng(0)
+    stratum, values = strata_of(rng.integers(0, 6, 40), rng.integers(0, 2, 40)), rng.normal(size=(40, 3))
+    weights = np.concatenate(list(resample(stratum, 30, 7)))
+    assert resampled_sums(values, stratum, 30, 7) == pytest.approx(weights @ values)
+    assert resampled_sums(values, stratum, 30, 7, cells=130) == pytest.approx(weights @ values)
 
 
 def test_the_variance_of_a_mean_is_unbiased_for_few_pictures():
@@ -133,3 +150,33 @@ def test_answers_that_cannot_be_compared_are_refused(a, b, message):
         paired_loss(np.array(a), np.array(b), np.array([0, 1, 1]))
     with pytest.raises(DataError, match="no pictures"):
         paired_loss(np.array([]), np.array([]), np.array([], dtype=int))
+
+
+def test_the_lower_bound_mirrors_the_upper_one():
+    rng = np.random.default_rng(3)
+    y = np.repeat(np.arange(6), 20)
+    a, b = rng.random(120) < 0.5, rng.random(120) < 0.7
+    one, other = paired_loss(a, b, y), paired_loss(b, a, y)
+    assert one["lower"] < one["loss"] < one["upper"]
+    assert one["lower"] == pytest.approx(-other["upper"])
+
+
+def test_the_interval_of_a_paired_share_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(4)
+    covered = 0
+    for _ in range(400):
+        hard = rng.random(24)
+        a, b = hard < 0.5 + 0.1 * rng.normal(size=24), hard < 0.7
+        low, high = paired_share(b, a)[1]
+        covered += low <= 0.2 <= high
+    assert 0.92 <= covered / 400 <= 1
+
+
+def test_two_that_never_differ_on_few_pictures_may_differ_on_more():
+    same = np.ones(8)
+    more, (low, high) = paired_share(same, same)
+    assert more == 0
+    assert low == pytest.approx(-high)
+    assert 0.1 < high < 0.5
+    assert paired_share(np.ones(800), np.ones(800))[1][1] < 0.01
+    assert paired_share(np.ones(10), np.zeros(10))[0] == 1

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from ayeaye.errors import DataError
 from ayeaye.evaluation.metrics import (
     FIGURES,
+    Fold,
     confusion,
     curve,
     curve_figures,
     measure,
     measure_folds,
+    paired_differences,
     per_class_accuracy,
     reliability,
 )
@@ -388,3 +390,23 @@ def test_reliability_of_hand_computed_bins():
     assert found["accuracy"] == pytest.approx([0.5, 1.0])
     assert found["ece"] == pytest.approx((0.4 + 0.025) / 2)
     assert reliability(np.array([]), np.array([]))["ece"] is None
+
+
+def test_paired_differences_are_those_of_the_figures_and_narrower_than_unpaired_ones():
+    rng = np.random.default_rng(0)
+    seen = np.arange(8) < 5
+    y = np.repeat(np.arange(8), 20)
+    scores = rng.normal(size=(160, 8)) + 1.5 * np.eye(8)[y]
+    old = Fold(scores, y, seen, 0.1)
+    new = Fold(scores + 0.2 * rng.normal(size=scores.shape) + 0.3 * np.eye(8)[y], y, seen, 0.0)
+    more = paired_differences(new, old, resamples=200)
+    figures = [measure(*fold, resamples=200) for fold in (new, old)]
+    assert more.keys() == set(FIGURES)
+    for name, found in more.items():
+        assert found["difference"] == pytest.approx(figures[0][name] - figures[1][name])
+        assert found["interval"][0] <= found["difference"] <= found["interval"][1]
+    width = [float(np.ptp(figures[0]["intervals"]["H"])), float(np.ptp(more["H"]["interval"]))]
+    assert width[1] < width[0]
+    assert paired_differences(old, old, resamples=50)["H"] == {"difference": 0.0, "interval": [0.0, 0.0]}
+    with pytest.raises(DataError, match="different pictures or roles"):
+        paired_differences(new, old._replace(seen=~seen))

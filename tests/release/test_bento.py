@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 from small_bundle import COLOURS, UNSEEN, picture, write_bundle
+from small_card import card_of, recorded
 
 from ayeaye.classifier import Classifier, digest
 from ayeaye.data.decode import Limits
@@ -45,6 +46,7 @@ def recipe_for(bundle: Path, **changes: Any) -> Recipe:
         serve=Serve(max_bytes=MEGABYTE, max_pixels=MEGABYTE),
         data_digest="d" * 64,
         metrics={"H": 0.5},
+        card=card_of(recorded(), packed=True),
     )
     return replace(recipe, **changes)
 
@@ -122,6 +124,9 @@ def test_a_bento_holds_program_bundle_and_settings_and_its_labels(
     assert tag.startswith("ayeaye:v3-")
     assert digest(folder / "src" / "bundle") == recipe.bundle_digest
     assert json.loads((folder / "src" / "serve.json").read_text())["max_bytes"] == MEGABYTE
+    assert recipe.card is not None
+    assert (folder / "src" / "card.html").read_text() == recipe.card.html()
+    assert (folder / "README.md").read_text() == recipe.card.markdown()
     about = YAML(typ="safe").load(folder / "bento.yaml")
     assert about["labels"]["bundle_digest"] == recipe.bundle_digest
     requirements = about["image"]["python_requirements"].split()
@@ -142,6 +147,8 @@ def test_the_tag_changes_with_what_is_packed_and_with_nothing_else(recipe: Recip
         replace(recipe, bundle_digest="0" * 64),
         replace(recipe, serve=Serve(max_bytes=5)),
         replace(recipe, metrics={"H": 0.6}),
+        replace(recipe, card=None),
+        replace(recipe, card=card_of(recorded(on="class folds"), packed=True)),
         replace(recipe, serve=recipe.serve.model_copy(update={"rate": "5/second"})),
     ):
         assert changed.tag() != recipe.tag()

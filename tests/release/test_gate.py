@@ -212,6 +212,38 @@ def test_a_decision_survives_strict_json() -> None:
     assert gate.from_dict(json.loads(text)) == decision
 
 
+def test_a_decision_that_was_written_before_there_were_slices_is_read() -> None:
+    decision = gate.decide(GOOD, RELEASE, champion=4, losses=[loss(0.01)])
+    raw = decision.as_dict()
+    for later in ("not_judged", "stand_in", "figures_of"):
+        del raw[later]
+    assert gate.from_dict(raw) == decision
+
+
+def in_slice(value: float, lower: float) -> Loss:
+    return Loss("T1", value, value + 0.1, pictures=96, classes=4, slice="group fruit", lower=lower)
+
+
+@pytest.mark.parametrize(
+    ("value", "lower", "verdict"),
+    [
+        pytest.param(0.051, 0.001, "refused", id="worse by more, and beyond chance"),
+        pytest.param(0.051, 0.0, "promoted", id="but it may be chance"),
+        pytest.param(0.05, 0.04, "promoted", id="beyond chance, but not by more"),
+        pytest.param(-0.2, -0.3, "promoted", id="better"),
+        pytest.param(math.nan, 0.1, "refused", id="not a number"),
+        pytest.param(0.051, math.nan, "refused", id="not a number either"),
+    ],
+)
+def test_a_slice_refuses_where_it_is_worse_by_more_than_its_epsilon_and_for_certain(
+    value: float, lower: float, verdict: str
+) -> None:
+    decision = gate.decide(GOOD, RELEASE, champion=4, losses=[loss(0.01), in_slice(value, lower)])
+    assert decision.verdict == verdict
+    assert all(reason.startswith("loss of T1 in group fruit: ") for reason in decision.reasons)
+    assert gate.from_dict(json.loads(json.dumps(decision.as_dict(), allow_nan=False))) == decision
+
+
 def test_the_table_has_a_row_per_check_and_markdown_one_per_row() -> None:
     decision = gate.decide(GOOD, RELEASE, champion=4, losses=[loss(0.013)])
     rows = gate.table(decision)

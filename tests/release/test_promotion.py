@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -51,19 +50,7 @@ def test_a_version_that_a_person_left_is_rolled_back_until_a_person_returns_to_i
 ) -> None:
     for action, to, actor in moves:
         promotion.record_of(bare).append(action, to, actor=actor)  # type: ignore[arg-type]
-    assert promotion.rolled_back(bare, 2) is left
-
-
-@pytest.fixture
-def candidate(copied: Place) -> tuple[Workspace, Version]:
-    """A workspace with a champion, and a version 2 of another bundle that nobody has judged yet."""
-    path = copied.root / "models" / "classifier" / "bundle.json"
-    content = json.loads(path.read_bytes())
-    path.write_text(json.dumps({**content, "temperature": content["temperature"] * 1.01}))
-    workspace = Workspace(copied.root)
-    version = promotion.register(workspace, "c" * 40)
-    assert version.number == 2
-    return workspace, version
+    assert (promotion.set_aside(bare, 2) is not None) is left
 
 
 def aliased(workspace: Workspace, alias: str) -> int | None:

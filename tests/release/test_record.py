@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,57 @@ def test_processes_that_append_at_once_keep_one_chain(record: Record) -> None:
     for writer in writers:
         writer.join(60)
     assert sorted(entry.to for entry in record.entries()) == [*range(100, 120), *range(200, 220)]
+
+
+def test_what_waits_does_so_until_a_word_about_it_or_another_champion(record: Record) -> None:
+    record.append("promote", 1, actor="retrain")
+    record.append("pending", 2, actor="retrain")
+    pending = record.state().pending
+    assert pending is not None and (pending.to, pending.from_, record.state().champion) == (2, 1, 1)
+    record.append("refuse", 3, actor="retrain")
+    record.append("promote", 1, actor="retrain", why=["packed again"])
+    assert record.state().pending == pending
+    record.append("refuse", 2, actor="ann")
+    assert record.state().pending is None
+    record.append("pending", 3, actor="retrain")
+    record.append("pending", 4, actor="retrain")
+    assert (pending := record.state().pending) and pending.to == 4
+    record.append("promote", 5, actor="ann")
+    assert record.state().pending is None  # it was compared with champion 1
+
+
+def test_after_a_restoration_all_is_as_before_what_could_not_be_served(record: Record) -> None:
+    for version in (1, 2, 3):
+        record.append("promote", version, actor="retrain", digests={"bento": f"ayeaye:v{version}-a"})
+    record.append("restore", 2, actor="service", digests={"bento": "ayeaye:v2-a"})
+    state = record.state()
+    assert (state.champion, state.previous, state.bento) == (2, 1, "ayeaye:v2-a")
+
+
+def test_figures_are_kept_and_signed(record: Record) -> None:
+    record.append("promote", 1, actor="retrain", figures={"H": 0.5})
+    assert record.entries()[0].figures == {"H": 0.5}
+    record.path.write_text(record.path.read_text().replace("0.5", "0.6"))
+    with pytest.raises(ReleaseError, match="was changed"):
+        record.entries()
+
+
+def test_entries_of_before_figures_were_kept_still_verify(record: Record) -> None:
+    line = record.append("promote", 1, actor="retrain")
+    assert "figures" not in json.loads(record.path.read_text())
+    assert record.entries() == [line]
+
+
+def test_a_clock_that_jumps_back_changes_nothing(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    record.append("promote", 1, actor="retrain")
+    monkeypatch.setattr("ayeaye.release.record.datetime", Yesterday)
+    record.append("promote", 2, actor="retrain")
+    first, second = record.entries()
+    assert second.time < first.time
+    assert (record.state().champion, record.state().previous) == (2, 1)
+
+
+class Yesterday(datetime):
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return datetime.now(tz) - timedelta(days=1)

@@ -84,6 +84,33 @@ def test_the_run_carries_dataset_and_report(registry: Registry, training: Traini
     assert "index.html" in [each.path for each in client.list_artifacts(version.run_id)]
 
 
+def test_what_was_recorded_can_be_read(registry: Registry, training: Training, tmp_path: Path) -> None:
+    plots = tmp_path / "plots"
+    plots.mkdir()
+    (plots / "curve.png").write_bytes(b"drawn")
+    version = registry.record(replace(training, pictures=[plots]))
+    assert registry.params(version)["train.mapper"] == "ridge"
+    assert registry.dataset(version) == {"name": "bestiary", "digest": "d" * 64, "pictures": 12}
+    path = registry.artifact(version, "plots/curve.png")
+    assert path is not None and path.read_bytes() == b"drawn"
+    assert registry.artifact(version, "plots/other.png") is None
+
+
+def test_a_version_is_described_once_and_anew_when_there_is_more_to_say(
+    registry: Registry, training: Training
+) -> None:
+    registry.record(training)
+    registry.describe(1, "# What it is", {"card.html": b"first"})
+    path = registry.artifact(1, "card.html")
+    assert path is not None and path.read_bytes() == b"first"
+    path.write_bytes(b"untouched")
+    registry.describe(1, "# What it is", {"card.html": b"first"})
+    assert path.read_bytes() == b"untouched"
+    registry.describe(1, "# What it is now", {"card.html": b"second"})
+    assert path.read_bytes() == b"second"
+    assert registry._open().get_model_version("ayeaye", "1").description == "# What it is now"
+
+
 def test_a_known_bundle_keeps_its_version(registry: Registry, training: Training) -> None:
     first = registry.record(training)
     assert registry.record(training) == first
@@ -313,6 +340,12 @@ def test_a_server_keeps_runs_versions_and_bundles(server: str, tmp_path: Path, t
     assert (bundle / "bundle.json").read_text() == '{"letter": "a"}'
     assert elsewhere.bundle(champion) == bundle
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
+    registry.describe(version, "# What it is", {"card.html": b"whole"})
+    card = elsewhere.artifact(version, "card.html")
+    assert card is not None and card.read_bytes() == b"whole"
+    nested = elsewhere.artifact(version, "model/bundle/bundle.json")
+    assert nested is not None and nested.read_text() == '{"letter": "a"}'
+    assert elsewhere.artifact(version, "plots/none.png") is None
 
 
 @pytest.mark.slow

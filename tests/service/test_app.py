@@ -419,6 +419,15 @@ def test_the_model_tells_its_thresholds_and_the_licence_of_its_weights(colours: 
     assert str(tmp_path) not in json.dumps(about)
 
 
+def test_a_model_without_a_card_says_how_it_gets_one(client: TestClient) -> None:
+    assert client.get("/model").json()["card"] is False
+    response = client.get("/card")
+    assert response.status_code == 404
+    assert response.json()["error"].startswith(
+        "this model was packed without a card: `ayeaye promote VERSION`"
+    )
+
+
 @pytest.mark.parametrize("name", [".", "..", " .. "])
 def test_a_name_that_no_address_can_have_is_refused(client: TestClient, name: str) -> None:
     response = client.post("/classes", json=PINK | {"name": name})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import services
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 from small_bundle import COLOURS, UNSEEN, picture
+from small_card import EVIL, card_of, decided, recorded
 
 from ayeaye import params
 from ayeaye.classifier import Classifier
@@ -377,6 +379,52 @@ def test_the_page_is_asked_for_anew_but_sent_once(described: Path, tmp_path: Pat
             assert client.head(path).status_code == 200
         text = client.get("/").text
         assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*src=)|https?://", text)
+
+
+@pytest.fixture
+def with_card(described: Path, tmp_path: Path) -> Path:
+    """The bundle with a card beside it, as in a Bento."""
+    bundle = shutil.copytree(described, tmp_path / "packed" / "bundle")
+    made = card_of(recorded(decision=decided(recorded())))
+    bundle.with_name("card.html").write_text(made.html())
+    return bundle
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_card_is_shown_as_it_was_made(with_card: Path, tmp_path: Path, opened: Open, scheme: str) -> None:
+    """Its style and its pictures are let through by the policy, which `opened` watches, and nothing else is."""
+    with (
+        browsers.listening(Served(with_card, tmp_path)) as url,
+        opened(url, viewport=PHONE, is_mobile=True, color_scheme=scheme) as page,
+    ):
+        page.get_by_role("link", name="Model card").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("ayeaye, version 3")
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (_luminance(ground) > 0.5) == (scheme == "light")
+        pictures = page.locator("img")
+        assert pictures.count() == 2
+        for image in pictures.all():
+            assert image.evaluate("image => image.naturalWidth") > 0
+        expect(page.locator("#limits")).to_contain_text(EVIL)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        bars = page.locator("svg .dot")
+        assert bars.count() == 8
+        assert all(bar.bounding_box()["width"] > 1 for bar in bars.all())  # type: ignore[index]
+
+
+def test_the_card_is_asked_for_anew_but_sent_once(with_card: Path, tmp_path: Path) -> None:
+    with services.within(Served(with_card, tmp_path)) as (client, _):
+        assert client.get("/model").json()["card"] is True
+        first = client.get("/card")
+        assert first.status_code == 200
+        assert first.text == with_card.with_name("card.html").read_text()
+        assert first.headers["content-type"] == "text/html; charset=utf-8"
+        assert "style-src 'sha256-" in first.headers["content-security-policy"]
+        assert "unsafe" not in first.headers["content-security-policy"]
+        assert first.headers["x-frame-options"] == "DENY"
+        again = client.get("/card", headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert client.head("/card").status_code == 200
 
 
 def test_samples_are_listed_and_sent_for_good(described: Path, tmp_path: Path) -> None:

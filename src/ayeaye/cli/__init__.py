@@ -10,7 +10,7 @@ import typer
 
 from ayeaye import __version__
 
-from ayeaye.cli import settings, stages, releases, serving, data  # noqa: F401  # isort: skip
+from ayeaye.cli import settings, stages, releases, comparing, cards, serving, watching, platform, data, upkeep  # noqa: F401  # isort: skip
 from ayeaye.cli.common import app
 from ayeaye.errors import AyeayeError
 

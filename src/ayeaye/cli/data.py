@@ -53,3 +53,70 @@ def review(
             say(f"{len(written)} pictures written to {pictures}.")
     if any("error" in each for each in decided):
         raise typer.Exit(1)
+
+
+@data.command()
+def diff(
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="`now`, a version, an alias, or a dataset's digest.")
+    ],
+    after: Annotated[str, typer.Argument(metavar="B", help="The same.")] = "now",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page of it with pictures there.")
+    ] = None,
+    workspace: Folder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Show what has changed from dataset A to dataset B: classes, pictures, labels and splits.
+
+    Digests are DVC's (`data_digest` of `ayeaye status --json`), or the first digits of one. Earlier datasets are read
+    from DVC's cache or the remote; nothing is checked out.
+
+        ayeaye data diff champion now --out diff.html
+    """
+    from ayeaye.release import data_diff, show
+
+    found, record = data_diff.diff(workspace_at(workspace), before, after, out)
+    if as_json:
+        print_result(record, True)
+    else:
+        show.difference(found)
+        if out:
+            say(f"The page is {out}.")
+
+
+@data.command()
+def remove(
+    ids: Annotated[
+        list[str],
+        typer.Argument(metavar="ID...", help="SHA-256 of a picture, or its first digits, at least 6."),
+    ],
+    workspace: Folder = HERE,
+    reason: Annotated[str, typer.Option(help="Why, for the commit.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove pictures for good (a takedown): from the dataset and from all that DVC keeps of earlier ones.
+
+    Shards are rewritten without them, embeddings and accepted feedback lose them, and every object that holds or
+    shows one is purged from DVC's cache and from the remote, also where another workspace shares that. Their hashes
+    stay in data/removed.txt, so that `ayeaye prepare` does not take them in again; delete the files at the source
+    yourself. Datasets that held them can then no longer be restored, nor the versions trained on them reproduced.
+
+    The champion goes on. Versions that learned from a picture or show a small copy of it are listed: `ayeaye retrain`
+    makes one without. Interrupted, the same command completes it.
+
+        ayeaye data remove "$(sha256sum photo.jpg | cut -c-64)" --reason "asked for by the photographer"
+    """
+    from ayeaye.release import show, takedown
+    from ayeaye.service.review import Review, store_of
+
+    found = workspace_at(workspace)
+    with found.lock(say) as lock:
+        result = takedown.remove(found, ids, reason=reason, dry_run=dry_run, lock=lock, say=say)
+        reviewing = Review(found, store_of(found))
+        result["feedback"] = reviewing.forget(result["removed"], dry_run=dry_run)
+    if as_json:
+        print_result(result, True)
+    else:
+        show.takedown(result)

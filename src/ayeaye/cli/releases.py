@@ -32,7 +32,7 @@ def log(
     workspace: Folder = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """The promotion record, the newest first: who promoted, rolled back or refused what, when, why, with its figures."""
+    """The promotion record, the newest first: who promoted, rolled back or refused what, when, why, how good."""
     from ayeaye.release import show, status
 
     entries = status.log(workspace_at(workspace))
@@ -64,6 +64,10 @@ def promote(
 
 @app.command()
 def rollback(
+    away_from: Annotated[
+        int | None,
+        typer.Option("--from", metavar="VERSION", help="Only if this is champion: safe to be repeated."),
+    ] = None,
     workspace: Folder = HERE,
     reason: Reason = "",
     dry_run: DryRun = False,
@@ -74,7 +78,8 @@ def rollback(
 
     found = workspace_at(workspace)
     with found.lock(say):
-        print_result(promotion.rollback(found, reason=reason, dry_run=dry_run, say=say), as_json)
+        done = promotion.rollback(found, away_from=away_from, reason=reason, dry_run=dry_run, say=say)
+        print_result(done, as_json)
 
 
 @app.command()

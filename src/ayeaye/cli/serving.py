@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ayeaye.cli.common import HERE, AsJson, Folder, app, print_result, say, workspace_at
+from ayeaye.workspace import Workspace
 
 
 @app.command()
@@ -17,6 +19,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (params: serve.host).")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port (params: serve.port).")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes (params: serve.workers).")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the first champion where there is none.")
+    ] = False,
 ) -> None:
     """Serve the champion's Bento until interrupted, and each new champion's without losing a request.
 
@@ -24,10 +29,22 @@ def serve(
 
     curl -F image=@photo.jpg http://127.0.0.1:3000/classify
     """
+    found = workspace_at(workspace)
+    if wait:
+        _await_champion(found)
     from ayeaye.release import promotion
 
-    found = workspace_at(workspace)
     promotion.serve(found, host=host, port=port, workers=workers, say=say)
+
+
+def _await_champion(workspace: Workspace) -> None:
+    from ayeaye.release.record import Record
+
+    record = Record(workspace.release / "record.jsonl")
+    if record.state().champion is None:
+        say("There is no champion yet; waiting for the first one.")
+    while record.state().champion is None:
+        time.sleep(2)
 
 
 @app.command()

@@ -80,8 +80,8 @@ def retrain(
 ) -> None:
     """Run everything: data, stages, registration, gate, Bento, trial, promotion.
 
-    Exit status: 0 promoted, waiting for approval, or nothing new; 3 the gate refused and the champion is unchanged; 1 an error.
-    What has not changed is not run again, and a run that was killed is finished by the next one.
+    Exit status: 0 promoted, waiting for approval, or nothing new; 3 the gate refused and the champion is unchanged;
+    1 an error. What has not changed is not run again, and a run that was killed is finished by the next one.
     """
     if dry_run:
         from ayeaye.release import plan

@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -35,7 +35,10 @@ INDEX_FORMAT = 1
 
 @dataclass(frozen=True)
 class Summary:
-    """What a dataset holds now and what has changed; `new` and `removed` count pictures."""
+    """What a dataset holds now and what has changed; `new` and `removed` count pictures.
+
+    `withheld` are files of the source whose pictures were removed for good.
+    """
 
     kind: str
     pictures: int
@@ -52,6 +55,7 @@ class Summary:
     changed: bool
     digest: str
     splits: dict[str, int] = field(default_factory=dict)
+    withheld: int = 0
 
 
 def prepare(
@@ -64,11 +68,13 @@ def prepare(
     cache: Path | None = None,
     docs: Path | None = None,
     feedback: Path | None = None,
+    removed: frozenset[str] = frozenset(),
 ) -> Summary:
     """Brings the dataset in `folder` up to its source.
 
     `resolve` makes `prepare.path` absolute; `cache` is a file that remembers which files were read already;
-    `docs` is the folder for Data Docs; `feedback` is a folder of accepted pictures, read beside the source.
+    `docs` is the folder for Data Docs; `feedback` is a folder of accepted pictures, read beside the source;
+    `removed` are ids of pictures that are not taken in, wherever they lie.
     With `dry_run` everything is read and checked and nothing written.
     The caller holds the lock of the workspace. Killed anywhere, the manifest is the old or the new one, and
     the next call completes what is missing.
@@ -82,7 +88,7 @@ def prepare(
         index = _Index.load(cache, params, source)
         before = _previous(folder)
         places = shards.places_on_disk(folder / "shards", set(before.manifest["shard"]) if before else set())
-        collected = _collect(source, index, places, params, None if dry_run else folder, progress)
+        collected = _collect(source, index, places, params, None if dry_run else folder, progress, removed)
         candidate = _candidate(source, collected, before, params, folder)
         contents = _contents(candidate, collected)
         stale = [name for name in FILES if not _same(folder / name, contents[name])]
@@ -116,6 +122,7 @@ class _Collected:
     places: dict[str, tuple[str, int]] = field(default_factory=dict)
     new_shards: int = 0
     decoded: int = 0
+    withheld: dict[str, str] = field(default_factory=dict)
 
     def rejected(self) -> list[Entry]:
         return [entry for entry in self.entries if entry.source in self.reasons]
@@ -131,13 +138,16 @@ def _collect(
     params: params.Prepare,
     folder: Path | None,
     progress: Progress | None,
+    removed: frozenset[str],
 ) -> _Collected:
     found = _Collected(entries=source.entries, places=places)
     writer = shards.ShardWriter(folder / "shards" if folder else None, params.shard_bytes)
     waiting = []
     for entry in source.entries:
         id, reason = index.answer(entry)
-        if reason:
+        if id in removed:
+            found.withheld[entry.source] = id
+        elif reason:
             found.reasons[entry.source] = reason
         elif id in found.places:
             found.ids[entry.source] = id
@@ -146,11 +156,13 @@ def _collect(
     # One bad picture of a few is soon a large share; 0 is meant as it stands.
     allowed = max(1.0, params.max_rejected * len(source.entries)) if params.max_rejected else 0.0
     _check_rejected(source, found, allowed)
-    reader = _reader(source, decode.Limits.of(params), set(found.places))
+    reader = _reader(source, decode.Limits.of(params), removed.union(found.places))
     for done, (entry, result) in enumerate(_in_threads(reader, waiting), start=1):
         if isinstance(result, PictureError):
             found.reasons[entry.source] = str(result)
             _check_rejected(source, found, allowed)
+        elif result.id in removed:
+            found.withheld[entry.source] = result.id
         else:
             found.ids[entry.source] = result.id
             if result.id not in found.places:
@@ -165,7 +177,7 @@ def _collect(
 
 
 def _reader(
-    source: Source, limits: decode.Limits, known: set[str]
+    source: Source, limits: decode.Limits, known: Set[str]
 ) -> Callable[[Entry], shards.Picture | PictureError]:
     def read(entry: Entry) -> shards.Picture | PictureError:
         try:
@@ -305,16 +317,19 @@ def _kept_splits(before: _Before | None, about: dict[str, Any]) -> dict[str, str
 def _contents(candidate: Dataset, found: _Collected) -> dict[str, bytes]:
     quarantine = [(entry.source, entry.label, found.reasons[entry.source]) for entry in found.rejected()]
     rows = {name: [row[column] for row in quarantine] for column, name in enumerate(QUARANTINE)}
-    kinds = {"row": pa.int32()}
-    manifest = {
-        name: pa.array(candidate.manifest[name].tolist(), kinds.get(name, pa.string())) for name in MANIFEST
-    }
     return {
         "classes.parquet": _parquet(candidate.classes.to_arrow()),
         "quarantine.parquet": _parquet(pa.table({name: pa.array(rows[name], pa.string()) for name in rows})),
-        "manifest.parquet": _parquet(pa.table(manifest)),
+        "manifest.parquet": manifest_bytes(candidate.manifest),
         "dataset.json": json.dumps(candidate.about, indent=2).encode() + b"\n",
     }
+
+
+def manifest_bytes(manifest: pd.DataFrame) -> bytes:
+    """A manifest as its file holds it."""
+    kinds = {"row": pa.int32()}
+    columns = {name: pa.array(manifest[name].tolist(), kinds.get(name, pa.string())) for name in MANIFEST}
+    return _parquet(pa.table(columns))
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -375,6 +390,7 @@ def _summary(candidate: Dataset, found: _Collected, before: _Before | None, chan
         changed=changed,
         digest=candidate.digest(),
         splits={str(name): int(count) for name, count in candidate.manifest["split"].value_counts().items()},
+        withheld=len(found.withheld),
     )
 
 
@@ -416,7 +432,11 @@ class _Index:
         return "", ""
 
     def save(self, found: _Collected) -> None:
-        known = {entry.source: [entry.stamp, found.ids[entry.source]] for entry in found.accepted()}
+        # A removed one is remembered too: so as not to be read again each time.
+        ids = found.ids | found.withheld
+        known = {
+            entry.source: [entry.stamp, ids[entry.source]] for entry in found.entries if entry.source in ids
+        }
         rejected = {entry.source: [entry.stamp, found.reasons[entry.source]] for entry in found.rejected()}
         if self.path and (known, rejected) != (self.known, self.rejected):
             content = json.dumps({"key": self.key, "known": known, "rejected": rejected}, ensure_ascii=False)

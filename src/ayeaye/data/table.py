@@ -190,21 +190,33 @@ class Dataset:
 
     def picture(self, id: str) -> bytes:
         """The original bytes of one picture; raises DataError when the manifest does not list it."""
+        shard, row = self.place(id)
+        with _open(self.shard_path(shard)) as file:
+            content = content_at(file, row)
+        if content is None:
+            raise DataError(f"{self.shard_path(shard)} is shorter than the manifest says: run `dvc checkout`")
+        return content
+
+    def place(self, id: str) -> tuple[str, int]:
+        """Shard and row of a picture; raises DataError when the manifest does not list it."""
         if id not in self._places:
             raise DataError(f"no picture {id} in {self.folder}")
-        shard, row = self._places[id]
-        with _open(self.shard_path(shard)) as file:
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                if row < rows:
-                    return file.read_row_group(group, columns=["bytes"])["bytes"][row].as_py()
-                row -= rows
-        raise DataError(f"{self.shard_path(shard)} is shorter than the manifest says: run `dvc checkout`")
+        return self._places[id]
 
     @cached_property
     def _places(self) -> dict[str, tuple[str, int]]:
         rows = zip(self.manifest["id"], self.manifest["shard"], self.manifest["row"], strict=True)
         return {id: (shard, int(row)) for id, shard, row in rows}
+
+
+def content_at(shard: pq.ParquetFile, row: int) -> bytes | None:
+    """The original bytes of one picture of a shard, of which a group of rows is read; None where it is shorter."""
+    for group in range(shard.num_row_groups):
+        rows = shard.metadata.row_group(group).num_rows
+        if row < rows:
+            return shard.read_row_group(group, columns=["bytes"])["bytes"][row].as_py()
+        row -= rows
+    return None
 
 
 def shard_ids(path: Path) -> list[str]:

@@ -110,6 +110,30 @@ def measure_folds(
     return _measure([Fold(*fold) for fold in folds], evaluated, k, resamples, seed, confidence, "class folds")
 
 
+def paired_differences(
+    new: Fold, old: Fold, *, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
+) -> dict[str, dict[str, Any]]:
+    """How much larger each of FIGURES is for `new` than for `old`: `difference`, and its `interval` from a paired
+    bootstrap.
+
+    Both score the same pictures over the same columns in the same roles, each with its own offset; raises
+    DataError where they do not. Figures of a side without pictures are left out.
+    """
+    if not (np.array_equal(new.y, old.y) and np.array_equal(new.seen, old.seen)):
+        raise DataError("two classifiers are compared on different pictures or roles: give both the same")
+    sides = [_rows([fold], None) for fold in (new, old)]
+    now, before = (_figures(rows, rows.weight[None]) for rows in sides)
+    # The same seed and strata draw the same pictures for both.
+    drawn_now, drawn_before = (_resampled(rows, resamples, seed) for rows in sides)
+    return {
+        name: {
+            "difference": float(now[name][0] - before[name][0]),
+            "interval": bootstrap.interval(drawn_now[name] - drawn_before[name], confidence),
+        }
+        for name in now
+    }
+
+
 def point_figures(scores: np.ndarray, y: np.ndarray, seen: np.ndarray, gamma: float) -> dict[str, float]:
     """The names of FIGURES with their point estimates alone, of which many are wanted while settings are chosen.
 

@@ -234,6 +234,85 @@ def reliability(reliable: Mapping[str, Any]) -> bytes:
     return _png(figure)
 
 
+class Compared(NamedTuple):
+    """Two classifiers on the same pictures, for a picture of both.
+
+    names of the two; `points` of each with `curve` (`seen` and `unseen`, lists), S, U and AUSUC, of which any may
+    be None; `classes`, one record each with `class`, `seen`, `difference` and `interval`, the second less the first;
+    chance with S and U; `measured_on` in words.
+    """
+
+    names: tuple[str, str]
+    points: Sequence[Mapping[str, Any]]
+    classes: Sequence[Mapping[str, Any]]
+    chance: Mapping[str, float | None]
+    measured_on: str
+
+
+def compared(found: Compared) -> dict[str, bytes]:
+    """`curves`, `classes` and both in one picture, `both`; without a curve there is the second alone."""
+    shown = _largest(found.classes)
+    height = float(np.clip(1.6 + 0.17 * len(shown), 3.4, 11.0))
+    drawn: dict[str, bytes] = {}
+    if any(point.get("curve") for point in found.points):
+        figure, axes = _figure(WIDTH, 4.6)
+        _two_curves(axes, found)
+        drawn["curves"] = _png(figure)
+    figure, axes = _figure(WIDTH, height)
+    _differences(axes, found, shown)
+    drawn["classes"] = _png(figure)
+    if "curves" in drawn:
+        figure, axes = _figure(2 * WIDTH, max(height, 4.8), 2)
+        _two_curves(axes[0], found)
+        _differences(axes[1], found, shown)
+        figure.suptitle(found.measured_on, fontsize=9, x=0.01, ha="left")
+        drawn["both"] = _png(figure)
+    return drawn
+
+
+def _largest(classes: Sequence[Mapping[str, Any]], most: int = NAMED) -> list[Mapping[str, Any]]:
+    """The classes of the largest differences to either side, from the largest gain to the largest loss."""
+    largest = sorted(classes, key=lambda r: (-abs(r["difference"]), r["class"]))[:most]
+    return sorted(largest, key=lambda r: (-r["difference"], r["class"]))
+
+
+def _two_curves(axes: Any, found: Compared) -> None:
+    for name, point, colour, marker in zip(found.names, found.points, (GREY, GOOD), ("o", "D"), strict=True):
+        label = name + (f": AUSUC {point['AUSUC']:.3f}" if point.get("AUSUC") is not None else "")
+        if point.get("curve"):
+            axes.plot(point["curve"]["seen"], point["curve"]["unseen"], color=colour, lw=2.2, label=label)
+        if point.get("S") is not None and point.get("U") is not None:
+            h = f"its γ, H {point['H']:.3f}"
+            axes.plot(point["S"], point["U"], marker, ms=9, color=colour, mec="white", label=h)
+    _lines_of_equal_h(axes)
+    if found.chance.get("S") is not None and found.chance.get("U") is not None:
+        axes.plot(found.chance["S"], found.chance["U"], "x", ms=8, mew=2, color="black", label="chance")
+    axes.set(xlabel="S: accuracy on seen classes", ylabel="U: accuracy on unseen classes")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    _legend_above(axes, columns=2)
+
+
+def _differences(axes: Any, found: Compared, shown: Sequence[Mapping[str, Any]]) -> None:
+    place = np.arange(len(shown))[::-1]
+    more = np.array([r["difference"] for r in shown])
+    low, high = np.array([r["interval"] for r in shown]).T
+    for role, label, colour, _ in ROLES:
+        mine = np.array([r["seen"] == role for r in shown])
+        if mine.any():
+            axes.barh(place[mine], more[mine], color=colour, alpha=0.75, height=0.72, label=f"{label} class")
+    axes.hlines(place, low, high, color="#222222", lw=1.1)
+    axes.axvline(0, color="#222222", lw=1)
+    axes.set_yticks(place, [_short(r["class"]) for r in shown], fontsize=8)
+    axes.set(ylim=(-0.7, len(shown) - 0.3), xlabel=f"accuracy of {found.names[1]} − {found.names[0]}")
+    left = len(found.classes) - len(shown)
+    axes.set_title(
+        f"{len(shown)} classes, 95 % intervals" + (f"; {left} smaller ones left out" if left else ""),
+        fontsize=9.5,
+        loc="left",
+    )
+    axes.legend(fontsize=8.5, loc="best")
+
+
 def _bars(axes: Any, records: list[dict[str, Any]], names: Sequence[str], measured: dict[str, Any]) -> None:
     seen = records[0]["seen"]
     place = np.arange(len(records))

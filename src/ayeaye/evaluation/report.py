@@ -7,9 +7,12 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 Row = Mapping[str, Any]
 
@@ -111,8 +114,52 @@ class Page:
     plots: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def render(page: Page) -> str:
-    """The page as HTML that needs nothing from outside: styles within, pictures as data URIs."""
+@dataclass(frozen=True)
+class Comparison:
+    """What the page of two classifiers shows; tables as in Page.
+
+    sentence   the outcome in words, warnings what a reader must not miss
+    figures    a row per figure: both values, the difference, its interval, chance
+    verdict    what the gate would say, and why
+    slices     a row per slice and figure; not_judged: those too small, in words
+    classes    a row per class, made_of and params what differs, roles classes whose role does
+    plots      PNG bytes by name, as plots.compared gives them
+    """
+
+    title: str
+    measured_on: str
+    sentence: str
+    confidence: float
+    figures: Sequence[Row]
+    verdict: str
+    reasons: Sequence[str]
+    slices: Sequence[Row]
+    not_judged: Sequence[str]
+    classes: Sequence[Row]
+    made_of: Sequence[Row]
+    params: Sequence[Row]
+    roles: Sequence[Row]
+    plots: Mapping[str, bytes]
+    warnings: Sequence[str] = ()
+
+
+COMPARED = (
+    ("curves", "Seen against unseen", "Every trade between the two that an offset γ can make, of both."),
+    ("classes", "Class by class", "Accuracy among all classes, the second less the first; 95 % intervals."),
+)
+
+
+def render_comparison(page: Comparison) -> str:
+    """The page of two classifiers as HTML that needs nothing from outside."""
+    plots = [
+        (title, text, data_uri(page.plots[name], "image/png"))
+        for name, title, text in COMPARED
+        if name in page.plots
+    ]
+    return _environment().get_template("comparison.html.j2").render(page=page, plots=plots)
+
+
+def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -124,25 +171,34 @@ def render(page: Page) -> str:
     )
     environment.filters["shown"] = shown
     environment.filters["percent"] = percent
+    return environment
+
+
+def render(page: Page) -> str:
+    """The page as HTML that needs nothing from outside: styles within, pictures as data URIs."""
     records = sorted(page.measured["per_class"], key=lambda r: (r["seen"], -r["accuracy"], r["class"]))
-    return environment.get_template("report.html.j2").render(
-        page=page,
-        m=page.measured,
-        headlines=headlines(page.measured),
-        sentence=sentence(page.measured),
-        strength=strength(page.quality),
-        quality=quality_rows(page.quality),
-        chosen_by=CHOSEN_BY,
-        spread=spread,
-        right=[e for e in page.examples if e.right],
-        wrong=[e for e in page.examples if not e.right],
-        plots=[
-            (name, title, text, data_uri(page.plots[name], "image/png"))
-            for name, title, text in PLOTS
-            if name in page.plots
-        ],
-        records=records[:MOST_CLASSES],
-        left_out=max(0, len(records) - MOST_CLASSES),
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            page=page,
+            m=page.measured,
+            headlines=headlines(page.measured),
+            sentence=sentence(page.measured),
+            strength=strength(page.quality),
+            quality=quality_rows(page.quality),
+            chosen_by=CHOSEN_BY,
+            spread=spread,
+            right=[e for e in page.examples if e.right],
+            wrong=[e for e in page.examples if not e.right],
+            plots=[
+                (name, title, text, data_uri(page.plots[name], "image/png"))
+                for name, title, text in PLOTS
+                if name in page.plots
+            ],
+            records=records[:MOST_CLASSES],
+            left_out=max(0, len(records) - MOST_CLASSES),
+        )
     )
 
 

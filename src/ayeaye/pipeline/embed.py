@@ -62,7 +62,7 @@ def embed_under(
     key = backbone.digest[:16] if backbone else f"features-{dataset.about.get('dtype')}"
     if backbone and backbone.fallback:  # what stands in here may not pass for what was meant
         key += f"-{backbone.running}".replace(" ", "-")
-    key += f"-{_code()[:8]}"
+    key += f"-{code_digest()[:8]}"
     with progress.task("embedding", len(dataset.manifest)) as advance:
         return embed_dataset(
             dataset,
@@ -75,7 +75,7 @@ def embed_under(
         )
 
 
-def _code() -> str:
+def code_digest() -> str:
     """Of what lies between a picture's bytes and its embedding, for what is kept from run to run.
 
     Not of all that this imports: nobody wants a million pictures embedded anew for an error's wording.
@@ -113,7 +113,7 @@ def _trained(workspace: Workspace, dataset: Dataset, device: str, progress: Prog
     ]
     recipe = [
         chosen.model_dump(exclude={"batch", "device", "engine", "precision", "pretrained_on", "hierarchy"}),
-        _code(),
+        code_digest(),
         sorted(zip(rows["id"], rows["label"], strict=True)),
     ]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]

@@ -23,12 +23,13 @@ from ayeaye.data.table import Dataset
 from ayeaye.embedding import backbones
 from ayeaye.errors import DataError, PictureError
 from ayeaye.evaluation import metrics, plots, report
+from ayeaye.evaluation.drift import Reference
 from ayeaye.evaluation.metrics import Fold
 from ayeaye.files import replacing, write_atomic
 from ayeaye.labelling import calibration, unknown
 from ayeaye.mapping import create
 from ayeaye.params import Evaluate
-from ayeaye.pipeline import examples, pretraining, selection
+from ayeaye.pipeline import examples, pretraining, reference, selection
 from ayeaye.pipeline.engine import kept_labels
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import TUNING, class_folds, hold_out
@@ -263,6 +264,21 @@ def predictions(data: Examples, measured: Measured, names: list[str]) -> pd.Data
     return pd.concat(parts, ignore_index=True)
 
 
+def held_out(data: Examples, classifier: Classifier, measured: Measured, seed: int) -> Reference:
+    """What the bundle answers on held-out pictures, for the watch of its answers in production."""
+    if measured.on == "unseen classes":
+        return reference.of_pictures(data, classifier, seed)
+    return reference.of_folds(
+        data,
+        classifier,
+        measured.folds,
+        measured.temperatures,
+        measured.thresholds,
+        measured.columns,
+        seed,
+    )
+
+
 def _write(
     workspace: Workspace,
     data: Examples,
@@ -294,6 +310,8 @@ def _write(
         write_atomic(reports / "plots" / f"{name}.png", picture)
     with replacing(reports / "predictions.parquet") as part:
         answers.to_parquet(part, index=False)
+    held = held_out(data, classifier, measured, workspace.params.evaluate.seed)
+    reference.save(held, reports / "reference.parquet")
     page = report.Page(
         measured=figures,
         names=names,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from ayeaye.data import removal
 from ayeaye.data.prepare_dataset import prepare as prepare_dataset
 from ayeaye.pipeline.progress import Progress
 from ayeaye.workspace import Workspace
@@ -22,5 +23,6 @@ def prepare(workspace: Workspace, progress: Progress, *, dry_run: bool = False) 
             cache=workspace.state / "source-index.json",
             docs=workspace.checks,
             feedback=workspace.feedback,
+            removed=removal.read(workspace.removed),
         )
     return asdict(summary)

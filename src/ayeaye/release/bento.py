@@ -42,6 +42,7 @@ from ayeaye.errors import ReleaseError, TrialFailed
 from ayeaye.files import digest_file, sync_folder, write_atomic
 from ayeaye.params import Serve
 from ayeaye.processes import alive, free_port, guarded, start, stop
+from ayeaye.release.card import Card
 from ayeaye.release.proxy import CLIENT_HEADER
 
 TOLERANCE = 1e-4
@@ -53,12 +54,14 @@ _DIGEST = "src.sha256"  # beside bento.yaml: of what lies in src
 _AGAIN = "make it again with `ayeaye promote VERSION`"
 # Where this ayeaye is imported from; a Bento must not find it there.
 PROGRAM = Path(ayeaye.__file__).resolve().parents[1]
+_CARD = ("card.md", "card.html")  # beside the bundle
 _BROKEN = b"\xff\xd8\xff\xe0 this is not a picture"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What goes into a Bento; `template` is a bentofile.yaml, `metrics` the headline for GET /model."""
+    """What goes into a Bento; `template` is a bentofile.yaml, `metrics` the headline for GET /model, `card` what GET
+    /card shows."""
 
     name: str
     version: int
@@ -68,6 +71,7 @@ class Recipe:
     serve: Serve = field(default_factory=Serve)
     data_digest: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    card: Card | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -87,6 +91,7 @@ class Recipe:
             _digest_program(Path(ayeaye.__file__).parent),
             _bentofile(self),
             sys.version_info[:2],
+            self.card and self.card.digest(),
         ]
         text = json.dumps(parts, sort_keys=True, default=str)
         return f"{self.name.lower()}:v{self.version}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -134,6 +139,15 @@ def whole(tag: str, home: Path) -> bool:
         return exists(tag, home) and (folder / _DIGEST).read_text() == _digest_program(folder / "src")
     except OSError:
         return False
+
+
+def at_work(folder: Path) -> bool:
+    """Whether a service runs from a Bento's folder, as far as this system tells."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.fsencode(folder) in (process / "cmdline").read_bytes().split(b"\0"):
+                return True
+    return False
 
 
 def limits_of(tag: str, home: Path) -> Limits:
@@ -205,12 +219,14 @@ def _stage(recipe: Recipe, context: Path) -> None:
     shutil.copytree(Path(ayeaye.__file__).parent, context / "ayeaye", ignore=ignored)
     shutil.copytree(recipe.bundle, context / "bundle")
     (context / "serve.json").write_text(json.dumps(recipe.settings, indent=1, default=str))
+    for name, content in _card(recipe).items():
+        (context / name).write_bytes(content)
     with (context / "bentofile.yaml").open("w") as file:
         YAML(typ="safe").dump(_bentofile(recipe), file)
 
 
 def _bentofile(recipe: Recipe) -> dict[str, Any]:
-    """The template with labels, name, and packages pinned to what is installed."""
+    """The template with labels, name, the card as its description, and packages pinned to what is installed."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -227,7 +243,18 @@ def _bentofile(recipe: Recipe) -> dict[str, Any]:
     }
     python = dict(content.get("python") or {})
     python["packages"] = [_pinned(package) for package in python.get("packages") or ()]
-    return {**content, "name": recipe.name.lower(), "labels": labels, "python": python}
+    made = {**content, "name": recipe.name.lower(), "labels": labels, "python": python}
+    if recipe.card:
+        made["description"] = recipe.card.markdown()
+        if "include" in content:
+            # Not left to the template: a workspace of an earlier ayeaye has its own, without them.
+            made["include"] = [*(content["include"] or ()), *_CARD]
+    return made
+
+
+def _card(recipe: Recipe) -> dict[str, bytes]:
+    files = recipe.card.files() if recipe.card else {}
+    return {name: files[name] for name in _CARD if name in files}
 
 
 def _pinned(package: str) -> str:

@@ -3,6 +3,12 @@
 Absolute checks: the point estimate decides and its interval is shown. Relative ones: refused when the
 one-sided upper bound of the loss exceeds epsilon. What is missing or not a number fails.
 
+Slices, such as a group of classes, are asked the other way round: one refuses when the challenger is worse
+in it beyond chance (the one-sided lower bound of the loss is above 0, all slices together at `confidence`) and by more
+than `slice_epsilon`. An upper bound would be above any epsilon in most slices, which have few pictures, and
+refuse equal models (docs/release-simulation.md). A challenger may so win as a whole and be refused for a slice.
+A slice too small to be judged is listed and does not refuse.
+
 Where the backbone was pretrained on some of the unseen classes, the absolute checks are on the others, the
 clean ones, as long as there are `release.clean_classes` of them; the decision says what it read.
 
@@ -22,7 +28,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ayeaye.embedding.engines import AGREEMENT
-from ayeaye.errors import ParamsError
+from ayeaye.errors import ParamsError, listed
 from ayeaye.evaluation.bootstrap import pictures_needed
 from ayeaye.params import Release
 
@@ -57,7 +63,10 @@ ALL = "all classes"
 
 @dataclass(frozen=True)
 class Loss:
-    """How much the champion is better, on the same pictures: an estimate and its one-sided upper bound."""
+    """How much the champion is better, on the same pictures: an estimate and its one-sided bounds.
+
+    `slice` is the slice it was found in, empty for the whole.
+    """
 
     name: str
     value: float
@@ -66,9 +75,11 @@ class Loss:
     classes: int
     # Pictures with which a model as good as the champion would be expected to pass; None: not estimated.
     needed: int | None = None
+    slice: str = ""
+    lower: float = -math.inf
 
     @classmethod
-    def of(cls, name: str, paired: Mapping[str, Any], epsilon: float) -> Loss:
+    def of(cls, name: str, paired: Mapping[str, Any], epsilon: float, slice_: str = "") -> Loss:
         """From what `evaluation.bootstrap.paired_loss` gave."""
         return cls(
             name=name,
@@ -77,6 +88,8 @@ class Loss:
             pictures=paired["pictures"],
             classes=paired["classes"],
             needed=pictures_needed(dict(paired), epsilon),
+            slice=slice_,
+            lower=paired["lower"],
         )
 
 
@@ -101,6 +114,7 @@ class Decision:
     stand_in: str | None = (
         None  # which engine the trial ran with instead of the one that was measured, and why
     )
+    not_judged: tuple[str, ...] = ()  # slices that are too small, each with what it has
 
     @property
     def verdict(self) -> Verdict:
@@ -123,6 +137,7 @@ class Decision:
             "figures_of": self.figures_of,
             "champion": self.champion,
             "stand_in": self.stand_in,
+            "not_judged": list(self.not_judged),
             "checks": [
                 {**asdict(check), "interval": list(check.interval) if check.interval else None}
                 for check in self.checks
@@ -136,8 +151,14 @@ def from_dict(raw: Mapping[str, Any]) -> Decision:
         Check(**{**check, "interval": tuple(check["interval"]) if check["interval"] else None})
         for check in raw["checks"]
     )
-    figures_of = raw.get("figures_of", ALL)
-    return Decision(tuple(checks), raw["estimated_on"], raw["champion"], figures_of, raw.get("stand_in"))
+    return Decision(
+        tuple(checks),
+        raw["estimated_on"],
+        raw["champion"],
+        raw.get("figures_of", ALL),
+        raw.get("stand_in"),
+        tuple(raw.get("not_judged", ())),
+    )
 
 
 def check_thresholds(release: Release) -> None:
@@ -163,12 +184,13 @@ def decide(
     champion: int | None = None,
     losses: Iterable[Loss] = (),
     incomparable: str = "",
+    not_judged: Iterable[str] = (),
 ) -> Decision:
     """Judge a candidate by its metrics.json and, where there is a champion, by its losses against it.
 
     champion is the version number it is compared with; without one the absolute part decides. One without
-    losses, `incomparable` says why, refuses: nothing shows that production would not get worse. Raises
-    ParamsError for an unknown threshold.
+    losses, `incomparable` says why, refuses: nothing shows that production would not get worse. `not_judged` are
+    slices without a loss. Raises ParamsError for an unknown threshold.
     """
     check_thresholds(release)
     read, figures_of = without_leaks(metrics, release.clean_classes)
@@ -180,9 +202,9 @@ def decide(
     if metrics.get(PRECISION):
         checks.append(_precision(metrics[PRECISION]))
     if champion is not None:
-        checks += _relative(list(losses), release, champion, incomparable)
+        checks += relative(list(losses), release, champion, incomparable)
     where = str(metrics.get("estimated_on") or "unseen classes")
-    return Decision(tuple(checks), where, champion, figures_of)
+    return Decision(tuple(checks), where, champion, figures_of, not_judged=tuple(not_judged))
 
 
 def without_leaks(metrics: Mapping[str, Any], enough: int) -> tuple[Mapping[str, Any], str]:
@@ -266,12 +288,14 @@ def _precision(found: Mapping[str, Any]) -> Check:
     return Check(PRECISION, "minimum", share, None, AGREEMENT, passed, why)
 
 
-def _relative(losses: Sequence[Loss], release: Release, champion: int, incomparable: str = "") -> list[Check]:
+def relative(losses: Sequence[Loss], release: Release, champion: int, incomparable: str = "") -> list[Check]:
+    """The checks against the champion, those of slices last; without a loss a failed one."""
     if not losses:
         why = f"nothing to compare with champion {champion} on"
         why += f": {incomparable}" if incomparable else ""
         return [Check("loss", "relative", None, None, release.epsilon, False, why)]
-    return [_bound(loss, release, champion) for loss in losses]
+    whole = [_bound(loss, release, champion) for loss in losses if not loss.slice]
+    return whole + [_in_slice(loss, release, champion) for loss in losses if loss.slice]
 
 
 def _bound(loss: Loss, release: Release, champion: int) -> Check:
@@ -289,6 +313,22 @@ def _bound(loss: Loss, release: Release, champion: int) -> Check:
     if not passed and loss.value <= release.epsilon and loss.needed:
         why += f"; an equal model needs about {loss.needed:,} pictures to show it"
     return Check(name, "relative", loss.value, (None, loss.upper), release.epsilon, passed, why)
+
+
+def _in_slice(loss: Loss, release: Release, champion: int) -> Check:
+    name = f"loss of {loss.name} in {loss.slice}"
+    on = f"on {loss.pictures:,} pictures of {loss.classes} classes"
+    epsilon = release.slice_epsilon
+    if not math.isfinite(loss.lower) or not math.isfinite(loss.value):
+        why = f"the loss against champion {champion} is not a number {on}"
+        return Check(name, "relative", None, None, epsilon, False, why)
+    above, certain = loss.value > epsilon, loss.lower > 0
+    side = "above" if above else "within"
+    why = f"{_short(loss.value)} against champion {champion} {on}, {side} slice epsilon {_short(epsilon)}"
+    if above:
+        why += ", and worse beyond chance" if certain else ", but that may be chance"
+        why += f": at least {_short(loss.lower)} (one-sided, {release.confidence:.0%} over all slices)"
+    return Check(name, "relative", loss.value, (loss.lower, None), epsilon, not (above and certain), why)
 
 
 def _open_latency(threshold: float, champion: int | None) -> Check:
@@ -364,6 +404,7 @@ def markdown(decision: Decision) -> str:
         f"**{decision.verdict}** · estimated on {decision.estimated_on} · {against}",
         *([] if decision.figures_of == ALL else ["", f"Figures of {decision.figures_of}."]),
         *(["", f"In the trial {decision.stand_in}."] if decision.stand_in else []),
+        *(["", f"{too_small(decision)}."] if decision.not_judged else []),
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),
@@ -373,6 +414,11 @@ def markdown(decision: Decision) -> str:
         for row in table(decision)
     ]
     return "\n".join(lines) + "\n"
+
+
+def too_small(decision: Decision, most: int = 5) -> str:
+    """The slices that were not judged, in words."""
+    return f"Too small to be judged: {listed(decision.not_judged, most)}"
 
 
 def _range(interval: tuple[float | None, float | None] | None) -> str:

@@ -15,7 +15,8 @@ from ayeaye.workspace import Workspace
 def plan(workspace: Workspace, lock: int | None = None) -> dict[str, Any]:
     """The dataset as it would be, the stages that would run, and what would follow.
 
-    Reads and checks every new picture, as the retrain itself does, and raises what would stop it before training. No data, model or record is written.
+    Reads and checks every new picture, as the retrain itself does, and raises what would stop it before training.
+    No data, model or record is written.
     """
     versioning.require(workspace)
     gate.check_thresholds(workspace.params.release)

@@ -10,7 +10,6 @@ import getpass
 import hashlib
 import io
 import json
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,21 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from ayeaye import versioning
+from ayeaye import __version__, versioning
 from ayeaye.classifier import Classifier, digest
 from ayeaye.data.decode import Limits
+from ayeaye.data.prepare_dataset import quarantine
 from ayeaye.data.table import Dataset
-from ayeaye.errors import Incomparable, RegistryError, ReleaseError, TrialFailed
+from ayeaye.errors import Incomparable, NoCard, RegistryError, ReleaseError, TrialFailed
 from ayeaye.files import digest_file, write_atomic
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import bento, compare, gate, serving
+from ayeaye.release import bento, card, compare, gate, serving
 from ayeaye.release.bento import Golden, Recipe, Trial
+from ayeaye.release.card import Card
 from ayeaye.release.gate import Decision
 from ayeaye.release.record import MOVES, Action, Entry, Record
-from ayeaye.release.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, Training, Version
+from ayeaye.release.registry import CHALLENGER, CHAMPION, PREVIOUS, REMOVED, Registry, Training, Version
 from ayeaye.workspace import Workspace
 
 Say = Callable[[str], None]
@@ -48,15 +48,7 @@ def _silent(text: str) -> None:
 
 def registry_of(workspace: Workspace) -> Registry:
     release = workspace.params.release
-    return Registry(release.tracking, release.model, workspace.state / "mlflow", _identity(workspace))
-
-
-def _identity(workspace: Workspace) -> str:
-    """Beside the workspace's own registry: a clone has neither."""
-    path = workspace.state / "id"
-    if not path.is_file():
-        write_atomic(path, uuid.uuid4().hex.encode())
-    return path.read_text().strip()
+    return Registry(release.tracking, release.model, workspace.state / "mlflow", workspace.identity)
 
 
 def record_of(workspace: Workspace) -> Record:
@@ -67,12 +59,12 @@ def record_of(workspace: Workspace) -> Record:
 
 
 def register(workspace: Workspace, commit: str) -> Version:
-    """The version of the current bundle, with its params, figures, dataset, pictures and tags."""
+    """The version of the current bundle, with its params, figures, dataset, pictures, tags and card."""
     reports = workspace.reports
     dataset = Dataset.load(workspace.dataset)
     data_digest = versioning.dataset_digest(workspace)
     params = workspace.params
-    return registry_of(workspace).record(
+    version = registry_of(workspace).record(
         Training(
             bundle_folder=workspace.classifier,
             bundle_digest=digest(workspace.classifier),
@@ -83,6 +75,7 @@ def register(workspace: Workspace, commit: str) -> Version:
                 reports / "index.html",
                 reports / "metrics.json",
                 reports / "predictions.parquet",
+                reports / "reference.parquet",
                 reports / "plots",
                 workspace.dataset / "manifest.parquet",
             ],
@@ -92,6 +85,7 @@ def register(workspace: Workspace, commit: str) -> Version:
                 "source": params.prepare.remote,
                 "pictures": len(dataset.manifest),
                 "classes": len(dataset.classes.names),
+                "rejected": len(quarantine(workspace.dataset)),
             },
             tags={
                 "data_digest": data_digest,
@@ -99,15 +93,68 @@ def register(workspace: Workspace, commit: str) -> Version:
                 "params_digest": params.digest(),
                 "lock": digest_file(workspace.root / "dvc.lock"),
                 "estimated_on": _metrics(workspace)["estimated_on"],
+                **_code(workspace),
             },
         )
     )
+    keep_card(workspace, version)
+    return version
+
+
+def _code(workspace: Workspace) -> dict[str, str]:
+    """Which ayeaye this is: its version, the digest of each stage's code, its commit where it runs from a checkout."""
+    stages = " ".join(f"{stage}={digest}" for stage, digest in sorted(workspace.fingerprints().items()))
+    commit = versioning.code_commit()
+    return {"ayeaye_version": __version__, "code": stages, **({"code_commit": commit} if commit else {})}
 
 
 def evaluation_digest(workspace: Workspace) -> str:
-    """What an evaluation found, as a digest of its figures and predictions."""
-    found = [digest_file(workspace.reports / name) for name in ("metrics.json", "predictions.parquet")]
+    """What an evaluation found, as a digest of its figures, predictions and reference."""
+    names = ("metrics.json", "predictions.parquet", "reference.parquet")
+    found = [digest_file(workspace.reports / name) for name in names]
     return hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+# The card
+
+
+def card_of(workspace: Workspace, version: Version, *, packed: bool = False) -> Card:
+    """What is recorded of a version, for a person; `packed` as it goes into a Bento (see `card.of`)."""
+    return card.of(registry_of(workspace), version, workspace.params, packed=packed)
+
+
+def version_called(workspace: Workspace, name: str) -> Version:
+    """A version by its number, or by what it is to the record: `champion` or `previous`; raises ReleaseError."""
+    state = record_of(workspace).state()
+    known = {CHAMPION: state.champion, PREVIOUS: state.previous}
+    number = int(name) if name.isdigit() else known.get(name)
+    if number is None:
+        raise ReleaseError(
+            f"there is no {name} yet: see `ayeaye status`"
+            if name in known
+            else f"{name} is no version: expected a number, {' or '.join(known)}; `ayeaye status` lists them"
+        )
+    return registry_of(workspace).version(number)
+
+
+def keep_card(workspace: Workspace, version: Version) -> None:
+    """Bring the card that the registry has of a version up to what is recorded of it."""
+    if made := _card(workspace, version):
+        registry_of(workspace).describe(version, made.description(), made.files())
+
+
+def _card(workspace: Workspace, version: Version, *, packed: bool = False) -> Card | None:
+    """None where it cannot be made: neither a promotion nor a way back hangs on it."""
+    try:
+        return card_of(workspace, version, packed=packed)
+    except NoCard:
+        return None
+
+
+def _keep_decision(workspace: Workspace, version: Version, judgement: Judgement) -> None:
+    """Beside the version's run, where it outlives the decision file: each version's own, and on which evaluation."""
+    content = {"evaluation": evaluation_digest(workspace), **judgement.decision.as_dict()}
+    registry_of(workspace).keep(version, {"decision.json": json.dumps(content, indent=1).encode()})
 
 
 # The gate
@@ -136,16 +183,24 @@ def judge(workspace: Workspace, version: Version, progress: Progress) -> Judgeme
     ).hexdigest()
     before = _read_decision(workspace)
     if before and before["key"] == key and before["version"] == version.number and version.tags.get("gate"):
-        return Judgement(gate.untried(gate.from_dict(before)), key)
+        return _judged(workspace, version, Judgement(gate.untried(gate.from_dict(before)), key))
     against = champion if champion != version.number else None
-    losses, incomparable = list[gate.Loss](), ""
+    found, incomparable = compare.Compared([], []), ""
     if against is not None:
         try:
-            losses = _losses(workspace, against, progress)
+            found = _compared(workspace, version, against, progress)
         except Incomparable as error:
             incomparable = str(error)
-    decision = gate.decide(_metrics(workspace), release, against, losses, incomparable)
-    return Judgement(decision, key)
+    decision = gate.decide(
+        _metrics(workspace), release, against, found.losses, incomparable, found.not_judged
+    )
+    return _judged(workspace, version, Judgement(decision, key))
+
+
+def _judged(workspace: Workspace, version: Version, judgement: Judgement) -> Judgement:
+    # Before the Bento is packed: the floors and ceilings are part of the card in it.
+    _keep_decision(workspace, version, judgement)
+    return judgement
 
 
 def judged(workspace: Workspace, version: Version) -> bool:
@@ -153,22 +208,13 @@ def judged(workspace: Workspace, version: Version) -> bool:
     return version.tags.get("judged") == evaluation_digest(workspace)
 
 
-def _losses(workspace: Workspace, champion: int, progress: Progress) -> list[gate.Loss]:
+def _compared(workspace: Workspace, version: Version, champion: int, progress: Progress) -> compare.Compared:
     registry = registry_of(workspace)
-    if _metrics(workspace)["estimated_on"] == "class folds":
-        before, figures = (
-            registry.artifact(champion, name) for name in ("predictions.parquet", "metrics.json")
-        )
-        if not before or not figures or json.loads(figures.read_bytes())["estimated_on"] != "class folds":
-            raise Incomparable("it was not estimated on class folds")
-        new = pd.read_parquet(workspace.reports / "predictions.parquet")
-        return compare.on_folds(new, pd.read_parquet(before), workspace.params)
-    manifest = registry.artifact(champion, "manifest.parquet")
-    learned: set[str] = set()
-    if manifest is not None:
-        frame = pd.read_parquet(manifest, columns=["id", "split"])
-        learned = set(frame["id"][frame["split"].isin(compare.SHOWN)])
-    return compare.on_pictures(workspace, workspace.classifier, registry.bundle(champion), learned, progress)
+    before = registry.version(champion)
+    pair = compare.between(workspace, registry, version, before, progress)
+    leaked = compare.leaked(_metrics(workspace), compare.figures_of(registry, before))
+    groups = compare.groups_of(Dataset.load(workspace.dataset).classes)
+    return compare.compared(pair, workspace.params, compare.slices_of(pair, groups, leaked))
 
 
 def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: str) -> None:
@@ -190,6 +236,8 @@ def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: 
     else:
         registry.tag(version, gate=verdict)
         registry.untag(version, "reasons")
+    _keep_decision(workspace, version, judgement)
+    keep_card(workspace, version)
 
 
 # Bento and trial
@@ -218,6 +266,7 @@ def _recipe(workspace: Workspace, version: Version) -> Recipe:
         serve=workspace.params.serve,
         data_digest=version.tags.get("data_digest"),
         metrics={name: figures[name] for name in HEADLINE if name in figures},
+        card=_card(workspace, version, packed=True),
     )
 
 
@@ -431,6 +480,11 @@ def promote(
     The champion itself gets its Bento anew where that is lost, damaged or out of date.
     """
     version = registry_of(workspace).version(number)
+    if REMOVED in version.tags:
+        raise ReleaseError(
+            f"version {number} was removed by `ayeaye gc` at {version.tags[REMOVED]}, and its bundle is gone: choose "
+            "another, see `ayeaye status`"
+        )
     verdict = version.tags.get("gate", "not judged")
     if verdict != "passed" and not force and number != record_of(workspace).state().champion:
         why = version.tags.get("reasons", "")
@@ -444,13 +498,20 @@ def promote(
 def rollback(
     workspace: Workspace,
     *,
+    away_from: int | None = None,
     reason: str = "",
     actor: str | None = None,
     dry_run: bool = False,
     say: Say = _silent,
 ) -> dict[str, Any]:
-    """Make the previous champion champion again; raises ReleaseError where there is none."""
+    """Make the previous champion champion again; raises ReleaseError where there is none.
+
+    With `away_from` nothing is done where another version is champion: so called, it may be called again.
+    """
     state = record_of(workspace).state()
+    if away_from is not None and state.champion is not None and state.champion != away_from:
+        version = registry_of(workspace).version(state.champion)
+        return _change(workspace, version, "promote", reason, actor, dry_run, say)
     if state.previous is None:
         raise ReleaseError("there is no previous champion to go back to: see `ayeaye status`")
     version = registry_of(workspace).version(state.previous)

@@ -1,9 +1,10 @@
 """The registry in MLflow: a run per training, and a version per bundle.
 
     home        the workspace's folder for state (.ayeaye): mlflow.db, artifacts, fetched bundles
-    run         params, metrics, the dataset, pictures and report, `model/` with MLmodel and the bundle
-    version     source: the run's `model/`; tags: bundle_digest (its identity), data_digest, git_commit,
-                workspace (whose it is), …
+    run         params, metrics, the dataset, pictures and report, the decision and the card, `model/` with MLmodel
+                and the bundle
+    version     source: the run's `model/`; its card as the description; tags: bundle_digest (its identity),
+                data_digest, git_commit, workspace (whose it is), …
     alias       champion, previous; challenger while a candidate is judged and tried
 
 `model/` is a genuine MLflow model (`mlflow.pyfunc.load_model("models:/ayeaye@champion")` works, see
@@ -13,6 +14,7 @@ that a killed run leaves behind.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -24,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -38,6 +41,12 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CHAMPION, PREVIOUS, CHALLENGER = ("champion", "previous", "challenger")
+REMOVED = "removed"  # the tag, with the time, of a version without its bundle
+EVIDENCE = (
+    "manifest.parquet",
+    "metrics.json",
+    "predictions.parquet",
+)  # small, and what a reproduction is held against
 
 # Fail in seconds where MLflow's own defaults would retry for minutes. A person's settings win.
 _PATIENCE = {
@@ -180,6 +189,9 @@ class Registry:
 
     def _reevaluate(self, known: Version, training: Training) -> None:
         run = self._open().get_run(known.run_id)
+        if REMOVED in known.tags:
+            self._fill(run, training)
+            self.untag(known, REMOVED)
         self._restore(run, training)
         if run.data.tags.get("evaluation_digest") != training.evaluation_digest:
             self._log_evaluation(known.run_id, training)
@@ -250,6 +262,16 @@ class Registry:
                 ) from None
             return _version(found, self._aliases())
 
+    def named(self, name: str) -> Version:
+        """The version of a number or an alias; raises RegistryError where there is none."""
+        if name.isdecimal():
+            return self.version(int(name))
+        if found := self.alias(name):
+            return found
+        raise RegistryError(
+            f"{self.model} has no version {name}: expected a number, {CHAMPION} or {PREVIOUS}; see `ayeaye status`"
+        )
+
     def alias(self, name: str) -> Version | None:
         """The version an alias points to, if any."""
         with self._asking(f"read the alias {name}"):
@@ -261,6 +283,22 @@ class Registry:
         with self._asking("read the metrics"):
             figures = self._open().get_run(self._number(version).run_id).data.metrics
             return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+    def params(self, version: Version | int) -> dict[str, str]:
+        """The parameters of a version's run, flat and as text: `train.mapper` and the like."""
+        with self._asking("read the parameters"):
+            return dict(self._open().get_run(self._number(version).run_id).data.params)
+
+    def dataset(self, version: Version | int) -> dict[str, Any]:
+        """What a version was trained on, as `Training.dataset` had it; empty where that is not recorded."""
+        version = self._number(version)
+        with self._asking("read the dataset"):
+            inputs = self._open().get_run(version.run_id).inputs.dataset_inputs
+            digest = version.tags.get("data_digest", "")
+            for each in (one.dataset for one in inputs):
+                if each.digest == digest[:_DIGEST_CHARACTERS]:
+                    return {"name": each.name, "digest": digest, **json.loads(each.profile or "{}")}
+            return {}
 
     def bundle(self, version: Version | int) -> Path:
         """A folder with a version's bundle: where it lies, or fetched whole to `home/bundles`."""
@@ -279,17 +317,34 @@ class Registry:
             return self._fetched(version)
 
     def artifact(self, version: Version | int, name: str) -> Path | None:
-        """One file of a version's run, in place or fetched to `home/artifacts-of`; None if there is none."""
+        """One file of a version's run, in place or fetched to `home/artifacts-of`; None if there is none.
+
+        `name` may lie in a folder: `plots/hubness.png`.
+        """
         run_id = self._number(version).run_id
         with self._asking(f"read {name}"):
             local = _local(self._open().get_run(run_id).info.artifact_uri)
             if local:
                 return local / name if (local / name).is_file() else None
-            if name not in {each.path for each in self._open().list_artifacts(run_id)}:
+            above = name.rpartition("/")[0] or None
+            if name not in {each.path for each in self._open().list_artifacts(run_id, above)}:
                 return None
             folder = self.home / "artifacts-of" / run_id
             folder.mkdir(parents=True, exist_ok=True)
             return Path(self._open().download_artifacts(run_id, name, str(folder)))
+
+    def artifacts(self, version: Version | int) -> dict[str, int]:
+        """Bytes of every file of a version's run, by path."""
+        version = self._number(version)
+        with self._asking(f"list the artifacts of version {version.number}"):
+            found, waiting = dict[str, int](), [""]
+            while waiting:
+                for each in self._open().list_artifacts(version.run_id, waiting.pop() or None):
+                    if each.is_dir:
+                        waiting.append(each.path)
+                    else:
+                        found[each.path] = int(each.file_size or 0)
+            return found
 
     def _fetched(self, version: Version) -> Path:
         folder = self.home / "bundles" / (version.bundle_digest[:16] or version.run_id)
@@ -337,6 +392,31 @@ class Registry:
             for key, value in tags.items():
                 self._open().set_model_version_tag(self.model, str(number), key, str(value))
 
+    def keep(self, version: Version | int, files: Mapping[str, bytes]) -> None:
+        """Put files beside a version's run, by their names, in place of earlier ones."""
+        version = self._number(version)
+        with self._asking("keep files"), tempfile.TemporaryDirectory(dir=self.home) as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            self._open().log_artifacts(version.run_id, folder)
+
+    def describe(self, version: Version | int, text: str, files: Mapping[str, bytes]) -> None:
+        """Make a text the description of a version, and put the files that say more beside its run.
+
+        Nothing is done where that was done before; what a killed call left is finished.
+        """
+        number = version.number if isinstance(version, Version) else version
+        parts = [text, *(f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in files.items())]
+        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        with self._asking(f"describe version {number}"):
+            current = self.version(number)
+            if current.tags.get("card") == digest:
+                return
+            self.keep(current, files)
+            self._open().update_model_version(self.model, str(number), text)
+            # Last, as a call that is killed before it is made again.
+            self.tag(number, card=digest)
+
     def untag(self, version: Version | int, *keys: str) -> None:
         """Remove tags of a version where they are set."""
         version = self._number(version)
@@ -362,6 +442,23 @@ class Registry:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                     return None
                 raise
+
+    def strip(self, version: Version | int) -> None:
+        """Remove the bundle, report and plots of a version; its figures, and EVIDENCE, stay.
+
+        It is tagged REMOVED first, so that nobody promotes what is half gone, until the same bundle is recorded again.
+        """
+        version = self._number(version)
+        if REMOVED not in version.tags:
+            self.tag(version, **{REMOVED: datetime.now(UTC).isoformat(timespec="seconds")})
+        with self._asking(f"remove the artifacts of version {version.number}"):
+            from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+            where = self._open().get_run(version.run_id).info.artifact_uri
+            artifacts = get_artifact_repository(where, tracking_uri=self.uri, registry_uri=self.uri)
+            for each in artifacts.list_artifacts():
+                if each.path not in EVIDENCE:
+                    artifacts.delete_artifacts(each.path)
 
     # MLflow itself
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from ayeaye import versioning
@@ -17,7 +18,7 @@ from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.release import bento, promotion, serving
 from ayeaye.release.promotion import Say, record_of, registry_of
 from ayeaye.release.record import Entry, State
-from ayeaye.release.registry import CHAMPION, PREVIOUS, Registry, Version
+from ayeaye.release.registry import CHAMPION, PREVIOUS, REMOVED, Registry, Version
 from ayeaye.workspace import Workspace
 
 
@@ -62,6 +63,7 @@ def _described(workspace: Workspace, registry: Registry, version: Version) -> di
         "gate": version.tags.get("gate"),
         "reasons": version.tags.get("reasons"),
         "estimated_on": version.tags.get("estimated_on"),
+        "removed": version.tags.get(REMOVED),
         "aliases": list(version.aliases),
         "metrics": {name: figures.get(name) for name in HEADLINE},
     }
@@ -168,13 +170,22 @@ def _mend(workspace: Workspace, say: Say) -> None:
         say(str(error))
         return
     promotion.project(workspace)
-    packed = bento.folder_of(state.bento, workspace.bentos) / "src" / "bundle" if state.bento else None
-    if not _bundle_is_whole(registry, champion) and packed and packed.is_dir():
-        if digest(packed) == champion.bundle_digest:
-            say(f"The bundle of version {champion.number} is put back from {state.bento}.")
-            registry.restore_bundle(champion, packed)
+    if not _bundle_is_whole(registry, champion) and (copy := _packed_bundle(workspace, state, champion)):
+        say(f"The bundle of version {champion.number} is put back from {state.bento}.")
+        registry.restore_bundle(champion, copy)
     if state.bento and not bento.whole(state.bento, workspace.bentos):
         try:
             promotion.renew(workspace, actor=promotion.actor(), say=say)
         except (RegistryError, ReleaseError) as error:
             say(str(error))
+
+
+def _packed_bundle(workspace: Workspace, state: State, champion: Version) -> Path | None:
+    """The bundle as it lies in the champion's Bento, where it is whole there."""
+    if state.bento is None:
+        return None
+    folder = bento.folder_of(state.bento, workspace.bentos) / "src" / "bundle"
+    try:
+        return folder if digest(folder) == champion.bundle_digest else None
+    except (BundleError, OSError):
+        return None

@@ -205,6 +205,12 @@ def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
         """What is being served."""
         return JSONResponse(await asyncio.to_thread(service().about))
 
+    @app.head("/card", include_in_schema=False)
+    @app.get("/card", response_class=Response, responses={**faults_of(404), 200: openapi.HTML})
+    async def card(request: Request) -> Any:
+        """The model card: what the model is for, how good it is and where it fails, as a page."""
+        return page.card(request, service().card())
+
     @app.get("/samples", response_model=schemas.Samples, responses=faults_of(422))
     async def samples(use: Use | None = None, label: Labels = None) -> Any:
         """The pictures that came with the model: some to try, and small ones of its seen classes."""

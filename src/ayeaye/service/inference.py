@@ -251,6 +251,12 @@ class Inference:
             raise NotKept(f"there is no sample {id[:40]}: GET /samples says which there are")
         return self.samples.by_id[id]
 
+    def card(self) -> bytes:
+        """The model card as HTML; raises NotKept where the Bento was packed without one."""
+        if self.served.card is None:
+            raise NotKept("this model was packed without a card: `ayeaye promote VERSION` packs it with one")
+        return self.served.card
+
     def about(self) -> dict[str, Any]:
         """What is being served, for GET /model."""
         classifier = self.living.trained
@@ -274,6 +280,7 @@ class Inference:
                 key: getattr(self.served.settings, key)
                 for key in ("max_bytes", "max_pixels", "max_batch", "max_batch_bytes", "decode_seconds")
             },
+            "card": self.served.card is not None,
             "code": self.served.code,
         }
 

@@ -66,6 +66,10 @@ JPEG: dict[str, Any] = {
     "description": "The picture",
     "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
 }
+HTML: dict[str, Any] = {
+    "description": "The page",
+    "content": {"text/html": {"schema": {"type": "string"}}},
+}
 _CORRECTION = {
     "answer": {"type": "string", "maxLength": 200, "description": "The id of the answer."},
     "label": {"type": "string", "minLength": 1, "maxLength": 200, "description": "The right label."},

@@ -17,7 +17,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -264,17 +264,24 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.parquet"))
 
 
-def read(folder: Path, since: datetime | None = None, schema: pa.Schema = SCHEMA) -> pa.Table:
-    """The rows since a time (aware), in the columns of a log's schema and the order in which files were written.
+def read(
+    folder: Path,
+    since: datetime | None = None,
+    schema: pa.Schema = SCHEMA,
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """The rows since a time (aware), in some columns of a log's schema and the order in which files were written.
 
-    Raises DataError for a damaged file. May be called while others write.
+    A choice of columns must hold `time` where there is a time. Raises DataError for a damaged file. May be called
+    while others write.
     """
     first = _stamp(since) if since else ""
-    tables = [schema.empty_table()]
+    names = list(columns or schema.names)
+    tables = [schema.empty_table().select(names)]
     for path in files(folder):
         if path.name >= first:
             try:
-                tables.append(pq.read_table(path, schema=schema, partitioning=None))
+                tables.append(pq.read_table(path, columns=names, schema=schema, partitioning=None))
             except FileNotFoundError:
                 continue  # dropped meanwhile
             except (pa.ArrowException, OSError) as error:

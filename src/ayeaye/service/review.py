@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,20 @@ NO_PICTURE = "counts for monitoring alone: no picture was sent along"
 FEATURES = "counts for monitoring alone: the dataset holds features, not pictures"
 
 
+def place_of(workspace: Workspace) -> dict[str, str]:
+    """Where the service is that a workspace's parameters and the environment describe, as for `ayeaye serve`."""
+    serve = workspace.params.serve
+    return bento.place(serve.model_copy(update={"state": str(workspace.resolve(serve.state))}))
+
+
 def store_of(workspace: Workspace) -> Store:
-    """The store of the service that a workspace's parameters and the environment describe, as for `ayeaye serve`."""
-    return Store(locate(state_of(workspace), _place(workspace)["AYEAYE_DATABASE"]))
+    """The store of that service."""
+    return Store(locate(state_of(workspace), place_of(workspace)["AYEAYE_DATABASE"]))
 
 
 def state_of(workspace: Workspace) -> Path:
-    """The folder of what a workspace's service keeps."""
-    return Path(_place(workspace)["AYEAYE_STATE"])
-
-
-def _place(workspace: Workspace) -> dict[str, str]:
-    serve = workspace.params.serve
-    return bento.place(serve.model_copy(update={"state": str(workspace.resolve(serve.state))}))
+    """The folder of what it keeps."""
+    return Path(place_of(workspace)["AYEAYE_STATE"])
 
 
 class Review:
@@ -82,6 +84,13 @@ class Review:
                 folder.keep(self.workspace.feedback, _name(each.label, dataset) or each.label, content)
             self.store.forget_picture(each.id)
         return len(waiting)
+
+    def forget(self, ids: Collection[str], *, dry_run: bool = False) -> list[int]:
+        """Drop the pictures with these SHA-256 that wait with feedback; returns the numbers of the feedback."""
+        held = [each.id for each in self.store.feedback() if each.has_picture and each.picture_id in ids]
+        for id in [] if dry_run else held:
+            self.store.forget_picture(id)
+        return held
 
     def write_pictures(self, out: Path) -> list[Path]:
         """Pending pictures as PNG files named by number, to be looked at; those that cannot be read are left out.

@@ -299,4 +299,5 @@ class About(BaseModel):
     thresholds: Thresholds
     backbone: Weights | None
     limits: dict[str, float]
+    card: bool = Field(description="Whether there is a model card at GET /card.")
     code: str

@@ -1,7 +1,7 @@
 """What a service serves, and where it keeps what it is told.
 
-Inside a Bento:      src/ayeaye/…   src/bundle/…   src/serve.json   bento.yaml
-For development:     AYEAYE_BUNDLE names the bundle's folder; serve.json beside it, if it is there
+Inside a Bento:      src/ayeaye/…   src/bundle/…   src/serve.json   src/card.html   bento.yaml
+For development:     AYEAYE_BUNDLE names the bundle's folder; serve.json and card.html beside it, if they are there
 
 What serve.json says was packed with the Bento. Where a service runs is told by its environment:
 
@@ -56,6 +56,12 @@ class Served:
     @cached_property
     def limits(self) -> Limits:
         return Limits.of(self.settings)
+
+    @cached_property
+    def card(self) -> bytes | None:
+        """The model card as HTML; None where none was packed."""
+        path = self.bundle.parent / "card.html"
+        return path.read_bytes() if path.is_file() else None
 
     @classmethod
     def here(cls) -> Served:

@@ -92,7 +92,8 @@ function bar(share) {
 
 async function showModel() {
   state.model = await ask("model");
-  const { version, classes, run_time_classes: added, metrics, backbone } = state.model;
+  const { version, classes, run_time_classes: added, metrics, backbone, card } = state.model;
+  at("card").hidden = !card;
   const counts = [`${classes.seen} seen`, `${classes.unseen} unseen`];
   if (added) counts.push(`${added} added`);
   const facts = [["Model", version === null ? "not released" : `version ${version}`], ["Classes", counts.join(" · ")]];

@@ -1,0 +1,41 @@
+"""What happened to a workspace, as events of Prefect: what its automations, and other systems, listen to.
+
+Events are `ayeaye.refused`, `ayeaye.pending`, `ayeaye.drift` and `ayeaye.promoted`; their resource is the
+workspace, the flow run and its deployment are related, and the payload has a `message` and what else there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect.events import emit_event
+
+from ayeaye.workspace import Workspace
+
+PREFIX = "ayeaye."
+OUTCOMES = ("promoted", "refused", "pending")  # of a retrain; `unchanged` is no event
+
+
+def resource(workspace: Workspace) -> str:
+    """The id of the workspace among Prefect's resources."""
+    return f"ayeaye.workspace.{workspace.root}"
+
+
+def emit(workspace: Workspace, kind: str, message: str, **payload: Any) -> None:
+    """Tell Prefect that something happened; its client sends it in the background and never raises."""
+    emit_event(
+        PREFIX + kind,
+        resource={
+            "prefect.resource.id": resource(workspace),
+            "prefect.resource.name": workspace.params.release.model,
+        },
+        payload={"message": message, **payload},
+    )
+
+
+def emit_outcome(workspace: Workspace, outcome: Mapping[str, Any]) -> None:
+    """The event of how a retrain ended, where anything came of it."""
+    if outcome["outcome"] in OUTCOMES:
+        about = {key: outcome.get(key) for key in ("version", "champion", "bento")}
+        emit(workspace, outcome["outcome"], outcome["message"], **about)

@@ -1,0 +1,453 @@
+"""The whole platform of one workspace on one machine, under supervisord.
+
+    prefect   the Prefect server and its page; schedules, alerts
+    mlflow    the MLflow server: the page of the workspace's own registry (not where release.tracking is elsewhere)
+    worker    runs what the Prefect server says is due
+    service   the champion's Bento, once there is a champion
+
+All of it listens on loopback alone, keeps its state and its logs in the workspace, starts again when it fails
+(each time a second later), and dies with supervisord, however that ends. The state lies in `.ayeaye/platform`:
+
+    supervisord.conf, supervisord.pid, supervisor.sock, addresses.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from filelock import FileLock
+
+from ayeaye.errors import WorkspaceError
+from ayeaye.files import write_atomic
+from ayeaye.processes import alive, guarded
+from ayeaye.release.record import Record
+from ayeaye.workspace import Workspace
+
+Say = Callable[[str], None]
+HOST = "127.0.0.1"
+SOCKET = (
+    "/proc/self/cwd/supervisor.sock"  # supervisord is at home there; the address of a socket has to be short
+)
+STARTUP_SECONDS = 180
+LOG_BYTES, LOGS = 10_000_000, 5
+# How long each may take to end, in the order in which they are stopped: a worker whose server is gone hangs.
+STOP_SECONDS = {"worker": 30, "service": 45, "mlflow": 15, "prefect": 15}
+STOPPED = "Stopped with the platform; goes on when that is up again."
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the parts listen."""
+
+    prefect: int = 4200
+    worker: int = 4201
+    mlflow: int = 5000
+    service: int = 3000
+
+    @property
+    def prefect_api(self) -> str:
+        return f"http://{HOST}:{self.prefect}/api"
+
+
+def up(workspace: Workspace, ports: Ports, say: Say) -> dict[str, Any]:
+    """Start what is not running yet, wait until all of it answers, and deploy; returns `addresses` by part.
+
+    Raises WorkspaceError where a port is taken or a part does not start; what was started is then stopped again.
+    """
+    with _alone(workspace):
+        if known := running(workspace):
+            if known["ports"] != asdict(ports):
+                raise WorkspaceError(
+                    f"the platform of {workspace.root} is up at {_ports(known['ports'])}, not {_ports(asdict(ports))}: "
+                    "`ayeaye down` first"
+                )
+            _bring_up(workspace, ports, say, resumed=True)
+            return known
+        if number := _number(workspace):
+            _stop(workspace, number, ports, say)  # what an `up` that was killed left half done
+        programs = _programs(workspace, ports)
+        _require_free(ports, programs)
+        _make_registry(workspace, programs)
+        process = _start_supervisor(workspace, ports, programs)
+        try:
+            _await_supervisor(workspace, process)
+            _bring_up(workspace, ports, say, resumed=False)
+            found = {"addresses": addresses(workspace, ports), "ports": asdict(ports)}
+            write_atomic(_folder(workspace) / "addresses.json", json.dumps(found, indent=2).encode())
+            return found
+        except BaseException:
+            _stop(workspace, process.pid, ports, say)
+            raise
+
+
+def down(workspace: Workspace, say: Say) -> bool:
+    """Stop all of it, the worker before the server it talks to; returns whether there was anything to stop."""
+    with _alone(workspace):
+        number, known = _number(workspace), running(workspace)
+        if number is None:
+            return False
+        _stop(workspace, number, Ports(**known["ports"]) if known else None, say)
+        return True
+
+
+def plan(workspace: Workspace, ports: Ports) -> dict[str, Any]:
+    """What `up` would start, and the addresses; raises WorkspaceError where a port is taken."""
+    programs, is_up = _programs(workspace, ports), running(workspace) is not None
+    if not is_up:
+        _require_free(ports, programs)
+    return {"up": is_up, "programs": ", ".join(programs), "addresses": addresses(workspace, ports)}
+
+
+def prefect_api(workspace: Workspace) -> str:
+    """The API of the platform that is up, else PREFECT_API_URL; raises WorkspaceError where there is neither."""
+    if known := running(workspace):
+        return Ports(**known["ports"]).prefect_api
+    if url := os.environ.get("PREFECT_API_URL"):
+        return url
+    raise WorkspaceError(
+        "no Prefect server to deploy to: `ayeaye up` starts one, or set PREFECT_API_URL to another, "
+        "such as http://127.0.0.1:4200/api"
+    )
+
+
+def running(workspace: Workspace) -> dict[str, Any] | None:
+    """The `addresses` and `ports` of a platform that is up, or None."""
+    if _number(workspace) is None:
+        return None
+    try:
+        return json.loads((_folder(workspace) / "addresses.json").read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def addresses(workspace: Workspace, ports: Ports) -> dict[str, str]:
+    """By part, what a browser opens; of the worker, whether it is well."""
+    return {
+        "prefect": f"http://{HOST}:{ports.prefect}",
+        "mlflow": _elsewhere(workspace, ports) or f"http://{HOST}:{ports.mlflow}",
+        "service": f"http://{HOST}:{ports.service}",
+        "worker": f"http://{HOST}:{ports.worker}/health",
+    }
+
+
+# The programs
+
+
+@dataclass(frozen=True)
+class _Program:
+    """A part: its arguments to Python, its port, and what it finds in its environment beside all else."""
+
+    arguments: list[str]
+    port: int
+    ready: str  # a path that answers 200
+    autostart: bool = True
+
+
+def _programs(workspace: Workspace, ports: Ports) -> dict[str, _Program]:
+    from flows.deploy import read
+
+    programs = {
+        "prefect": _Program(
+            ["-m", "prefect", "server", "start", "--host", HOST, "--port", str(ports.prefect)],
+            ports.prefect,
+            "/api/health",
+        )
+    }
+    if not _elsewhere(workspace, ports):
+        programs["mlflow"] = _Program(
+            ["-m", "mlflow", "server", "--host", HOST, "--port", str(ports.mlflow), "--workers", "1"],
+            ports.mlflow,
+            "/health",
+        )
+    # What needs the server is started once that answers.
+    pool = read(workspace)["pools"][0]
+    worker = [
+        "worker",
+        "start",
+        "--pool",
+        pool,
+        "--type",
+        "process",
+        "--name",
+        "ayeaye",
+        "--with-healthcheck",
+    ]
+    programs["worker"] = _Program(
+        ["-m", "prefect", *worker, "--install-policy", "never"], ports.worker, "/health", autostart=False
+    )
+    programs["service"] = _Program(
+        ["-m", "ayeaye", "serve", "--wait", "--port", str(ports.service)],
+        ports.service,
+        "/readyz",
+        autostart=False,
+    )
+    return programs
+
+
+def _elsewhere(workspace: Workspace, ports: Ports) -> str | None:
+    """The address of an MLflow server that is not the platform's own."""
+    tracking = workspace.params.release.tracking or ""
+    parts = urlsplit(tracking)
+    if parts.scheme not in ("http", "https"):
+        return None
+    own = parts.hostname in (HOST, "localhost") and parts.port == ports.mlflow
+    return None if own else tracking
+
+
+def _environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
+    """Of every part; a person's own settings of Prefect's and MLflow's stores win, see docs/platform.md."""
+    tracking, mlflow = workspace.params.release.tracking, workspace.state / "mlflow"
+    sqlite = f"sqlite:///{mlflow / 'mlflow.db'}"
+    backend = tracking if tracking and not tracking.startswith("http") else None
+    stores = {
+        # In the server's memory, its default, leases are lost with it and their slots are taken for ever.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "MLFLOW_ARTIFACTS_DESTINATION": (mlflow / "artifacts").as_uri(),
+        "MLFLOW_BACKEND_STORE_URI": sqlite,
+    }
+    fixed = {
+        "AYEAYE_WORKSPACE": str(workspace.root),
+        "PREFECT_HOME": str(workspace.state / "prefect"),
+        "PREFECT_API_URL": ports.prefect_api,
+        "PREFECT_WORKER_WEBSERVER_HOST": HOST,
+        "PREFECT_WORKER_WEBSERVER_PORT": str(ports.worker),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(
+            f"{name}{port}" for name in (HOST, "localhost") for port in ("", ":*")
+        ),
+    }
+    if backend or not tracking:
+        fixed["MLFLOW_BACKEND_STORE_URI"] = backend or sqlite  # what the flows write to, and nothing else
+    return {**stores, **os.environ, **workspace.environment(), **fixed}
+
+
+def _configuration(programs: dict[str, _Program]) -> str:
+    """supervisord.conf; it names no folder of the workspace, which could hold what ends a value in it."""
+    sections = [
+        f"[unix_http_server]\nfile={SOCKET}\nchmod=0700",
+        "[rpcinterface:supervisor]\n"
+        "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
+        f"[supervisorctl]\nserverurl=unix://{SOCKET}",
+        "[supervisord]\npidfile=supervisord.pid\n" + _log("logfile", "supervisord"),
+    ]
+    for place, (name, program) in enumerate(programs.items()):
+        command = shlex.join([sys.executable, *program.arguments]).replace("%", "%%")
+        sections.append(
+            f"[program:{name}]\ncommand={command}\npriority={place}\nautostart={str(program.autostart).lower()}\n"
+            "autorestart=true\nstartsecs=5\nstartretries=1000000\nkillasgroup=true\nredirect_stderr=true\n"
+            f"stopwaitsecs={STOP_SECONDS[name]}\n" + _log("stdout_logfile", name)
+        )
+    return "\n\n".join(sections) + "\n"
+
+
+def _log(key: str, name: str) -> str:
+    return f"{key}=../logs/{name}.log\n{key}_maxbytes={LOG_BYTES}\n{key}_backups={LOGS}"
+
+
+# Starting
+
+
+def _require_free(ports: Ports, programs: dict[str, _Program]) -> None:
+    for name, program in programs.items():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, program.port))
+            except OSError as error:
+                raise WorkspaceError(
+                    f"port {program.port} of the {name} cannot be listened on ({error.strerror}): "
+                    f"give another one with --{name}-port, or stop what listens there"
+                ) from None
+
+
+def _make_registry(workspace: Workspace, programs: dict[str, _Program]) -> None:
+    """The registry's tables in one piece, which a server that is killed while it makes them would not leave."""
+    there = (workspace.state / "mlflow" / "mlflow.db").is_file()
+    if "mlflow" in programs and not workspace.params.release.tracking and not there:
+        from ayeaye.release import promotion
+
+        promotion.registry_of(workspace).versions()
+
+
+def _start_supervisor(
+    workspace: Workspace, ports: Ports, programs: dict[str, _Program]
+) -> subprocess.Popen[bytes]:
+    folder = _folder(workspace)
+    for needed in (folder, workspace.state / "logs", workspace.state / "prefect"):
+        needed.mkdir(parents=True, exist_ok=True)
+    (folder / "addresses.json").unlink(missing_ok=True)
+    write_atomic(folder / "supervisord.conf", _configuration(programs).encode())
+    return subprocess.Popen(
+        # Without -E it would itself be guarded, and die with this command.
+        [
+            sys.executable,
+            "-E",
+            "-m",
+            "supervisor.supervisord",
+            "--nodaemon",
+            "--configuration",
+            "supervisord.conf",
+        ],
+        env=guarded(_environment(workspace, ports)),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _await_supervisor(workspace: Workspace, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if _number(workspace) == process.pid:
+            return
+        time.sleep(0.1)
+    raise WorkspaceError(f"supervisord does not answer: see {workspace.state / 'logs' / 'supervisord.log'}")
+
+
+def _bring_up(workspace: Workspace, ports: Ports, say: Say, *, resumed: bool) -> None:
+    from flows.deploy import deploy
+
+    programs = _programs(workspace, ports)
+    with _supervisor(workspace) as supervisor:
+        servers = [name for name in programs if programs[name].autostart]
+        for name in servers:
+            _start(supervisor, name)
+        for name in servers:
+            say(f"Waiting for {name}.")
+            _await(workspace, supervisor, name, programs[name])
+        if not resumed:
+            _free_runs(ports)
+        deploy(workspace, ports.prefect_api, say)
+        for name in ("worker", "service"):
+            _start(supervisor, name)
+        say("Waiting for worker.")
+        _await(workspace, supervisor, "worker", programs["worker"])
+        if Record(workspace.release / "record.jsonl").state().champion is None:
+            say("The service waits for the first champion: prefect deployment run retrain/weekly-retrain")
+            return
+        say("Waiting for service.")
+        _await(workspace, supervisor, "service", programs["service"])
+
+
+def _start(supervisor: Any, name: str) -> None:
+    if supervisor.getProcessInfo(name)["statename"] not in ("RUNNING", "STARTING"):
+        supervisor.startProcess(name, False)
+
+
+def _await(workspace: Workspace, supervisor: Any, name: str, program: _Program) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    log = workspace.state / "logs" / f"{name}.log"
+    while time.monotonic() < deadline:
+        with suppress(httpx.HTTPError):
+            if httpx.get(
+                f"http://{HOST}:{program.port}{program.ready}", timeout=5, trust_env=False
+            ).is_success:
+                return
+        found = supervisor.getProcessInfo(name)
+        if found["statename"] in ("BACKOFF", "FATAL"):
+            raise WorkspaceError(
+                f"{name} does not start ({found['spawnerr'] or 'it ends at once'}): see {log}"
+            )
+        time.sleep(0.3)
+    raise WorkspaceError(f"{name} did not answer within {STARTUP_SECONDS} s: see {log}")
+
+
+# Stopping
+
+
+def _stop(workspace: Workspace, number: int, ports: Ports | None, say: Say) -> None:
+    with suppress(OSError), _supervisor(workspace) as supervisor:
+        there = {each["name"]: each["statename"] for each in supervisor.getAllProcessInfo()}
+        for name in STOP_SECONDS:
+            if there.get(name, "STOPPED") not in ("STOPPED", "EXITED", "FATAL"):
+                say(f"Stopping {name}.")
+                supervisor.stopProcess(name)
+            if name == "worker" and ports:
+                with suppress(httpx.HTTPError):
+                    _free_runs(ports)
+        supervisor.shutdown()
+    deadline = time.monotonic() + sum(STOP_SECONDS.values())
+    while not _gone(number):
+        if time.monotonic() > deadline:
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)  # and with it all that it started
+        time.sleep(0.1)
+    (_folder(workspace) / "addresses.json").unlink(missing_ok=True)
+
+
+def _free_runs(ports: Ports) -> None:
+    """Schedule again, for when there is a worker, the runs whose processes ended with the platform."""
+    wanted = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}}
+    with httpx.Client(base_url=ports.prefect_api, timeout=30, trust_env=False) as client:
+        for run in client.post("/flow_runs/filter", json=wanted).raise_for_status().json():
+            if run["deployment_id"] is None:
+                continue  # of the command line, which is at work elsewhere or knows itself how it ended
+            state = {"type": "SCHEDULED", "name": "Scheduled", "message": STOPPED}
+            client.post(f"/flow_runs/{run['id']}/set_state", json={"state": state, "force": True})
+
+
+def _gone(number: int) -> bool:
+    with suppress(ChildProcessError):
+        os.waitpid(number, os.WNOHANG)  # where it is a child of ours it stays until it is waited for
+    return not alive(number)
+
+
+# supervisord
+
+
+def _folder(workspace: Workspace) -> Path:
+    return workspace.state / "platform"
+
+
+@contextmanager
+def _alone(workspace: Workspace) -> Iterator[None]:
+    """No other `up` or `down` of this workspace is at work."""
+    folder = _folder(workspace)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        yield
+
+
+@contextmanager
+def _supervisor(workspace: Workspace) -> Iterator[Any]:
+    """Its remote interface; raises OSError where it is not running."""
+    from xmlrpc.client import ServerProxy
+
+    from supervisor.xmlrpc import SupervisorTransport
+
+    descriptor = os.open(_folder(workspace), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        address = f"unix:///proc/self/fd/{descriptor}/supervisor.sock"
+        transport = SupervisorTransport(None, None, address)
+        yield ServerProxy(f"http://{HOST}", transport=transport).supervisor
+    finally:
+        os.close(descriptor)
+
+
+def _number(workspace: Workspace) -> int | None:
+    """Its process, where it runs."""
+    try:
+        with _supervisor(workspace) as supervisor:
+            return int(supervisor.getPID())
+    except OSError:
+        return None
+
+
+def _ports(ports: dict[str, int]) -> str:
+    return ", ".join(f"{name} {port}" for name, port in ports.items())

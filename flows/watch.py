@@ -1,0 +1,123 @@
+"""The watch flow: production's answers against the held-out ones; above the thresholds an event, and a retraining."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.deployments import run_deployment
+from prefect.events import emit_event
+from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_run_logger
+
+from ayeaye.release.promotion import registry_of
+from ayeaye.service import watch as watching
+from ayeaye.service.watch import DRIFT, Watched
+from ayeaye.workspace import Workspace
+
+EVENT = "ayeaye.drift"
+
+
+@task(cache_policy=NO_CACHE)
+def look(workspace: Workspace, days: float | None) -> Watched:
+    return watching.look(workspace, days)
+
+
+@task(cache_policy=NO_CACHE)
+def show(workspace: Workspace, watched: Watched, started: dict[str, Any] | None, said: str) -> Path:
+    page = watching.write(workspace, watched, started)
+    content = f"{watching.markdown(watched)}\n\n{said}\n\n[Report]({page.as_uri()})"
+    create_markdown_artifact(content, key="drift", description="Answers in production against held-out ones")
+    return page
+
+
+@task(cache_policy=NO_CACHE)
+def tell(workspace: Workspace, watched: Watched) -> None:
+    """Emit the event, to which automations of the server may react."""
+    emit_event(
+        EVENT,
+        resource={
+            "prefect.resource.id": f"ayeaye.workspace.{registry_of(workspace).owner}",
+            "prefect.resource.name": workspace.params.release.model,
+            "ayeaye.workspace": str(workspace.root),
+        },
+        payload=watched.as_dict(),
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def retrain(workspace: Workspace, watched: Watched) -> tuple[dict[str, Any] | None, str]:
+    """The retraining that was started, if one was, and what to say of it."""
+    name = workspace.params.watch.retrain
+    if name is None:
+        return None, "No retraining is started (watch.retrain is empty)."
+    if rests := watching.rests_until(workspace):
+        last = watching.last_retraining(workspace) or {}
+        return None, (
+            f"No retraining is started: drift started one at {last['time'][:16]}, "
+            f"and starts none until {rests:%Y-%m-%d %H:%M} UTC (watch.cooldown)."
+        )
+    now = datetime.now(UTC)
+    try:
+        run = run_deployment(
+            name,
+            parameters={"workspace": str(workspace.root)},
+            timeout=0,
+            as_subflow=False,
+            tags=["drift"],
+            # Killed before it was written down, the next watch of the day finds the same run.
+            idempotency_key=f"drift {registry_of(workspace).owner} {watched.version} {now:%Y-%m-%d}",
+        )
+    except ObjectNotFound:
+        return None, (
+            f"No retraining is started: this Prefect server has no deployment {name}. Deploy it as prefect.yaml "
+            "says, or run `ayeaye retrain`."
+        )
+    started = {
+        "time": now.isoformat(timespec="seconds"),
+        "version": watched.version,
+        "run": str(run.id),
+        "deployment": name,
+    }
+    return started, f"Retraining is started: run {run.name} of {name}."
+
+
+@flow(name="watch", validate_parameters=False, persist_result=False)
+def watch(workspace: str = ".", days: float | None = None) -> dict[str, Any]:
+    """Compare the champion's answers of the last days with those on pictures held out of its training.
+
+    Returns what `drift.json` holds, with `page` and, under `message`, all that a person should know.
+    """
+    found = Workspace.find(Path(workspace))
+    os.environ.update(found.environment())
+    watched = look(found, days)
+    get_run_logger().info(watched.message)
+    started, said = None, ""
+    if watched.verdict == DRIFT:
+        tell(found, watched)
+        started, said = retrain(found, watched)
+        get_run_logger().info(said)
+    page = show(found, watched, started, said)
+    message = f"{watched.message} {said}".strip()
+    return {**watched.as_dict(), "message": message, "retraining": started, "page": str(page)}
+
+
+def run(workspace: Workspace, url: str, days: float | None = None) -> dict[str, Any]:
+    """Run the flow from the command line, against the Prefect API at `url`."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: url}):
+        try:
+            return watch(str(workspace.root), days)
+        finally:
+            drains: tuple[Callable[..., Any], ...] = (APILogWorker.drain_all, EventsWorker.drain_all)
+            for drain in drains:
+                drain(timeout=5)  # what is still queued when the server ends is lost

@@ -1,0 +1,73 @@
+"""Commands about the servers around a workspace: schedules, pages, alerts and the service, all on one machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ayeaye.cli.common import HERE, AsJson, Folder, app, print_result, say, workspace_at
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen.")]
+
+
+@app.command()
+def up(
+    workspace: Folder = HERE,
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Of the Prefect server.")] = 4200,
+    worker_port: Annotated[int, typer.Option(min=1, max=65535, help="Of the worker's health.")] = 4201,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Of the MLflow server.")] = 5000,
+    service_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Of the service (params: serve.port).")
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start the whole platform on this machine: Prefect server and worker, MLflow server, the service.
+
+    Schedules and alerts are deployed. Returns once all of it answers, and prints the addresses; the service
+    waits for the first champion where there is none. What fails is started again. Logs are in .ayeaye/logs.
+    Everything listens on loopback alone. Called again, it starts what is missing.
+    """
+    from flows import platform
+
+    found = workspace_at(workspace)
+    ports = platform.Ports(prefect_port, worker_port, mlflow_port, service_port or found.params.serve.port)
+    if dry_run:
+        planned = {**platform.plan(found, ports), "dry_run": True}
+        print_result(planned if as_json else planned | planned["addresses"], as_json)
+        return
+    result = platform.up(found, ports, say)
+    print_result(result if as_json else result["addresses"], as_json)
+
+
+@app.command()
+def down(workspace: Folder = HERE, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Stop what `ayeaye up` started, the worker first.
+
+    A run at work is stopped, and goes on at the next `ayeaye up`.
+    """
+    from flows import platform
+
+    found = workspace_at(workspace)
+    stopped = platform.running(found) is not None if dry_run else platform.down(found, say)
+    print_result({"was_up": stopped, "dry_run": dry_run}, as_json)
+
+
+@app.command()
+def deploy(workspace: Folder = HERE, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Bring a Prefect server up to prefect.yaml and to `alerts` in params.yaml: work pool, schedules, automations.
+
+    The server is that of `ayeaye up`, which does this too, else the one of PREFECT_API_URL. To be called after
+    either file was changed. Secrets of the alerts are read from AYEAYE_ALERTS_WEBHOOK, AYEAYE_ALERTS_TOKEN and
+    AYEAYE_SMTP_PASSWORD and lie in Prefect's encrypted blocks.
+    """
+    from flows import deploy as deploying
+    from flows.platform import prefect_api
+
+    found = workspace_at(workspace)
+    url = prefect_api(found)
+    result = deploying.plan(found) if dry_run else deploying.deploy(found, url, say)
+    result |= {"server": url, "dry_run": dry_run}
+    shown = {key: ", ".join(value) if isinstance(value, list) else value for key, value in result.items()}
+    print_result(result if as_json else shown, as_json)

@@ -1,0 +1,210 @@
+"""`ayeaye up` and `ayeaye down`: the whole platform of a workspace, with its champion, on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import workspaces
+from prefect_servers import Server
+from workspaces import Done, Place, wait_for
+
+from ayeaye.processes import free_port
+from ayeaye.workspace import Workspace
+from flows import platform
+
+pytestmark = pytest.mark.slow
+
+
+class Platform:
+    """The platform of a workspace, driven as by a person at the command line."""
+
+    def __init__(self, root: Path) -> None:
+        self.workspace = Workspace(root)
+        self.ports = {name: free_port() for name in ("prefect", "worker", "mlflow", "service")}
+
+    def __call__(self, command: str, *arguments: str) -> Done:
+        done = subprocess.run(
+            [workspaces.PROGRAM, command, "--workspace", str(self.workspace.root), *arguments],
+            env={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"},
+            capture_output=True,
+            text=True,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def up(self, *, expect: int = 0) -> Done:
+        ports = [part for name, port in self.ports.items() for part in (f"--{name}-port", str(port))]
+        done = self("up", "--json", *ports)
+        assert done.code == expect, done.err + self.logs()
+        return done
+
+    def logs(self) -> str:
+        logs = sorted((self.workspace.state / "logs").glob("*.log"))
+        return "".join(f"\n== {path.name}\n{path.read_text()[-1500:]}" for path in logs)
+
+    def numbers(self) -> dict[str, int]:
+        """The process of each part, and of supervisord."""
+        with platform._supervisor(self.workspace) as supervisor:
+            found = {each["name"]: each["pid"] for each in supervisor.getAllProcessInfo()}
+            return {**found, "supervisord": supervisor.getPID()}
+
+    def processes(self) -> list[str]:
+        """Every process that was started for this workspace, but for the zombies."""
+        mark, found = f"AYEAYE_WORKSPACE={self.workspace.root}".encode(), []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (process / "environ").read_bytes().split(b"\0"):
+                    found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120])
+            except OSError:
+                continue
+        return found
+
+
+@pytest.fixture(scope="module")
+def started(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, Any]]:
+    place = trained.copy(tmp_path_factory.mktemp("a place; with 'much' in its 100% name " + "x" * 60))
+    place.set("train.folds=4")  # there is something to do at the next run
+    made = Platform(place.root)
+    try:
+        yield made, made.up().json
+    finally:
+        made("down")
+        assert made.processes() == []
+
+
+def test_all_of_it_answers(started: tuple[Platform, Any]) -> None:
+    _, result = started
+    assert list(result["addresses"]) == ["prefect", "mlflow", "service", "worker"]
+    for address in result["addresses"].values():
+        assert httpx.get(address, timeout=30).status_code == 200
+    # The page shows the registry that the flows write to.
+    found = httpx.get(
+        f"{result['addresses']['mlflow']}/api/2.0/mlflow/registered-models/get",
+        params={"name": "ayeaye"},
+        timeout=30,
+    ).json()
+    assert {"alias": "champion", "version": "1"} in found["registered_model"]["aliases"]
+
+
+def test_it_listens_on_loopback_alone(started: tuple[Platform, Any]) -> None:
+    made, _ = started
+    listening = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            if state == "0A":
+                address, port = local.split(":")
+                listening.setdefault(int(port, 16), set()).add(address)
+    for port in made.ports.values():
+        assert listening[port] == {"0100007F"}
+
+
+def test_the_schedules_are_deployed(started: tuple[Platform, Any], tmp_path: Path) -> None:
+    made, _ = started
+    server = Server(f"http://127.0.0.1:{made.ports['prefect']}/api", tmp_path)
+    found = server.get("deployments/name/retrain/weekly-retrain")
+    assert found["parameters"] == {"workspace": str(made.workspace.root)}
+    assert server.get("work_pools/ayeaye")["type"] == "process"
+
+
+def test_up_again_changes_nothing_but_starts_what_is_missing(started: tuple[Platform, Any]) -> None:
+    made, result = started
+    before = made.numbers()
+    with platform._supervisor(made.workspace) as supervisor:
+        supervisor.stopProcess("worker")
+    assert made.up().json == result
+    after = made.numbers()
+    assert after.pop("worker") not in (0, before.pop("worker"))
+    assert after == before
+
+
+def test_up_at_other_ports_is_refused(started: tuple[Platform, Any]) -> None:
+    made, _ = started
+    done = made("up", "--prefect-port", str(free_port()))
+    assert done.code == 1
+    assert "`ayeaye down` first" in done.err
+
+
+def test_what_fails_is_started_again(started: tuple[Platform, Any]) -> None:
+    made, result = started
+    before = made.numbers()["service"]
+    os.kill(before, signal.SIGKILL)
+
+    def again() -> bool:
+        if made.numbers()["service"] in (0, before):
+            return False
+        try:
+            return httpx.get(f"{result['addresses']['service']}/readyz", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    wait_for(again, 90, "the service is not there again")
+
+
+def test_a_killed_platform_leaves_no_process_and_its_run_goes_on_when_it_is_up_again(
+    started: tuple[Platform, Any], tmp_path: Path
+) -> None:
+    made, _ = started
+    server = Server(f"http://127.0.0.1:{made.ports['prefect']}/api", tmp_path)
+    deployment = server.get("deployments/name/retrain/weekly-retrain")["id"]
+    run = server.post(f"deployments/{deployment}/create_flow_run")["id"]
+
+    def state() -> str:
+        return server.get(f"flow_runs/{run}")["state"]["type"]
+
+    wait_for(lambda: state() == "RUNNING", 120, "the run did not start")
+    os.kill(made.numbers()["supervisord"], signal.SIGKILL)
+    wait_for(lambda: not made.processes(), 30, f"{made.processes()} are left")
+
+    made.up()
+    wait_for(lambda: state() in ("COMPLETED", "FAILED", "CRASHED"), 300, "the run does not go on")
+    assert state() == "COMPLETED", made.logs()
+    status = json.loads(made("status", "--json").out)
+    assert (status["champion"]["version"], status["agrees"]) == (2, True)
+
+
+def test_the_command_line_uses_the_server_of_the_platform(
+    started: tuple[Platform, Any], tmp_path: Path
+) -> None:
+    made, _ = started
+    server = Server(f"http://127.0.0.1:{made.ports['prefect']}/api", tmp_path)
+    before = server.post("flow_runs/count")
+    done = made("retrain", "--json")
+    assert done.code == 0, done.err
+    assert done.json["outcome"] == "unchanged"
+    assert server.post("flow_runs/count", flow_runs={"state": {"type": {"any_": ["COMPLETED"]}}}) >= 2
+    assert server.post("flow_runs/count") == before + 1
+
+
+def test_down_stops_all_of_it(started: tuple[Platform, Any]) -> None:
+    made, _ = started
+    done = made("down", "--json")
+    assert (done.code, done.json["was_up"]) == (0, True), done.err
+    assert made.processes() == []
+    assert done.err.index("worker") < done.err.index("prefect")
+    for port in made.ports.values():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+    assert made("down", "--json").json["was_up"] is False
+
+
+def test_a_port_that_is_taken_is_named_and_nothing_is_started(started: tuple[Platform, Any]) -> None:
+    made, _ = started
+    made("down")
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", made.ports["mlflow"]))
+        taken.listen()
+        done = made.up(expect=1)
+    assert f"port {made.ports['mlflow']} of the mlflow" in done.err
+    assert "--mlflow-port" in done.err
+    assert made.processes() == []
