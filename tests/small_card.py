@@ -79,8 +79,7 @@ def _recorded(names: tuple[str, ...], on: str) -> Recorded:
     # As it is read from a file.
     figures = json.loads(json.dumps(figures))
     tags = {
-        name: f"{name} of it"
-        for name in ("data_digest", "git_commit", "params_digest", "lock", "ayeaye_version")
+        name: f"{name} of it" for name in ("data_digest", "git_commit", "params_digest", "lock", "ayeaye_version")
     }
     return Recorded(
         model="ayeaye",
