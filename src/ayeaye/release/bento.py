@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -549,8 +550,8 @@ def launch(
     """Start a Bento for production on a free port of this machine alone; it dies with this process.
 
     `run` is a folder of its own; `told` goes before what `place` tells. What the service prints goes on to standard
-    error. One that stands `aside` leaves the cores to others. Call it from the main thread; raises ReleaseError
-    where the Bento is not there.
+    error. One that stands `aside` leaves the cores to others. Call it from the main thread; raises ReleaseError where
+    the Bento is not there.
     """
     folder, port = _found(tag, home), free_port()
     shutil.rmtree(run, ignore_errors=True)
@@ -592,17 +593,19 @@ def prove(server: Server, home: Path, bundle_digest: str | None) -> None:
     """
     import httpx
 
+    def as_another(request: httpx.Request) -> None:
+        request.headers[CLIENT_HEADER] = f"ayeaye serve {secrets.token_hex(4)}"
+
     try:
         with httpx.Client(
             base_url=server.url,
             timeout=_ANSWER_SECONDS,
             trust_env=False,
-            headers={CLIENT_HEADER: "ayeaye serve"},
+            event_hooks={"request": [as_another]},
         ) as client:
             server.wait_until_ready(client)
             _identified(server.tag, client, bundle_digest)
-            for number, request in enumerate([*golden_of(server.tag, home), Golden("", _BROKEN, None)]):
-                client.headers[CLIENT_HEADER] = f"golden request {number}"
+            for request in (*golden_of(server.tag, home), Golden("a broken file", _BROKEN, None)):
                 _check_in_place(server.tag, client, request)
     except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrialFailed(

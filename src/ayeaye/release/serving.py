@@ -401,7 +401,7 @@ class _Supervisor:
         if before:
             self._through(self._proxy.drain, before.slot)
         coming.entry, coming.since = target, _now()
-        self._serving, self._proven = coming, target
+        self._serving, self._proven, self._failed = coming, target, None
         if before:
             before.until = time.monotonic() + self._patience(before.tag)
             self._leaving.append(before)
@@ -476,8 +476,6 @@ class _Supervisor:
 
     def _tell(self) -> None:
         serving, coming = self._serving, self._coming
-        if self._failed and serving and serving.tag == self._failed["bento"]:
-            self._failed = None
         state = _state(
             serving.tag if serving else None,
             serving.entry.to if serving else None,
