@@ -393,13 +393,18 @@ def _stop(workspace: Workspace, number: int, ports: Ports | None, say: Say) -> N
 
 def _free_runs(ports: Ports) -> None:
     """Schedule again, for when there is a worker, the runs whose processes ended with the platform."""
-    wanted = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}}
-    with httpx.Client(base_url=ports.prefect_api, timeout=30, trust_env=False) as client:
-        for run in client.post("/flow_runs/filter", json=wanted).raise_for_status().json():
-            if run["deployment_id"] is None:
-                continue  # of the command line, which is at work elsewhere or knows itself how it ended
-            state = {"type": "SCHEDULED", "name": "Scheduled", "message": STOPPED}
-            client.post(f"/flow_runs/{run['id']}/set_state", json={"state": state, "force": True})
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.objects import StateType
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Scheduled
+
+    at_work = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=at_work))
+    with temporary_settings({PREFECT_API_URL: ports.prefect_api}), get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=wanted):
+            if run.deployment_id:  # one of the command line is at work elsewhere
+                client.set_flow_run_state(run.id, Scheduled(message=STOPPED), force=True)
 
 
 def _gone(number: int) -> bool:
