@@ -128,6 +128,7 @@ def _held(workspace: Workspace) -> Iterator[int]:
                 if turn == _TURNS - 1:
                     raise ReleaseError(_taken(workspace)) from None
             time.sleep(0.1)  # `observed` holds it for a moment
+        (folder / "state.json").unlink(missing_ok=True)  # of one that was killed
         yield descriptor
     finally:
         os.close(descriptor)
