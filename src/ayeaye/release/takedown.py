@@ -32,6 +32,7 @@ from ayeaye.data.decode import Limits, decode
 from ayeaye.data.table import MANIFEST, Dataset, content_at, read_frame, shard_ids
 from ayeaye.errors import DataError, DataGone, PictureError
 from ayeaye.evaluation import report
+from ayeaye.release import bento
 from ayeaye.release.compare import SHOWN
 from ayeaye.release.promotion import record_of, registry_of
 from ayeaye.versioning import Objects
@@ -153,6 +154,7 @@ def survey(workspace: Workspace, objects: Objects, given: Sequence[str]) -> Plan
     plan.objects |= {each.digest: f"shard {each.name}" for each in holding}
     plan.files = [path for id, path in accepted.items() if id in wanted]
     plan.files += _lying_about(workspace, plan.shards, likeness)
+    plan.files += bento.golden_files(workspace.bentos, wanted)
     plan.versions = _versions(workspace, wanted, likeness)
     return plan
 
