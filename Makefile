@@ -49,11 +49,11 @@ format: $(INSTALLED) ## Mend what ruff can mend.
 
 install: $(INSTALLED) ## Make .venv, with the versions of constraints.txt.
 
-soak: $(INSTALLED) ## Run the long tests: kills, fuzzing, load.
+soak: $(INSTALLED) ## Run the long tests: kills, fuzzing, load, promotions under load.
 	$(PYTEST) -m soak $(ARGS)
 
-bench: $(INSTALLED) ## Time a retrain of the demo, embedding and serving, measure the bestiary's fairness.
-	@for program in bench/retrain.py bench/embedding.py bench/serving.py bench/bestiary.py; do \
+bench: $(INSTALLED) ## Time retraining, embedding and serving, measure the bestiary, the gate and the drift watch.
+	@for program in retrain embedding serving bestiary release drift; do program=bench/$$program.py; \
 		echo "$$program"; $(BIN)/python "$$program" $(ARGS) || exit 1; \
 	done
 
