@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,12 @@ import typer
 
 from ayeaye.cli.common import HERE, AsJson, Folder, app, workspace_at
 
+command = partial(app.command, rich_help_panel="Releases")
+
 FORMS = ("html", "md", "json")
 
 
-@app.command()
+@command()
 def card(
     version: Annotated[
         str, typer.Argument(metavar="VERSION", help="A number, champion or previous.")

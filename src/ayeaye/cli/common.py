@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 data = typer.Typer(help="What goes into the dataset, beside its source.", no_args_is_help=True)
-app.add_typer(data, name="data")
+app.add_typer(data, name="data", rich_help_panel="Upkeep")
 
 Folder = Annotated[
     Path, typer.Option("--workspace", "-w", metavar="DIR", help="The workspace.", envvar="AYEAYE_WORKSPACE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,10 @@ import typer
 
 from ayeaye.cli.common import HERE, AsJson, Folder, app, print_result, say, workspace_at
 
+command = partial(app.command, rich_help_panel="Releases")
 
-@app.command()
+
+@command()
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A version, `champion` or `previous`.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The version to hold against it.")],

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from ayeaye.cli.common import HERE, AsJson, Folder, app, print_result, say, workspace_at
 
+command = partial(app.command, rich_help_panel="Platform")
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen.")]
 
 
-@app.command()
+@command()
 def up(
     workspace: Folder = HERE,
     prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Of the Prefect server.")] = 4200,
@@ -41,7 +44,7 @@ def up(
     print_result(result if as_json else result["addresses"], as_json)
 
 
-@app.command()
+@command()
 def down(workspace: Folder = HERE, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Stop what `ayeaye up` started, the worker first.
 
@@ -54,7 +57,7 @@ def down(workspace: Folder = HERE, dry_run: DryRun = False, as_json: AsJson = Fa
     print_result({"was_up": stopped, "dry_run": dry_run}, as_json)
 
 
-@app.command()
+@command()
 def deploy(workspace: Folder = HERE, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Bring a Prefect server up to prefect.yaml and to `alerts` in params.yaml: work pool, schedules, automations.
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from ayeaye.cli.common import HERE, AsJson, Folder, app, print_result, say, workspace_at
 
+command = partial(app.command, rich_help_panel="Releases")
+
 Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen.")]
 Number = Annotated[int, typer.Argument(metavar="VERSION", min=1)]
 
 
-@app.command()
+@command()
 def status(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     """Champion, previous and every candidate with its figures, and what disagrees with the promotion record."""
     from ayeaye.release import show
@@ -26,7 +29,7 @@ def status(workspace: Folder = HERE, as_json: AsJson = False) -> None:
         show.status(state)
 
 
-@app.command()
+@command()
 def log(
     last: Annotated[int, typer.Option("--last", "-n", min=0, help="How many entries; 0: all.")] = 20,
     workspace: Folder = HERE,
@@ -43,7 +46,7 @@ def log(
         show.log(entries)
 
 
-@app.command()
+@command()
 def promote(
     version: Number,
     workspace: Folder = HERE,
@@ -62,7 +65,7 @@ def promote(
         )
 
 
-@app.command()
+@command()
 def rollback(
     away_from: Annotated[
         int | None,
@@ -82,7 +85,7 @@ def rollback(
         print_result(done, as_json)
 
 
-@app.command()
+@command()
 def approve(
     version: Number,
     workspace: Folder = HERE,
@@ -98,7 +101,7 @@ def approve(
         print_result(approval.approve(found, version, reason=reason, dry_run=dry_run, say=say), as_json)
 
 
-@app.command()
+@command()
 def refuse(
     version: Number,
     reason: Annotated[str, typer.Option(help="Why, for the record.", prompt=True)],
@@ -114,7 +117,7 @@ def refuse(
         print_result(approval.refuse(found, version, reason=reason, dry_run=dry_run), as_json)
 
 
-@app.command()
+@command()
 def repair(
     accept_record: Annotated[
         bool,

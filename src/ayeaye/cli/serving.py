@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,10 @@ import typer
 from ayeaye.cli.common import HERE, AsJson, Folder, app, print_result, say, workspace_at
 from ayeaye.workspace import Workspace
 
+command = partial(app.command, rich_help_panel="At work")
 
-@app.command()
+
+@command()
 def serve(
     workspace: Folder = HERE,
     host: Annotated[str | None, typer.Option(help="Address to listen on (params: serve.host).")] = None,
@@ -47,7 +50,7 @@ def _await_champion(workspace: Workspace) -> None:
         time.sleep(2)
 
 
-@app.command()
+@command()
 def shadow(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     """Compare what a challenger answered with what the champion did, on the same pictures of the service's users.
 
@@ -65,7 +68,7 @@ def shadow(workspace: Folder = HERE, as_json: AsJson = False) -> None:
         show.shadows(found)
 
 
-@app.command()
+@command()
 def classify(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
     workspace: Folder = HERE,
@@ -88,7 +91,7 @@ def classify(
         raise typer.Exit(1)
 
 
-@app.command()
+@command()
 def explain(
     image: Annotated[Path, typer.Argument(metavar="IMAGE")],
     label: Annotated[str | None, typer.Option(help="The class to explain, by default the winner.")] = None,
@@ -117,7 +120,7 @@ class Labelling(StrEnum):
     propagation = "propagation"
 
 
-@app.command()
+@command()
 def label(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Pictures, also in folders below.")],
     out: Annotated[Path, typer.Option("--out", metavar="CSV", help="Where the labels go.")],

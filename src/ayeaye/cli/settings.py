@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,8 @@ import typer
 from ayeaye import params
 from ayeaye.cli.common import HERE, Folder, app, say
 from ayeaye.workspace import Workspace
+
+command = partial(app.command, rich_help_panel="Workspace")
 
 # Settings that name a file or folder that is there: on the command line it may be relative to the current folder.
 PATHS = (
@@ -25,7 +28,7 @@ PATHS = (
 WORDS = ("train", "imagenet-1k")  # which two of them take in place of a file
 
 
-@app.command()
+@command()
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where; made if it is not there.")],
     set_: Annotated[
@@ -49,7 +52,7 @@ def init(
     typer.echo(f"Next: ayeaye retrain --workspace {folder}")
 
 
-@app.command("set")
+@command("set")
 def set_params(
     settings: Annotated[list[str], typer.Argument(metavar="SECTION.KEY=VALUE")],
     workspace: Folder = HERE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,10 @@ import typer
 from ayeaye.cli.common import HERE, REFUSED, AsJson, Folder, app, print_result, say, workspace_at
 from ayeaye.workspace import Workspace
 
+command = partial(app.command, rich_help_panel="Pipeline")
 
-@app.command()
+
+@command()
 def prepare(
     workspace: Folder = HERE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
@@ -31,7 +34,7 @@ def prepare(
             found.write_fingerprints()
 
 
-@app.command()
+@command()
 def embed(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     """Stage: every picture through the backbone; only what is new is computed."""
     from ayeaye.pipeline.embed import embed as stage
@@ -41,7 +44,7 @@ def embed(workspace: Folder = HERE, as_json: AsJson = False) -> None:
         print_result(stage(found, Progress()), as_json)
 
 
-@app.command()
+@command()
 def classes(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     """Stage: the class space, from words or attributes."""
     from ayeaye.pipeline.classes import classes as stage
@@ -50,7 +53,7 @@ def classes(workspace: Folder = HERE, as_json: AsJson = False) -> None:
         print_result(stage(found), as_json)
 
 
-@app.command()
+@command()
 def train(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     """Stage: choose the mapper's settings on pretend-unseen classes, fit it, write the bundle."""
     from ayeaye.pipeline.progress import Progress
@@ -60,7 +63,7 @@ def train(workspace: Folder = HERE, as_json: AsJson = False) -> None:
         print_result(stage(found, Progress()), as_json)
 
 
-@app.command()
+@command()
 def evaluate(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     """Stage: measure on test pictures, or on class folds where unseen classes have none; write the report."""
     from ayeaye.pipeline.evaluate import evaluate as stage
@@ -70,7 +73,7 @@ def evaluate(workspace: Folder = HERE, as_json: AsJson = False) -> None:
         print_result(stage(found, Progress()), as_json)
 
 
-@app.command()
+@command()
 def retrain(
     workspace: Folder = HERE,
     dry_run: Annotated[
@@ -104,7 +107,7 @@ def retrain(
         raise typer.Exit(REFUSED)
 
 
-@app.command()
+@command()
 def demo(
     folder: Annotated[
         Path, typer.Argument(metavar="[DIR]", help="The demo's workspace; made if it is not there.")

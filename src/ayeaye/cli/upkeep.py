@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,10 @@ import typer
 
 from ayeaye.cli.common import HERE, REFUSED, AsJson, Folder, app, print_result, say, workspace_at
 
+command = partial(app.command, rich_help_panel="Upkeep")
 
-@app.command()
+
+@command()
 def reproduce(
     version: Annotated[
         str, typer.Argument(metavar="VERSION", help="A number, or an alias such as `champion`.")
@@ -53,7 +56,7 @@ def reproduce(
         raise typer.Exit(REFUSED)
 
 
-@app.command()
+@command()
 def gc(
     workspace: Folder = HERE,
     keep: Annotated[int, typer.Option(min=1, metavar="N", help="How many of the newest versions stay.")] = 5,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -10,10 +11,12 @@ import typer
 from ayeaye.cli.common import HERE, AsJson, Folder, app, print_result, workspace_at
 from ayeaye.workspace import Workspace
 
+command = partial(app.command, rich_help_panel="At work")
+
 DRIFTED = 3
 
 
-@app.command()
+@command()
 def watch(
     workspace: Folder = HERE,
     days: Annotated[
