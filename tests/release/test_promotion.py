@@ -36,6 +36,7 @@ def test_a_workspace_keeps_its_identity_beside_its_record(bare: Workspace) -> No
         ),
         pytest.param([("promote", 1, FLOW), ("promote", 2, FLOW), ("promote", 1, "ann")], True, id="promote"),
         pytest.param([("promote", 2, FLOW), ("promote", 3, FLOW)], False, id="by the flow"),
+        pytest.param([("promote", 2, FLOW), ("promote", 3, "ann")], False, id="for a newer one"),
         pytest.param(
             [("promote", 2, FLOW), ("promote", 1, "ann"), ("promote", 3, FLOW)], True, id="since then"
         ),

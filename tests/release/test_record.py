@@ -153,6 +153,19 @@ def test_after_a_restoration_all_is_as_before_what_could_not_be_served(record: R
     assert (state.champion, state.previous, state.bento) == (2, 1, "ayeaye:v2-a")
 
 
+@pytest.mark.parametrize(
+    ("promoted", "restored", "previous"),
+    [([1, 2, 3], 1, None), ([1, 2, 2], 1, None), ([1, 2, 3, 4], 2, 1), ([1, 2, 2], 2, 1)],
+)
+def test_what_could_not_be_served_is_never_previous(
+    record: Record, promoted: list[int], restored: int, previous: int | None
+) -> None:
+    for version in promoted:
+        record.append("promote", version, actor="retrain")
+    record.append("restore", restored, actor="service")
+    assert (record.state().champion, record.state().previous) == (restored, previous)
+
+
 def test_figures_are_kept_and_signed(record: Record) -> None:
     record.append("promote", 1, actor="retrain", figures={"H": 0.5})
     assert record.entries()[0].figures == {"H": 0.5}

@@ -40,8 +40,7 @@ def card(
     if ending not in FORMS:
         raise typer.BadParameter(f"{out} ends in none of {', '.join(f'.{form}' for form in FORMS)}")
     found = workspace_at(workspace)
-    made = promotion.card_of(found, promotion.version_called(found, version))
-    content = made.files()[f"card.{ending}"]
+    content = promotion.card_file(found, promotion.version_called(found, version), f"card.{ending}")
     if out:
         write_atomic(out, content)
     else:

@@ -88,18 +88,18 @@ def gc(
     found = workspace_at(workspace)
     with found.lock(say):
         items = garbage.find(found, keep, remote)
-        result = {
-            "items": [item.as_dict() for item in items],
-            "bytes": sum(item.bytes for item in items),
-            "removed": False,
-        }
-        if not as_json:
-            show.garbage(items)
-        asked = not (yes or dry_run or as_json or not items) and sys.stdin.isatty()
-        if not dry_run and items and (yes or (asked and typer.confirm("Remove all of this?"))):
-            for item in items:
-                item.remove()
-            result["removed"] = True
+    shown = [item.as_dict() for item in items]
+    result = {"items": shown, "bytes": sum(item.bytes for item in items), "removed": False}
+    if not as_json:
+        show.garbage(items)
+    # Asked without the lock: the answer may take a night.
+    asked = not (yes or dry_run or as_json or not items) and sys.stdin.isatty()
+    if not dry_run and items and (yes or (asked and typer.confirm("Remove all of this?"))):
+        with found.lock(say):
+            for item in garbage.find(found, keep, remote):
+                if item.as_dict() in shown:
+                    item.remove()
+        result["removed"] = True
     if as_json:
         print_result(result, True)
     elif items:

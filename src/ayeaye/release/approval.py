@@ -20,7 +20,6 @@ def wait(workspace: Workspace, version: Version, tag: str, judgement: Judgement,
         digests = {"bento": tag, "decision": judgement.key}
         promotion.enter(workspace, "pending", version, actor=actor, why=["passed the gate"], digests=digests)
     registry_of(workspace).set_alias(CHALLENGER, version)
-    promotion.anchor(workspace)
 
 
 def waits(workspace: Workspace, version: Version, judgement: Judgement) -> bool:
@@ -44,6 +43,8 @@ def approve(
     with which it was compared.
     """
     state = record_of(workspace).state()
+    if number == state.champion:  # a call that was killed may be made again
+        return promotion.promote(workspace, number, reason=reason, actor=actor, dry_run=dry_run, say=say)
     if state.pending is None or state.pending.to != number:
         there = f"version {state.pending.to} does" if state.pending else "none does"
         raise ReleaseError(

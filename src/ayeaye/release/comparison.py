@@ -20,10 +20,10 @@ from ayeaye.evaluation.bootstrap import class_weights, harmonic_mean, resample, 
 from ayeaye.files import write_atomic
 from ayeaye.params import Evaluate
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import compare, gate
+from ayeaye.release import compare, gate, promotion
 from ayeaye.release.compare import Answers, Pair
-from ayeaye.release.promotion import record_of, registry_of
-from ayeaye.release.registry import CHAMPION, PREVIOUS, Registry, Version
+from ayeaye.release.promotion import registry_of
+from ayeaye.release.registry import Registry, Version
 from ayeaye.workspace import Workspace
 
 FIGURES = ("T1", "U", "S", "H", "AUSUC")
@@ -31,26 +31,13 @@ CONFIDENCE = 0.95
 KINDS = (".html", ".png")
 
 
-def versions_of(workspace: Workspace, registry: Registry, *names: str) -> list[Version]:
-    """Versions by number, or as `champion` and `previous` of the promotion record; raises ReleaseError."""
-    state = record_of(workspace).state()
-    aliases = {CHAMPION: state.champion, PREVIOUS: state.previous}
-    numbers = []
-    for name in names:
-        if name in aliases:
-            number = aliases[name]
-            if number is None:
-                raise ReleaseError(
-                    f"there is no {name} yet: name a version by its number, see `ayeaye status`"
-                )
-        elif name.isdecimal():
-            number = int(name)
-        else:
-            raise ReleaseError(f"{name!r} is no version: expected a number, {CHAMPION} or {PREVIOUS}")
-        numbers.append(number)
+def versions_of(workspace: Workspace, *names: str) -> list[Version]:
+    """Two different versions by number, or as `champion` and `previous`; raises ReleaseError."""
+    versions = [promotion.version_called(workspace, name) for name in names]
+    numbers = [version.number for version in versions]
     if len(set(numbers)) < len(numbers):
         raise ReleaseError(f"both are version {numbers[0]}: name two different ones, see `ayeaye status`")
-    return [registry.version(number) for number in numbers]
+    return versions
 
 
 def compared(workspace: Workspace, a: str, b: str, progress: Progress) -> dict[str, Any]:
@@ -62,7 +49,7 @@ def compared(workspace: Workspace, a: str, b: str, progress: Progress) -> dict[s
     Raises ReleaseError for a name that is no version, and Incomparable where there is nothing to compare on.
     """
     registry = registry_of(workspace)
-    first, second = versions_of(workspace, registry, a, b)
+    first, second = versions_of(workspace, a, b)
     params = workspace.params
     dataset = Dataset.load(workspace.dataset)
     groups = compare.groups_of(dataset.classes)

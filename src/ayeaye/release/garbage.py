@@ -90,16 +90,14 @@ def find(workspace: Workspace, keep: int = KEEP, remote: bool = False) -> list[I
 
 def _needed(workspace: Workspace, keep: int) -> Needed:
     versions = registry_of(workspace).versions()
-    record = record_of(workspace)
-    state = record.state()
-    said = {entry.to: entry.action for entry in record.entries()}
+    state = record_of(workspace).state()
     whole = [version for version in versions if REMOVED not in version.tags]
     numbers = {version.number for version in whole[:keep]} | {state.champion, state.previous}
     with suppress(BundleError):
         here = digest(workspace.classifier)
         numbers |= {version.number for version in whole if version.bundle_digest == here}
     numbers |= {v.number for v in whole if v.aliases or v.tags.get("gate") in UNDECIDED}
-    numbers |= {number for number, action in said.items() if action in UNDECIDED}
+    numbers |= {state.pending.to} if state.pending else set()
     return Needed(
         [version for version in versions if version.number in numbers],
         [version for version in versions if version.number not in numbers],

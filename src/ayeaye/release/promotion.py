@@ -127,7 +127,7 @@ def version_called(workspace: Workspace, name: str) -> Version:
     """A version by its number, or by what it is to the record: `champion` or `previous`; raises ReleaseError."""
     state = record_of(workspace).state()
     known = {CHAMPION: state.champion, PREVIOUS: state.previous}
-    number = int(name) if name.isdigit() else known.get(name)
+    number = int(name) if name.isdecimal() else known.get(name)
     if number is None:
         raise ReleaseError(
             f"there is no {name} yet: see `ayeaye status`"
@@ -135,6 +135,13 @@ def version_called(workspace: Workspace, name: str) -> Version:
             else f"{name} is no version: expected a number, {' or '.join(known)}; `ayeaye status` lists them"
         )
     return registry_of(workspace).version(number)
+
+
+def card_file(workspace: Workspace, version: Version, name: str) -> bytes:
+    """`card.html`, `.md` or `.json` of a version: made now, or as it was kept of one that was removed."""
+    if version.tags.get(REMOVED) and (kept := registry_of(workspace).artifact(version, name)):
+        return kept.read_bytes()
+    return card_of(workspace, version).files()[name]
 
 
 def keep_card(workspace: Workspace, version: Version) -> None:
@@ -225,7 +232,6 @@ def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: 
     verdict = {"promoted": "passed", "refused": "refused", "pending": "pending"}[decision.verdict]
     reasons = "; ".join(decision.reasons)
     registry = registry_of(workspace)
-    registry.tag(version, judged=evaluation_digest(workspace))
     if verdict == "refused":
         last = record_of(workspace).last(version.number, "refuse")
         if last is None or last.digests.get("decision") != judgement.key:
@@ -238,6 +244,7 @@ def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: 
         registry.untag(version, "reasons")
     _keep_decision(workspace, version, judgement)
     keep_card(workspace, version)
+    registry.tag(version, judged=evaluation_digest(workspace))  # last: killed before, all of it is done again
 
 
 # Bento and trial
@@ -357,7 +364,7 @@ def enter(
         "commit": version.tags.get("git_commit", ""),
         **(digests or {}),
     }
-    return record_of(workspace).append(
+    entry = record_of(workspace).append(
         action,
         version.number,
         actor=actor,
@@ -365,6 +372,8 @@ def enter(
         digests=found,
         figures={name: round(figures[name], 6) for name in HEADLINE if name in figures},
     )
+    anchor(workspace)
+    return entry
 
 
 def check_anchor(workspace: Workspace) -> None:
@@ -411,8 +420,10 @@ def project(workspace: Workspace) -> None:
     if state.champion is None:
         return
     registry.set_alias(CHAMPION, state.champion)
-    registry.set_alias(PREVIOUS, state.previous)
-    for version in registry.versions():
+    versions = registry.versions()
+    there = {version.number for version in versions}
+    registry.set_alias(PREVIOUS, state.previous if state.previous in there else None)
+    for version in versions:
         if version.number == state.champion and version.tags.get("bento") != state.bento:
             registry.tag(version, bento=state.bento or "")
 
@@ -440,16 +451,35 @@ def renew(workspace: Workspace, *, actor: str, say: Say = _silent) -> str:
 
 
 def _release(workspace: Workspace, version: Version, action: Action, actor: str, why: str, say: Say) -> str:
-    say(f"Packing version {version.number}.")
-    tag = pack(workspace, version)
-    say(f"Trying {tag}.")
-    try_out(workspace, version, tag, say)
+    tag = _tried_as_it_was(workspace, version, say) if action == "rollback" else None
+    if tag is None:
+        say(f"Packing version {version.number}.")
+        tag = pack(workspace, version)
+        say(f"Trying {tag}.")
+        try_out(workspace, version, tag, say)
     crown(workspace, version, tag, action=action, actor=actor, why=[why])
     return tag
 
 
+def _tried_as_it_was(workspace: Workspace, version: Version, say: Say) -> str | None:
+    """The Bento with which a version was champion, where it is whole and answers: a rollback undoes all of it."""
+    tag = record_of(workspace).bento(version.number)
+    if tag is None or not bento.whole(tag, workspace.bentos):
+        return None
+    say(f"Trying {tag}.")
+    try:
+        try_out(workspace, version, tag, say)
+    except TrialFailed as error:
+        say(f"{error}; it is packed anew.")
+        return None
+    return tag
+
+
 def set_aside(workspace: Workspace, version: int) -> Entry | None:
-    """The entry, if it is the newest word about a version, with which a person or the service left it."""
+    """The entry, if it is the newest word about a version, with which a person or the service went back from it.
+
+    Another promotion of something newer says nothing against it.
+    """
     for entry in reversed(record_of(workspace).entries()):
         by_gate = entry.actor.startswith(FLOW)
         if entry.action == "refuse" and entry.to == version and not by_gate:
@@ -457,7 +487,8 @@ def set_aside(workspace: Workspace, version: int) -> Entry | None:
         if entry.action in MOVES:
             if entry.to == version:
                 return None
-            if entry.from_ == version and not by_gate:
+            back = entry.action != "promote" or entry.to < version
+            if entry.from_ == version and back and not by_gate:
                 return entry
     return None
 

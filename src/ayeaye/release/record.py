@@ -12,8 +12,8 @@ One line per entry, each carrying the digest of the one before and its own:
     rollback  `to` is champion again     pending   `to` passed the gate and waits for a person's word
     restore   `to` is champion again, since what was promoted after it could not be served
 
-Entries follow each other as they were written: clocks may jump, lines do not. A line that a kill tore has no
-newline at its end. It never took effect: reading passes over it and the next append removes it.
+Entries follow each other as they were written: clocks may jump, lines do not. A last line that a kill tore
+never took effect: reading passes over it, and the next append removes it; one that lacks only its newline counts.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class Record:
 
 def derive(entries: Sequence[Entry]) -> State:
     """What is so after these entries; a rollback is a promotion of what was there before."""
-    state = before = State()
+    state, past = State(), list[State]()
     for entry in entries:
         if entry.action == "pending":
             state = replace(state, pending=entry)
@@ -188,9 +188,11 @@ def derive(entries: Sequence[Entry]) -> State:
             state = replace(state, pending=None)  # it was compared with the champion of its time
         if entry.action in MOVES:
             previous = state.previous if entry.to == state.champion else state.champion
-            if entry.action == "restore" and before.champion == entry.to:
-                previous = before.previous  # what could not be served is nothing to go back to
-            before, state = state, State(entry.to, previous, entry, state.pending)
+            if entry.action == "restore":
+                # What could not be served is nothing to go back to.
+                previous = next((each.previous for each in reversed(past) if each.champion == entry.to), None)
+            state = State(entry.to, previous, entry, state.pending)
+            past.append(state)
     return state
 
 

@@ -205,6 +205,7 @@ class Registry:
 
     def restore_bundle(self, version: Version, folder: Path) -> None:
         """Put a version's bundle back from a copy of it."""
+        self.forget_fetched(version)
         with self._asking(f"put back the bundle of version {version.number}"):
             self._put_bundle(self._open().get_run(version.run_id), folder)
 
@@ -334,8 +335,15 @@ class Registry:
                         found[each.path] = int(each.file_size or 0)
             return found
 
+    def forget_fetched(self, version: Version) -> None:
+        """Remove the local copy of a bundle that was fetched: the next call fetches it anew."""
+        shutil.rmtree(self._fetched_to(version), ignore_errors=True)
+
+    def _fetched_to(self, version: Version) -> Path:
+        return self.home / "bundles" / (version.bundle_digest[:16] or version.run_id)
+
     def _fetched(self, version: Version) -> Path:
-        folder = self.home / "bundles" / (version.bundle_digest[:16] or version.run_id)
+        folder = self._fetched_to(version)
         if folder.is_dir():
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)

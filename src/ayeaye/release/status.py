@@ -6,7 +6,7 @@ the bundle that the registry keeps: each can be brought back from the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -88,7 +88,12 @@ def disagreements(workspace: Workspace) -> Iterator[Disagreement]:
         promotion.check_anchor(workspace)
     except ReleaseError as error:
         yield Disagreement("record", str(error))
-    yield from _aliases(state, registry)
+    there = {version.number for version in registry.versions()}
+    if state.previous is not None and state.previous not in there:
+        yield Disagreement(
+            "version", f"version {state.previous}, the previous champion, is gone from the registry"
+        )
+    yield from _aliases(state, registry, there)
     if state.champion is None:
         return
     try:
@@ -102,16 +107,18 @@ def disagreements(workspace: Workspace) -> Iterator[Disagreement]:
             f"version {champion.number} is tagged with the Bento {champion.tags.get('bento')}, the record says "
             f"{state.bento}",
         )
-    if not _bundle_is_whole(registry, champion):
-        yield Disagreement(
-            "bundle", f"the bundle of version {champion.number} in the registry is gone or damaged"
-        )
+    for version in _needed(state, registry):
+        if not _bundle_is_whole(registry, version):
+            yield Disagreement(
+                "bundle", f"the bundle of version {version.number} in the registry is gone or damaged"
+            )
     if state.bento and not bento.whole(state.bento, workspace.bentos):
         yield Disagreement("bento", f"the champion's Bento {state.bento} is gone or damaged")
 
 
-def _aliases(state: State, registry: Registry) -> Iterator[Disagreement]:
-    for name, number in ((CHAMPION, state.champion), (PREVIOUS, state.previous)):
+def _aliases(state: State, registry: Registry, there: Collection[int]) -> Iterator[Disagreement]:
+    previous = state.previous if state.previous in there else None
+    for name, number in ((CHAMPION, state.champion), (PREVIOUS, previous)):
         found = registry.alias(name)
         if (found.number if found else None) != number:
             says = f"version {number}" if number else "none"
@@ -119,6 +126,12 @@ def _aliases(state: State, registry: Registry) -> Iterator[Disagreement]:
                 "aliases",
                 f"the alias {name} is at version {found.number if found else 'none'}, the record says {says}",
             )
+
+
+def _needed(state: State, registry: Registry) -> list[Version]:
+    """The versions that are champion, or can become it by one word."""
+    numbers = {state.champion, state.previous, state.pending.to if state.pending else None}
+    return [version for version in registry.versions() if version.number in numbers]
 
 
 def _bundle_is_whole(registry: Registry, version: Version) -> bool:
@@ -165,14 +178,17 @@ def _mend(workspace: Workspace, say: Say) -> None:
         promotion.project(workspace)
         return
     try:
-        champion = registry.version(state.champion)
+        registry.version(state.champion)
     except RegistryError as error:
         say(str(error))
         return
     promotion.project(workspace)
-    if not _bundle_is_whole(registry, champion) and (copy := _packed_bundle(workspace, state, champion)):
-        say(f"The bundle of version {champion.number} is put back from {state.bento}.")
-        registry.restore_bundle(champion, copy)
+    for version in _needed(state, registry):
+        if not _bundle_is_whole(registry, version):
+            registry.forget_fetched(version)  # where it is a copy that is damaged
+            if not _bundle_is_whole(registry, version) and (copy := _packed_bundle(workspace, version)):
+                say(f"The bundle of version {version.number} is put back from its Bento.")
+                registry.restore_bundle(version, copy)
     if state.bento and not bento.whole(state.bento, workspace.bentos):
         try:
             promotion.renew(workspace, actor=promotion.actor(), say=say)
@@ -180,12 +196,13 @@ def _mend(workspace: Workspace, say: Say) -> None:
             say(str(error))
 
 
-def _packed_bundle(workspace: Workspace, state: State, champion: Version) -> Path | None:
-    """The bundle as it lies in the champion's Bento, where it is whole there."""
-    if state.bento is None:
+def _packed_bundle(workspace: Workspace, version: Version) -> Path | None:
+    """The bundle as it lies in a version's Bento, where it is whole there."""
+    tag = record_of(workspace).bento(version.number)
+    if tag is None:
         return None
-    folder = bento.folder_of(state.bento, workspace.bentos) / "src" / "bundle"
+    folder = bento.folder_of(tag, workspace.bentos) / "src" / "bundle"
     try:
-        return folder if digest(folder) == champion.bundle_digest else None
+        return folder if digest(folder) == version.bundle_digest else None
     except (BundleError, OSError):
         return None

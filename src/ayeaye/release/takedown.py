@@ -96,9 +96,12 @@ def remove(
         return {**result, "short": []}
     # First, so that no retraining takes them in again, whatever becomes of this call.
     removal.note(workspace.removed, plan.ids)
+    caches = [path for path in (workspace.state / "embeddings").glob("*") if path.is_dir()]
     if (workspace.dataset / "manifest.parquet").is_file():
-        caches = [path for path in (workspace.state / "embeddings").glob("*") if path.is_dir()]
         plan.shards |= set(removal.take_out(workspace.dataset, set(plan.ids), caches))
+    for cache in caches:  # of earlier datasets
+        for shard in plan.shards:
+            (cache / f"{shard}.npy").unlink(missing_ok=True)
     for path in plan.files:
         path.unlink(missing_ok=True)
     say("Recording the dataset as it is now.")
