@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,11 +23,13 @@ import workspaces
 from rolling import Released
 from workspaces import Place
 
-from ayeaye.errors import ReleaseError, TrialFailed
+from ayeaye.errors import DataError, ReleaseError, TrialFailed
+from ayeaye.params import Serve
 from ayeaye.processes import stop
 from ayeaye.release import bento, promotion, proxy, serving
 from ayeaye.release.bento import Golden
 from ayeaye.release.proxy import CLIENT_HEADER
+from ayeaye.release.record import Record
 from ayeaye.workspace import Workspace
 
 pytestmark = [
@@ -379,3 +382,206 @@ def test_a_bento_proves_that_it_is_the_right_one_and_answers(pair: Pair, tmp_pat
         bento.keep_golden(tag, kept, home)
     with pytest.raises(TrialFailed, match="does not start"):
         bento.prove(server, home, digest)
+
+
+# What the supervisor decides, and what it is given to serve: the Bentos and the proxy are stand-ins
+
+
+class Slots:
+    """In place of the proxy."""
+
+    def __init__(self) -> None:
+        self.alive, self.copies = True, None
+
+    def open(self, slot: int, port: int) -> None: ...
+
+    def drain(self, slot: int) -> None: ...
+
+    def close(self, slot: int) -> None: ...
+
+    def remove(self) -> None: ...
+
+    def unanswered(self, slot: int) -> int:
+        return 0
+
+    def finish(self) -> None:
+        self.alive = False
+
+
+@dataclass
+class Scene:
+    """A supervisor, the Bentos that are whole, how often each still fails, and which were tried."""
+
+    record: Record
+    said: list[str]
+    whole: set[str]
+    failing: dict[str, int]
+    tried: list[str]
+    supervisor: Any = None
+
+    def promote(self, version: int) -> None:
+        self.whole.add(tag := f"a:v{version}")
+        self.record.append("promote", version, actor="ann", digests={"bento": tag})
+
+    @property
+    def serving(self) -> str | None:
+        return self.supervisor._serving and self.supervisor._serving.tag
+
+    def look_until(self, ready: Callable[[], object], complaint: str) -> None:
+        def looked() -> object:
+            self.supervisor._look()
+            return ready()
+
+        workspaces.wait_for(looked, 10, complaint)
+
+    def last(self) -> tuple[str, int]:
+        newest = self.record.entries()[-1]
+        return newest.action, newest.to
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    workspace = Workspace(tmp_path)
+    (tmp_path / ".ayeaye" / "serving").mkdir(parents=True)
+    scene = Scene(promotion.record_of(workspace), [], set(), {}, [])
+
+    def launch(tag: str, *_: object) -> bento.Server:
+        process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+        return bento.Server(tag, process, 1, lambda: b"")
+
+    def prove(server: bento.Server, *_: object) -> None:
+        scene.tried.append(server.tag)
+        if scene.failing.get(server.tag):
+            scene.failing[server.tag] -= 1
+            raise TrialFailed(f"{server.tag} is busy")
+
+    def restore(*, version: int, tag: str, failed: str, reason: str, say: serving.Say) -> bool:
+        assert scene.record.state().bento == failed
+        scene.record.append("restore", version, actor="service", why=[reason], digests={"bento": tag})
+        return True
+
+    monkeypatch.setattr(bento, "launch", launch)
+    monkeypatch.setattr(bento, "prove", prove)
+    monkeypatch.setattr(bento, "whole", lambda tag, home: tag in scene.whole)
+    monkeypatch.setattr(serving, "PAUSES", (0.02,))
+    slots: Any = Slots()
+    scene.supervisor = serving._Supervisor(workspace, Serve(), slots, restore, scene.said.append)
+    yield scene
+    scene.supervisor._stop()
+
+
+def test_a_record_that_lost_its_end_or_is_another_changes_nothing_that_is_served(scene: Scene) -> None:
+    scene.promote(1)
+    scene.promote(2)
+    scene.look_until(lambda: scene.serving == "a:v2", "the champion is not served")
+    path = scene.record.path
+    content = path.read_bytes()
+    path.write_bytes(content.splitlines(keepends=True)[0])
+    scene.look_until(lambda: "does not go on from the 2 entries" in scene.said[-1], "it is not said")
+    path.unlink()
+    for version in (1, 3, 1):
+        scene.promote(version)
+    for _ in range(5):
+        scene.supervisor._look()
+        time.sleep(0.02)
+    assert (scene.serving, scene.tried) == ("a:v2", ["a:v2"])
+    path.write_bytes(content)
+    scene.promote(1)
+    scene.look_until(lambda: scene.serving == "a:v1", "the restored record is not followed")
+
+
+def test_where_the_champion_does_not_start_the_newest_whole_one_before_it_serves(scene: Scene) -> None:
+    for version in (1, 2, 3, 4):
+        scene.promote(version)
+    scene.whole.remove("a:v3")
+    scene.failing = {"a:v4": 9, "a:v2": 9}
+    scene.look_until(lambda: scene.last() == ("restore", 1), "nothing is restored")
+    assert scene.serving == "a:v1"
+    assert scene.tried == ["a:v4", "a:v4", "a:v2", "a:v2", "a:v1"]
+    assert scene.record.entries()[-1].why == ("a:v4 is busy",)
+    assert scene.supervisor._failed == {"bento": "a:v4", "reason": "a:v4 is busy"}
+    scene.look_until(lambda: scene.supervisor._serving.entry.action == "restore", "it is not read")
+    assert len(scene.tried) == 5
+
+
+def test_where_none_starts_all_are_tried_again(scene: Scene) -> None:
+    scene.promote(1)
+    scene.promote(2)
+    scene.failing = {"a:v1": 2, "a:v2": 3}
+    scene.look_until(lambda: scene.serving == "a:v2", "the champion is given up for good")
+    assert scene.tried == ["a:v2", "a:v2", "a:v1", "a:v1", "a:v2", "a:v2"]
+    assert scene.last() == ("promote", 2)
+    assert scene.supervisor._failed is None
+
+
+@pytest.mark.parametrize(("times", "served", "last"), [(1, "a:v2", "promote"), (2, "a:v1", "restore")])
+def test_one_that_fails_is_tried_once_more_before_it_is_given_up(
+    scene: Scene, times: int, served: str, last: str
+) -> None:
+    scene.promote(1)
+    scene.look_until(lambda: scene.serving == "a:v1", "the champion is not served")
+    scene.promote(2)
+    scene.failing = {"a:v2": times}
+    scene.look_until(lambda: scene.tried == ["a:v1", "a:v2", "a:v2"], "it is not tried again")
+    scene.look_until(lambda: scene.last()[0] == last and scene.serving == served, "it ends otherwise")
+
+
+@pytest.fixture
+def outdated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace whose champion's Bento is whole, but not what would be packed today."""
+
+    class Registry:
+        anchor = ""
+
+        def marked(self, key: str) -> str:
+            return self.anchor
+
+        def version(self, number: int) -> None: ...
+
+    registry = Registry()
+    workspace = Workspace(tmp_path)
+    first = promotion.record_of(workspace).append("promote", 1, actor="ann", digests={"bento": "a:v1"})
+    registry.anchor = f"1 {first.digest}"
+    monkeypatch.setattr(promotion, "registry_of", lambda workspace: registry)
+    monkeypatch.setattr(promotion, "current", lambda workspace, version: False)
+    monkeypatch.setattr(bento, "whole", lambda tag, home: True)
+    return workspace
+
+
+def test_serving_waits_for_no_retrain_where_there_is_a_whole_bento(outdated: Workspace) -> None:
+    said: list[str] = []
+    began = time.monotonic()
+    with outdated.lock():
+        assert promotion._to_serve(Workspace(outdated.root), said.append) == "a:v1"
+    assert time.monotonic() - began < 5
+    assert len(said) == 1
+    assert "busy" in said[0]
+    assert "Served is a:v1 as it was promoted." in said[0]
+
+
+@pytest.mark.parametrize("error", [DataError("no shard"), OSError("no space left on device")])
+def test_what_cannot_be_packed_anew_is_served_as_it_is(
+    outdated: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def renew(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(promotion, "renew", renew)
+    said: list[str] = []
+    assert promotion._to_serve(outdated, said.append) == "a:v1"
+    assert said == [f"{error}\nServed is a:v1 as it was promoted."]
+
+
+def test_serving_says_that_the_record_lost_its_end_and_packs_nothing_for_it(
+    outdated: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = promotion.record_of(outdated)
+    content = record.path.read_bytes()
+    second = record.append("promote", 2, actor="ann", digests={"bento": "a:v2"})
+    monkeypatch.setattr(promotion.registry_of(outdated), "anchor", f"2 {second.digest}")
+    record.path.write_bytes(content)
+    said: list[str] = []
+    assert promotion._to_serve(outdated, said.append) == "a:v1"
+    assert "its end was removed" in said[0]
+    assert "Served is a:v1" in said[0]
+    assert len(record.entries()) == 1

@@ -23,7 +23,7 @@ from ayeaye.classifier import Classifier, digest
 from ayeaye.data.decode import Limits
 from ayeaye.data.prepare_dataset import quarantine
 from ayeaye.data.table import Dataset
-from ayeaye.errors import Incomparable, NoCard, RegistryError, ReleaseError, TrialFailed
+from ayeaye.errors import AyeayeError, Incomparable, NoCard, ReleaseError, TrialFailed
 from ayeaye.files import digest_file, write_atomic
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.pipeline.progress import Progress
@@ -615,11 +615,14 @@ def _to_serve(workspace: Workspace, say: Say) -> str:
     if state.champion is None or state.bento is None:
         raise ReleaseError("there is no champion to serve yet: run `ayeaye retrain`")
     try:
+        check_anchor(workspace)  # nothing is packed for a record that lost its end
         if current(workspace, registry_of(workspace).version(state.champion)):
             return state.bento
-        with workspace.lock(say):
+        # One that is merely out of date is nothing to wait for a retrain with.
+        whole = bento.whole(state.bento, workspace.bentos)
+        with workspace.lock(timeout=0) if whole else workspace.lock(say):
             return renew(workspace, actor=actor(), say=say)
-    except (RegistryError, ReleaseError) as error:
+    except (AyeayeError, OSError) as error:
         if not bento.whole(state.bento, workspace.bentos):
             raise
         # Production does not stop because something better cannot be made.

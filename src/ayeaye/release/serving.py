@@ -7,8 +7,10 @@
 
 What the promotion record names is wanted. A new champion's Bento is started beside the one that serves, proves that
 it is ready, is the one that was asked for and answers golden requests; then it gets the traffic, and the old one
-answers what it still has and ends. One that fails changes nothing for clients: the old one goes on, and is made
-champion again. A Bento that dies is started anew, after ever longer pauses.
+answers what it still has and ends. One that fails twice changes nothing for clients: the old one goes on, and is made
+champion again; where none runs, that is the newest champion before it whose Bento is whole and proves itself. A Bento
+that dies is started anew, after ever longer pauses. A record that lost entries which were followed is followed no
+more: nothing is rolled back because a file was cut.
 
 With `serve.shadow`, a version that waits for approval runs beside the champion, out of the clients' sight, and
 answers a share of what the champion has answered.
@@ -38,11 +40,12 @@ from ayeaye.files import write_atomic
 from ayeaye.params import Serve
 from ayeaye.processes import free_port, stop
 from ayeaye.release import bento, proxy
-from ayeaye.release.record import Entry, Record
+from ayeaye.release.record import MOVES, Entry, Record, derive
 from ayeaye.workspace import Workspace
 
 TICK = 0.2  # seconds between looks at the record and the processes
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)  # before a Bento that died is started again
+TRIES = 2  # before a Bento that fails is given up: a machine may be busy once
 STEADY = 60.0  # seconds after which one that dies then dies for the first time
 BUSY, AWAY = 2.0, 30.0  # seconds until restoring is tried again: workspace busy, registry away
 LINGER = 5.0  # seconds beyond a request's own limit that an old Bento is waited for
@@ -175,6 +178,10 @@ def _record(workspace: Workspace) -> Record:
     return Record(workspace.release / "record.jsonl")
 
 
+def _tag(entry: Entry) -> str:
+    return entry.digests.get("bento", "")
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -209,6 +216,7 @@ class _Supervisor:
         self._home = workspace.bentos
         self._record = _record(workspace)
         self._stamp: tuple[int, int] | None = None  # of the record when it was read
+        self._followed: list[Entry] = []  # what it held then
         self._wanted: Entry | None = None
         self._challenger: Entry | None = None
         self._shadow: _Instance | None = None
@@ -217,7 +225,9 @@ class _Supervisor:
         self._coming: _Instance | None = None
         self._leaving: list[_Instance] = []
         self._proven: Entry | None = None  # the newest whose Bento served
-        self._given_up: str | None = None  # digest of the entry whose Bento could not be served
+        self._failures = 0  # in a row, of what should serve
+        self._given_up: set[str] = set()  # Bentos that could not be served since the record named another
+        self._instead: Entry | None = None  # what should serve where what the record names is one of them
         self._failed: dict[str, str] | None = None
         self._to_restore: Callable[[], bool] | None = None
         self._restoring: Future[bool] | None = None
@@ -276,21 +286,31 @@ class _Supervisor:
             status = self._record.path.stat()
             if self._stamp == (stamp := (status.st_mtime_ns, status.st_size)):
                 return
-            self._stamp, before = stamp, self._wanted
-            state = self._record.state()
-            self._wanted = state.entry
-            if self._proxy.copies is not None and state.pending != self._challenger:
-                self._challenger, self._shadow_from = state.pending, 0.0
-            if self._wanted != before:
-                self._deaths, self._start_from = 0, 0.0
+            self._stamp = stamp
+            entries = self._record.entries()
         except (OSError, ReleaseError) as error:
             # What serves goes on while a person mends the record.
             self._complain(f"The promotion record cannot be read: {error}")
+            return
+        known = len(self._followed)
+        if entries[:known] != self._followed:
+            self._complain(
+                f"{self._record.path} does not go on from the {known} entries that it had: what is served goes on. "
+                "Restore it from a backup of the workspace, or start `ayeaye serve` again to follow it as it is"
+            )
+            return
+        self._followed, before, state = entries, self._wanted, derive(entries)
+        self._wanted = state.entry
+        if self._proxy.copies is not None and state.pending != self._challenger:
+            self._challenger, self._shadow_from = state.pending, 0.0
+        if self._wanted != before:
+            self._deaths, self._start_from, self._failures = 0, 0.0, 0
+            self._given_up.clear()
 
     def _target(self) -> Entry | None:
-        """What should serve: what the record names, or, where that failed, what served last."""
-        if self._wanted and self._wanted.digest == self._given_up and self._proven:
-            return self._proven
+        """What should serve: what the record names, or, where that failed, what may serve in its place."""
+        if self._wanted and _tag(self._wanted) in self._given_up:
+            return self._instead
         return self._wanted
 
     def _bury(self) -> None:
@@ -314,7 +334,7 @@ class _Supervisor:
         target = self._target()
         if target is None:
             return
-        tag = target.digests.get("bento", "")
+        tag = _tag(target)
         if self._coming and self._coming.tag != tag:
             self._say(f"{self._coming.tag} is not champion any more.")
             self._discard(self._coming)
@@ -402,7 +422,11 @@ class _Supervisor:
         if before:
             self._through(self._proxy.drain, before.slot)
         coming.entry, coming.since = target, _now()
-        self._serving, self._proven, self._failed = coming, target, None
+        self._serving, self._proven, self._failures = coming, target, 0
+        if target == self._wanted:
+            self._failed = None
+        else:
+            self._have_restored(target)
         if before:
             before.until = time.monotonic() + self._patience(before.tag)
             self._leaving.append(before)
@@ -424,18 +448,50 @@ class _Supervisor:
             return self._settings.timeout + LINGER
 
     def _fail(self, entry: Entry, tag: str, reason: str) -> None:
-        good = self._proven
-        if good is None or good.digests.get("bento") == tag:
-            self._say(f"{tag} cannot be served ({reason}); it is tried again.")
-            self._pause()
+        self._failures += 1
+        if self._failures >= TRIES:
+            self._give_up(tag, reason)
+        then, said = _tag(self._target() or entry), f"{tag} cannot be served ({reason})"
+        if self._serving and self._serving.tag == then:
+            self._say(f"{said}: {then} goes on.")
             return
-        serving = good.digests["bento"]
-        self._say(f"{tag} cannot be served ({reason}): {serving} goes on.")
-        self._given_up, self._failed = entry.digest, {"bento": tag, "reason": reason}
-        version = good.to
+        self._say(f"{said}; it is tried again." if then == tag else f"{said}: {then} is tried in its place.")
+        self._pause()
+
+    def _give_up(self, tag: str, reason: str) -> None:
+        self._failures = 0
+        self._given_up.add(tag)
+        if self._wanted and tag == _tag(self._wanted):
+            self._failed = {"bento": tag, "reason": reason}
+        self._instead = self._in_place()
+        if self._instead is None:
+            self._given_up.clear()  # all have failed: begin again
+        elif self._serving and self._serving.tag == _tag(self._instead):
+            self._have_restored(self._instead)
+
+    def _in_place(self) -> Entry | None:
+        """What served last, or else the newest champion whose Bento is whole; none that was given up."""
+        if self._proven and _tag(self._proven) not in self._given_up:
+            return self._proven
+        for entry in reversed(self._followed):
+            tag = _tag(entry)
+            if entry.action in MOVES and tag and tag not in self._given_up and bento.whole(tag, self._home):
+                return entry
+        return None
+
+    def _have_restored(self, good: Entry) -> None:
+        """Have the record name what serves in place of what failed."""
+        failed = self._failed
+        assert failed is not None
 
         def restore() -> bool:
-            return self._restore(version=version, tag=serving, failed=tag, reason=reason, say=self._say)
+            return self._restore(
+                version=good.to,
+                tag=_tag(good),
+                failed=failed["bento"],
+                reason=failed["reason"],
+                say=self._say,
+            )
 
         self._to_restore, self._restore_from = restore, 0.0
 
