@@ -29,6 +29,7 @@ from flows import events
 
 # Secrets, which no params.yaml need hold.
 WEBHOOK, TOKEN, SMTP_PASSWORD = "AYEAYE_ALERTS_WEBHOOK", "AYEAYE_ALERTS_TOKEN", "AYEAYE_SMTP_PASSWORD"
+SECRETS = (WEBHOOK, TOKEN, SMTP_PASSWORD)
 PAGE = 200
 ENDED_BADLY = ["prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"]
 HEARTBEAT, SILENCE = (

@@ -41,7 +41,7 @@ def deploy(workspace: Workspace, url: str, say: Callable[[str], None]) -> dict[s
                 _make_pool(client, pool)
             say(f"Deploying {', '.join(found['deployments'])}.")
             _prefect_deploy(workspace, url)
-            made = alerts.apply(client, workspace, _ids(client, workspace, found["deployments"]))
+            made = alerts.apply(client, workspace, ids(client, workspace, found["deployments"]))
         except PrefectHTTPStatusError as error:
             raise WorkspaceError(
                 f"Prefect at {url} did not take it: {str(error).splitlines()[0][:300]}"
@@ -109,7 +109,8 @@ def _prefect_deploy(workspace: Workspace, url: str) -> None:
         )
 
 
-def _ids(client: Any, workspace: Workspace, names: list[str]) -> list[UUID]:
+def ids(client: Any, workspace: Workspace, names: list[str]) -> list[UUID]:
+    """Of the workspace's deployments of these names, those that the server has."""
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 
     named = client.read_deployments(

@@ -39,3 +39,15 @@ def emit_outcome(workspace: Workspace, outcome: Mapping[str, Any]) -> None:
     if outcome["outcome"] in OUTCOMES:
         about = {key: outcome.get(key) for key in ("version", "champion", "bento")}
         emit(workspace, outcome["outcome"], outcome["message"], **about)
+
+
+def emit_word(workspace: Workspace, decision: str, done: Mapping[str, Any], by: str) -> None:
+    """The event of a person's `decision` that was entered into the record, where it made a change."""
+    champion = done["champion"]
+    if decision == "refuse":
+        stays = f"version {champion} stays champion" if champion else "there is no champion"
+        message = f"Version {done['version']} is refused, {stays}: {by}"
+        emit(workspace, "refused", message, version=done["version"], champion=champion)
+    elif done["before"] != champion:
+        message = f"Version {champion} is champion ({done['bento']}), {decision} by {by}"
+        emit(workspace, "promoted", message, version=champion, champion=champion, bento=done["bento"])

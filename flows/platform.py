@@ -5,8 +5,9 @@
     worker    runs what the Prefect server says is due
     service   the champion's Bento, once there is a champion
 
-All of it listens on loopback alone, keeps its state and its logs in the workspace, starts again when it fails
-(each time a second later), and dies with supervisord, however that ends. The state lies in `.ayeaye/platform`:
+All of it listens on loopback alone, but for the service where `serve.host` says otherwise, keeps its state and its
+logs in the workspace, starts again when it fails (each time a second later), and dies with supervisord, however that
+ends. The state lies in `.ayeaye/platform`:
 
     supervisord.conf, supervisord.pid, supervisor.sock, addresses.json
 """
@@ -35,6 +36,7 @@ from ayeaye.errors import WorkspaceError
 from ayeaye.files import write_atomic
 from ayeaye.processes import alive, guarded
 from ayeaye.release.record import Record
+from ayeaye.release.registry import shown
 from ayeaye.workspace import Workspace
 
 Say = Callable[[str], None]
@@ -47,6 +49,7 @@ LOG_BYTES, LOGS = 10_000_000, 5
 # How long each may take to end, in the order in which they are stopped: a worker whose server is gone hangs.
 STOP_SECONDS = {"worker": 30, "service": 45, "mlflow": 15, "prefect": 15}
 STOPPED = "Stopped with the platform; goes on when that is up again."
+SERVICE_ONLY = "AYEAYE_TOKEN"  # what protects the service is no business of what runs beside it
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,19 @@ def up(workspace: Workspace, ports: Ports, say: Say) -> dict[str, Any]:
     """Start what is not running yet, wait until all of it answers, and deploy; returns `addresses` by part.
 
     Raises WorkspaceError where a port is taken or a part does not start; what was started is then stopped again.
+    A service that is not ready in time is told of alone: all else is of use without it, and it is tried on.
     """
+    found = {"addresses": addresses(workspace, ports), "ports": asdict(ports)}
     with _alone(workspace):
         if known := running(workspace):
-            if known["ports"] != asdict(ports):
+            other = [
+                f"{name} at {address}, not {found['addresses'][name]}"
+                for name, address in known["addresses"].items()
+                if address != found["addresses"][name]
+            ]
+            if other:
                 raise WorkspaceError(
-                    f"the platform of {workspace.root} is up at {_ports(known['ports'])}, not {_ports(asdict(ports))}: "
-                    "`ayeaye down` first"
+                    f"the platform of {workspace.root} is up with {', '.join(other)}: `ayeaye down` first"
                 )
             _bring_up(workspace, ports, say, resumed=True)
             return known
@@ -86,7 +95,6 @@ def up(workspace: Workspace, ports: Ports, say: Say) -> dict[str, Any]:
         try:
             _await_supervisor(workspace, process)
             _bring_up(workspace, ports, say, resumed=False)
-            found = {"addresses": addresses(workspace, ports), "ports": asdict(ports)}
             write_atomic(_folder(workspace) / "addresses.json", json.dumps(found, indent=2).encode())
             return found
         except BaseException:
@@ -138,8 +146,8 @@ def addresses(workspace: Workspace, ports: Ports) -> dict[str, str]:
     """By part, what a browser opens; of the worker, whether it is well."""
     return {
         "prefect": f"http://{HOST}:{ports.prefect}",
-        "mlflow": _elsewhere(workspace, ports) or f"http://{HOST}:{ports.mlflow}",
-        "service": f"http://{HOST}:{ports.service}",
+        "mlflow": shown(_elsewhere(workspace, ports) or f"http://{HOST}:{ports.mlflow}"),
+        "service": f"http://{_reached(workspace.params.serve.host)}:{ports.service}",
         "worker": f"http://{HOST}:{ports.worker}/health",
     }
 
@@ -149,12 +157,13 @@ def addresses(workspace: Workspace, ports: Ports) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Program:
-    """A part: its arguments to Python, its port, and what it finds in its environment beside all else."""
+    """A part: its arguments to Python, and where it listens."""
 
     arguments: list[str]
     port: int
     ready: str  # a path that answers 200
     autostart: bool = True
+    host: str = HOST
 
 
 def _programs(workspace: Workspace, ports: Ports) -> dict[str, _Program]:
@@ -194,8 +203,14 @@ def _programs(workspace: Workspace, ports: Ports) -> dict[str, _Program]:
         ports.service,
         "/readyz",
         autostart=False,
+        host=workspace.params.serve.host,
     )
     return programs
+
+
+def _reached(host: str) -> str:
+    """Where, from this machine, what listens there is reached."""
+    return HOST if host == "0.0.0.0" else host  # noqa: S104
 
 
 def _elsewhere(workspace: Workspace, ports: Ports) -> str | None:
@@ -210,6 +225,8 @@ def _elsewhere(workspace: Workspace, ports: Ports) -> str | None:
 
 def _environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
     """Of every part; a person's own settings of Prefect's and MLflow's stores win, see docs/platform.md."""
+    from flows import alerts
+
     tracking, mlflow = workspace.params.release.tracking, workspace.state / "mlflow"
     sqlite = f"sqlite:///{mlflow / 'mlflow.db'}"
     backend = tracking if tracking and not tracking.startswith("http") else None
@@ -232,7 +249,9 @@ def _environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
     }
     if backend or not tracking:
         fixed["MLFLOW_BACKEND_STORE_URI"] = backend or sqlite  # what the flows write to, and nothing else
-    return {**stores, **os.environ, **workspace.environment(), **fixed}
+    # The secrets of the alerts lie in Prefect's blocks by the time anything is sent.
+    given = {name: value for name, value in os.environ.items() if name not in alerts.SECRETS}
+    return {**stores, **given, **workspace.environment(), **fixed}
 
 
 def _configuration(programs: dict[str, _Program]) -> str:
@@ -246,10 +265,11 @@ def _configuration(programs: dict[str, _Program]) -> str:
     ]
     for place, (name, program) in enumerate(programs.items()):
         command = shlex.join([sys.executable, *program.arguments]).replace("%", "%%")
+        without = "" if name == "service" else f'environment={SERVICE_ONLY}=""\n'
         sections.append(
             f"[program:{name}]\ncommand={command}\npriority={place}\nautostart={str(program.autostart).lower()}\n"
             "autorestart=true\nstartsecs=5\nstartretries=1000000\nkillasgroup=true\nredirect_stderr=true\n"
-            f"stopwaitsecs={STOP_SECONDS[name]}\n" + _log("stdout_logfile", name)
+            f"stopwaitsecs={STOP_SECONDS[name]}\n{without}" + _log("stdout_logfile", name)
         )
     return "\n\n".join(sections) + "\n"
 
@@ -266,11 +286,12 @@ def _require_free(ports: Ports, programs: dict[str, _Program]) -> None:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((HOST, program.port))
+                probe.bind((program.host, program.port))
             except OSError as error:
+                host = " or mend serve.host," if name == "service" else ""
                 raise WorkspaceError(
-                    f"port {program.port} of the {name} cannot be listened on ({error.strerror}): "
-                    f"give another one with --{name}-port, or stop what listens there"
+                    f"port {program.port} of the {name} cannot be listened on at {program.host} ({error.strerror}): "
+                    f"give another one with --{name}-port,{host} or stop what listens there"
                 ) from None
 
 
@@ -332,7 +353,7 @@ def _bring_up(workspace: Workspace, ports: Ports, say: Say, *, resumed: bool) ->
             say(f"Waiting for {name}.")
             _await(workspace, supervisor, name, programs[name])
         if not resumed:
-            _free_runs(ports)
+            _free_runs(workspace, ports)
         deploy(workspace, ports.prefect_api, say)
         for name in ("worker", "service"):
             _start(supervisor, name)
@@ -342,11 +363,14 @@ def _bring_up(workspace: Workspace, ports: Ports, say: Say, *, resumed: bool) ->
             say("The service waits for the first champion: prefect deployment run retrain/weekly-retrain")
             return
         say("Waiting for service.")
-        _await(workspace, supervisor, "service", programs["service"])
+        try:
+            _await(workspace, supervisor, "service", programs["service"])
+        except WorkspaceError as error:
+            say(f"The service is not ready yet, and is tried on: {error}")
 
 
 def _start(supervisor: Any, name: str) -> None:
-    if supervisor.getProcessInfo(name)["statename"] not in ("RUNNING", "STARTING"):
+    if supervisor.getProcessInfo(name)["statename"] not in ("RUNNING", "STARTING", "BACKOFF"):
         supervisor.startProcess(name, False)
 
 
@@ -355,9 +379,8 @@ def _await(workspace: Workspace, supervisor: Any, name: str, program: _Program) 
     log = workspace.state / "logs" / f"{name}.log"
     while time.monotonic() < deadline:
         with suppress(httpx.HTTPError):
-            if httpx.get(
-                f"http://{HOST}:{program.port}{program.ready}", timeout=5, trust_env=False
-            ).is_success:
+            url = f"http://{_reached(program.host)}:{program.port}{program.ready}"
+            if httpx.get(url, timeout=5, trust_env=False).is_success:
                 return
         found = supervisor.getProcessInfo(name)
         if found["statename"] in ("BACKOFF", "FATAL"):
@@ -379,8 +402,9 @@ def _stop(workspace: Workspace, number: int, ports: Ports | None, say: Say) -> N
                 say(f"Stopping {name}.")
                 supervisor.stopProcess(name)
             if name == "worker" and ports:
-                with suppress(httpx.HTTPError):
-                    _free_runs(ports)
+                # The next `up` does what cannot be done now.
+                with suppress(httpx.HTTPError, WorkspaceError):
+                    _free_runs(workspace, ports)
         supervisor.shutdown()
     deadline = time.monotonic() + sum(STOP_SECONDS.values())
     while not _gone(number):
@@ -391,20 +415,28 @@ def _stop(workspace: Workspace, number: int, ports: Ports | None, say: Say) -> N
     (_folder(workspace) / "addresses.json").unlink(missing_ok=True)
 
 
-def _free_runs(ports: Ports) -> None:
-    """Schedule again, for when there is a worker, the runs whose processes ended with the platform."""
+def _free_runs(workspace: Workspace, ports: Ports) -> None:
+    """Schedule again, for when there is a worker, the workspace's runs whose processes ended with the platform."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterDeploymentId,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
     from prefect.client.schemas.objects import StateType
     from prefect.settings import PREFECT_API_URL, temporary_settings
     from prefect.states import Scheduled
 
+    from flows.deploy import ids, read
+
     at_work = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=at_work))
     with temporary_settings({PREFECT_API_URL: ports.prefect_api}), get_client(sync_client=True) as client:
+        # Those of no deployment are the command line's, those of another workspace another worker's.
+        ours = FlowRunFilterDeploymentId(any_=ids(client, workspace, read(workspace)["deployments"]))
+        wanted = FlowRunFilter(state=FlowRunFilterState(type=at_work), deployment_id=ours)
         for run in client.read_flow_runs(flow_run_filter=wanted):
-            if run.deployment_id:  # one of the command line is at work elsewhere
-                client.set_flow_run_state(run.id, Scheduled(message=STOPPED), force=True)
+            client.set_flow_run_state(run.id, Scheduled(message=STOPPED), force=True)
 
 
 def _gone(number: int) -> bool:
@@ -452,7 +484,3 @@ def _number(workspace: Workspace) -> int | None:
             return int(supervisor.getPID())
     except OSError:
         return None
-
-
-def _ports(ports: dict[str, int]) -> str:
-    return ", ".join(f"{name} {port}" for name, port in ports.items())

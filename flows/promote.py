@@ -14,6 +14,7 @@ from pydantic import Field
 from ayeaye.release import approval, promotion
 from ayeaye.release.promotion import record_of
 from ayeaye.workspace import Workspace
+from flows import events
 
 ACTOR = "promote flow"
 Decision = Literal["approve", "refuse", "promote", "rollback"]
@@ -24,28 +25,33 @@ def promote(
     decision: Annotated[
         Decision,
         Field(
-            description="approve or refuse what waits, promote any other that passed the gate, roll back to the "
-            "previous champion"
+            description="approve or refuse what waits, promote any other that passed the gate, roll back from the "
+            "champion to the one before"
         ),
     ],
-    version: Annotated[int | None, Field(ge=1, description="Which version; none for a rollback.")] = None,
+    version: Annotated[
+        int,
+        Field(ge=1, description="Which version; of a rollback the champion that it leads away from."),
+    ],
     reason: Annotated[str, Field(max_length=2000, description="Why, for the record.")] = "",
     dry_run: Annotated[bool, Field(description="Say what would happen, and change nothing.")] = False,
     workspace: Annotated[str, Field(description="The folder of the workspace.")] = ".",
 ) -> dict[str, Any]:
-    """Give a person's word on a version: what `ayeaye approve`, `refuse`, `promote` and `rollback` do."""
+    """Give a person's word on a version: what `ayeaye approve`, `refuse`, `promote` and `rollback --from` do.
+
+    A rollback does nothing where another version is champion: a run that was stopped may be run again. What
+    changed is told as an event, like what a retrain brings about.
+    """
     found = Workspace.find(Path(workspace))
     os.environ.update(found.environment())
     say = get_run_logger().info
     actor = f"{ACTOR} ({promotion.actor()})"
-    if (version is None) != (decision == "rollback"):
-        raise ValueError(
-            f"decision is {decision} and version is {version}: a rollback takes none, any other one"
-        )
     with found.lock(say):
         before = len(record_of(found).entries())
-        if version is None:
-            done = promotion.rollback(found, reason=reason, actor=actor, dry_run=dry_run, say=say)
+        if decision == "rollback":
+            done = promotion.rollback(
+                found, away_from=version, reason=reason, actor=actor, dry_run=dry_run, say=say
+            )
         elif decision == "refuse":
             done = approval.refuse(found, version, reason=reason, actor=actor, dry_run=dry_run)
         else:
@@ -58,4 +64,5 @@ def promote(
     ]
     if rows:
         create_table_artifact(rows, key="record", description="What was entered into the promotion record")
+        events.emit_word(found, decision, done, f"{actor}: {'; '.join(new[-1].why)}")
     return done

@@ -16,6 +16,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 
+from ayeaye.release.promotion import record_of
 from ayeaye.service import watch as watching
 from ayeaye.service.watch import DRIFT, Watched
 from ayeaye.workspace import Workspace
@@ -31,7 +32,8 @@ def look(workspace: Workspace, days: float | None) -> Watched:
 @task(cache_policy=NO_CACHE)
 def show(workspace: Workspace, watched: Watched, started: dict[str, Any] | None, said: str) -> Path:
     page = watching.write(workspace, watched, started)
-    content = f"{watching.markdown(watched)}\n\n{said}\n\n[Report]({page.as_uri()})"
+    # No link: from a page of a server, browsers open no file.
+    content = f"{watching.markdown(watched)}\n\n{said}\n\nReport: `{page}`"
     create_markdown_artifact(content, key="drift", description="Answers in production against held-out ones")
     return page
 
@@ -84,12 +86,16 @@ def retrain(workspace: Workspace, watched: Watched) -> tuple[dict[str, Any] | No
 def watch(workspace: str = ".", days: float | None = None) -> dict[str, Any]:
     """Compare the champion's answers of the last days with those on pictures held out of its training.
 
-    Returns what `drift.json` holds, with `page` and, under `message`, all that a person should know.
+    Returns what `drift.json` holds, with `page` and, under `message`, all that a person should know. Before the
+    first champion that is `verdict` and `message` alone: nothing failed.
     """
     found = Workspace.find(Path(workspace))
     os.environ.update(found.environment())
     say = get_run_logger().info
     make_up_once(say)
+    if record_of(found).state().champion is None:
+        say(watching.NOTHING_YET)
+        return {"verdict": watching.NO_CHAMPION, "message": watching.NOTHING_YET}
     watched = look(found, days)
     say(watched.message)
     started, said = None, ""
@@ -103,7 +109,7 @@ def watch(workspace: str = ".", days: float | None = None) -> dict[str, Any]:
 
 
 def run(workspace: Workspace, url: str, days: float | None = None) -> dict[str, Any]:
-    """Run the flow from the command line, against the Prefect API at `url`."""
+    """Run the flow from the command line, against the Prefect API at `url`; raises what `look` raises."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL, temporary_settings

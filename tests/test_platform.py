@@ -22,6 +22,7 @@ from ayeaye.workspace import Workspace
 from flows import platform
 
 pytestmark = pytest.mark.slow
+SECRETS = {"AYEAYE_TOKEN": "of the service alone", "AYEAYE_SMTP_PASSWORD": "of nothing that runs"}
 
 
 class Platform:
@@ -34,7 +35,7 @@ class Platform:
     def __call__(self, command: str, *arguments: str) -> Done:
         done = subprocess.run(
             [workspaces.PROGRAM, command, "--workspace", str(self.workspace.root), *arguments],
-            env={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"},
+            env={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | SECRETS,
             capture_output=True,
             text=True,
         )
@@ -72,6 +73,7 @@ class Platform:
 def started(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, Any]]:
     place = trained.copy(tmp_path_factory.mktemp("a place; with 'much' in its 100% name " + "x" * 60))
     place.set("train.folds=4")  # there is something to do at the next run
+    place.set("serve.host=127.0.0.2")
     made = Platform(place.root)
     try:
         yield made, made.up().json
@@ -94,7 +96,7 @@ def test_all_of_it_answers(started: tuple[Platform, Any]) -> None:
     assert {"alias": "champion", "version": "1"} in found["registered_model"]["aliases"]
 
 
-def test_it_listens_on_loopback_alone(started: tuple[Platform, Any]) -> None:
+def test_it_listens_on_loopback_alone_and_the_service_where_it_should(started: tuple[Platform, Any]) -> None:
     made, _ = started
     listening = {}
     for table in ("tcp", "tcp6"):
@@ -103,8 +105,19 @@ def test_it_listens_on_loopback_alone(started: tuple[Platform, Any]) -> None:
             if state == "0A":
                 address, port = local.split(":")
                 listening.setdefault(int(port, 16), set()).add(address)
+    service = made.ports["service"]
     for port in made.ports.values():
-        assert listening[port] == {"0100007F"}
+        assert listening[port] == {"0200007F" if port == service else "0100007F"}
+
+
+def test_secrets_are_known_where_they_are_needed(started: tuple[Platform, Any]) -> None:
+    made, _ = started
+    numbers = made.numbers()
+    del numbers["supervisord"]
+    for name, number in numbers.items():
+        environment = Path(f"/proc/{number}/environ").read_bytes()
+        assert (SECRETS["AYEAYE_TOKEN"].encode() in environment) == (name == "service")
+        assert SECRETS["AYEAYE_SMTP_PASSWORD"].encode() not in environment
 
 
 def test_the_schedules_are_deployed(started: tuple[Platform, Any], tmp_path: Path) -> None:
@@ -133,6 +146,60 @@ def test_up_at_other_ports_is_refused(started: tuple[Platform, Any]) -> None:
     assert "`ayeaye down` first" in done.err
 
 
+def test_only_runs_of_the_workspace_are_scheduled_again(
+    started: tuple[Platform, Any], tmp_path: Path
+) -> None:
+    made, _ = started
+    server = Server(f"http://127.0.0.1:{made.ports['prefect']}/api", tmp_path)
+    there = server.get("deployments/name/promote/promote")
+    other = server.post(
+        "deployments/", name="promote", flow_id=server.post("flows/", name="another")["id"],
+        parameters={"workspace": "/another"},
+    )  # fmt: skip
+    ours, theirs = server.start_run(there["id"])["id"], server.start_run(other["id"])["id"]
+    platform._free_runs(made.workspace, platform.Ports(**made.ports))
+    states = [server.get(f"flow_runs/{run}")["state"]["type"] for run in (ours, theirs)]
+    for run in (ours, theirs):
+        httpx.delete(f"{server.url}/flow_runs/{run}", timeout=30).raise_for_status()
+    assert states == ["SCHEDULED", "RUNNING"]
+
+
+def test_a_service_that_is_not_ready_takes_nothing_down(
+    started: tuple[Platform, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, result = started
+    monkeypatch.setattr(platform, "STARTUP_SECONDS", 5)
+    said: list[str] = []
+    with platform._supervisor(made.workspace) as supervisor:
+        supervisor.stopProcess("service")
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.2", made.ports["service"]))
+        taken.listen()
+        before = made.numbers()
+        found = platform.up(made.workspace, platform.Ports(**made.ports), said.append)
+    assert found == result
+    assert "The service is not ready yet" in said[-1]
+    assert str(made.workspace.state / "logs" / "service.log") in said[-1]
+    after = made.numbers()
+    assert {**after, "service": 0} == {**before, "service": 0}
+    address = f"{result['addresses']['service']}/readyz"
+    wait_for(lambda: _answers(address), 120, "the service is not there once it can be")
+
+
+def test_a_server_elsewhere_is_shown_without_its_password(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("release:\n  tracking: http://ann:secret@mlflow.example.org\n")
+    found = platform.addresses(Workspace(tmp_path), platform.Ports())
+    assert found["mlflow"] == "http://ann:***@mlflow.example.org"
+
+
+@pytest.mark.parametrize(("host", "reached"), [("0.0.0.0", "127.0.0.1"), ("10.0.0.7", "10.0.0.7")])
+def test_the_service_is_reached_where_it_listens(tmp_path: Path, host: str, reached: str) -> None:
+    (tmp_path / "params.yaml").write_text(f"serve:\n  host: {host}\n")
+    found = platform.addresses(Workspace(tmp_path), platform.Ports())
+    assert found["service"] == f"http://{reached}:3000"
+
+
 def test_what_fails_is_started_again(started: tuple[Platform, Any]) -> None:
     made, result = started
     before = made.numbers()["service"]
@@ -141,10 +208,7 @@ def test_what_fails_is_started_again(started: tuple[Platform, Any]) -> None:
     def again() -> bool:
         if made.numbers()["service"] in (0, before):
             return False
-        try:
-            return httpx.get(f"{result['addresses']['service']}/readyz", timeout=5).status_code == 200
-        except httpx.HTTPError:
-            return False
+        return _answers(f"{result['addresses']['service']}/readyz")
 
     wait_for(again, 90, "the service is not there again")
 
@@ -208,3 +272,10 @@ def test_a_port_that_is_taken_is_named_and_nothing_is_started(started: tuple[Pla
     assert f"port {made.ports['mlflow']} of the mlflow" in done.err
     assert "--mlflow-port" in done.err
     assert made.processes() == []
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -16,6 +16,7 @@ from workspaces import Place, wait_for
 
 from ayeaye.processes import start, stop
 from ayeaye.workspace import Workspace
+from flows.events import resource
 
 pytestmark = pytest.mark.slow
 POOL = "ayeaye"
@@ -154,17 +155,63 @@ def test_a_worker_makes_up_once_for_the_runs_that_were_missed(
 def test_the_form_in_the_page_asks_for_a_decision(server: Server, deployment: dict[str, Any]) -> None:
     asked = server.get("deployments/name/promote/promote")["parameter_openapi_schema"]
     assert asked["properties"]["decision"]["enum"] == ["approve", "refuse", "promote", "rollback"]
-    assert asked["required"] == ["decision"]
+    assert asked["required"] == ["decision", "version"]
     assert all(each["description"] for each in asked["properties"].values())
 
 
+def give_word(server: Server, worker: Path, **parameters: Any) -> str:
+    """Have a promote run end well; returns its id."""
+    promote = server.get("deployments/name/promote/promote")["id"]
+    run = server.post(f"deployments/{promote}/create_flow_run", parameters=parameters)["id"]
+    completed(server, run, worker)
+    return run
+
+
+def told(server: Server, place: Place, kind: str, run: str) -> list[dict[str, Any]]:
+    """What a run of the workspace emitted of that kind."""
+    content = {"filter": {"event": {"name": [f"ayeaye.{kind}"]}}, "limit": 50}
+    related = f"prefect.flow-run.{run}"
+    return [
+        event["payload"]
+        for event in server.post("events/filter", **content)["events"]
+        if event["resource"]["prefect.resource.id"] == resource(Workspace(place.root))
+        and related in [each["prefect.resource.id"] for each in event["related"]]
+    ]
+
+
 def test_what_waits_is_approved_through_the_deployment(server: Server, worker: Path, place: Place) -> None:
-    word = ["--param", "decision=approve", "--param", "version=2", "--param", "reason=seen by ann"]
-    server.prefect("deployment", "run", "promote/promote", *word, cwd=worker.parent)
-    (run,) = server.runs(server.get("deployments/name/promote/promote")["id"])
-    completed(server, run["id"], worker)
+    run = give_word(server, worker, decision="approve", version=2, reason="seen by ann")
     status = place.status
     assert (status["champion"]["version"], status["previous"]["version"]) == (2, 1)
     assert status["pending"] is None
     last = place("log", "--json").json[0]
     assert last["actor"].startswith("promote flow (") and last["why"] == ["seen by ann"]
+    wait_for(lambda: told(server, place, "promoted", run), 30, "nobody was told")
+    (event,) = told(server, place, "promoted", run)
+    assert (event["version"], event["bento"]) == (2, status["champion"]["bento"])
+    assert event["message"].endswith(": seen by ann")
+
+
+def test_a_rollback_that_is_run_again_does_not_undo_itself(
+    server: Server, worker: Path, place: Place
+) -> None:
+    run = give_word(server, worker, decision="rollback", version=2)
+    assert (place.status["champion"]["version"], place.status["previous"]["version"]) == (1, 2)
+    entries = place("log", "--json").json
+    server.set_state(run, "SCHEDULED")  # as `ayeaye down` leaves one that was at work
+    wait_for(lambda: server.get(f"flow_runs/{run}")["run_count"] == 2, 120, "it is not run again")
+    completed(server, run, worker)
+    assert place.status["champion"]["version"] == 1
+    assert place("log", "--json").json == entries
+    wait_for(lambda: told(server, place, "promoted", run), 30, "nobody was told")
+    (event,) = told(server, place, "promoted", run)
+    assert event["version"] == 1
+
+
+def test_a_refusal_by_a_person_is_told(server: Server, worker: Path, place: Place) -> None:
+    run = give_word(server, worker, decision="refuse", version=2, reason="too dark")
+    wait_for(lambda: told(server, place, "refused", run), 30, "nobody was told")
+    (event,) = told(server, place, "refused", run)
+    assert (event["version"], event["champion"]) == (2, 1)
+    assert event["message"].startswith("Version 2 is refused, version 1 stays champion: promote flow (")
+    assert event["message"].endswith(": too dark")

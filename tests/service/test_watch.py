@@ -15,6 +15,7 @@ import pytest
 import workspaces
 from browsers import chromium
 from PIL import Image, ImageFilter
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from workspaces import Place, wait_for
 
 from ayeaye.classifier import Classifier
@@ -22,9 +23,10 @@ from ayeaye.errors import ReleaseError
 from ayeaye.release.promotion import registry_of
 from ayeaye.service import drift_page, watch
 from ayeaye.service.predictions import PredictionLog
-from ayeaye.service.watch import DRIFT, NONE, TOO_FEW
+from ayeaye.service.watch import DRIFT, NO_CHAMPION, NONE, TOO_FEW
 from ayeaye.workspace import Workspace
 from flows.events import resource
+from flows.watch import watch as flow
 
 pytestmark = pytest.mark.slow
 CLEAN, OTHER = range(1000, 1010), range(2000, 2010)  # numbers of paint pictures that no dataset holds
@@ -124,7 +126,7 @@ def test_blurred_pictures_are_drift_and_the_exit_status_says_so(
     wanted = {"artifacts": {"key": {"any_": ["drift"]}}, "sort": "CREATED_DESC", "limit": 1}
     url = environment["PREFECT_API_URL"]
     (artifact,) = httpx.post(f"{url}/artifacts/filter", json=wanted, timeout=30).json()
-    assert artifact["data"].startswith("**drift**") and Path(found["page"]).as_uri() in artifact["data"]
+    assert artifact["data"].startswith("**drift**") and f"`{found['page']}`" in artifact["data"]
     ours = resource(Workspace(place.root))
 
     def events() -> list[dict[str, Any]]:
@@ -248,8 +250,14 @@ def test_a_version_without_a_reference_is_an_error_that_says_what_to_do(
 
 def test_without_a_champion_there_is_nothing_to_watch(tmp_path: Path, environment: Mapping[str, str]) -> None:
     place = workspaces.make(tmp_path / "fresh", tmp_path, environment)
-    done = place("watch", "--dry-run")
-    assert done.code == 1 and "no champion to watch yet" in done.err
+    for arguments in (["--dry-run"], []):
+        done = place("watch", *arguments)
+        assert done.code == 1 and "no champion to watch yet" in done.err
+    # The daily run is there from the first day on, and has nobody told that it failed.
+    with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}):
+        found = flow(str(place.root))
+    assert found["verdict"] == NO_CHAMPION and "no champion to watch yet" in found["message"]
+    assert not (place.root / "checks" / "drift").exists()
 
 
 def test_only_what_is_watched_may_have_a_threshold(place: Place) -> None:

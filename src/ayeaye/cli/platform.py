@@ -30,7 +30,8 @@ def up(
 
     Schedules and alerts are deployed. Returns once all of it answers, and prints the addresses; the service
     waits for the first champion where there is none. What fails is started again. Logs are in .ayeaye/logs.
-    Everything listens on loopback alone. Called again, it starts what is missing.
+    Everything listens on loopback alone, but for the service where serve.host says otherwise. Called again, it
+    starts what is missing.
     """
     from flows import platform
 

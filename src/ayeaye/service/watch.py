@@ -26,7 +26,8 @@ from ayeaye.service import predictions
 from ayeaye.service.review import place_of
 from ayeaye.workspace import Workspace
 
-DRIFT, NONE, TOO_FEW = ("drift", "none", "too few answers")
+DRIFT, NONE, TOO_FEW, NO_CHAMPION = ("drift", "none", "too few answers", "no champion")
+NOTHING_YET = "there is no champion to watch yet: run `ayeaye retrain`"
 EARLIER = 4  # times as long a period before the one that is looked at is what its labels are held against
 MOST_LABELS = 12  # shown, of those that came more or less often
 
@@ -85,9 +86,7 @@ def look(workspace: Workspace, days: float | None = None, now: datetime | None =
 
     Raises ReleaseError where there is no champion or no reference of it, DataError for a damaged file.
     """
-    chosen, champion = workspace.params.watch, record_of(workspace).state().champion
-    if champion is None:
-        raise ReleaseError("there is no champion to watch yet: run `ayeaye retrain`")
+    chosen, champion = workspace.params.watch, require_champion(workspace)
     until = now or datetime.now(UTC)
     length = timedelta(days=chosen.days if days is None else days)
     since = until - length
@@ -115,6 +114,14 @@ def look(workspace: Workspace, days: float | None = None, now: datetime | None =
         chosen.significance,
     )
     return replace(watched, reference=held_out, comparison=found)
+
+
+def require_champion(workspace: Workspace) -> int:
+    """The version to watch; raises ReleaseError where there is none yet."""
+    champion = record_of(workspace).state().champion
+    if champion is None:
+        raise ReleaseError(NOTHING_YET)
+    return champion
 
 
 def _of(version: int, table: pa.Table, until: datetime) -> pa.Table:
