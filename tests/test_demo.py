@@ -41,6 +41,7 @@ def test_unseen_animals_are_named_from_their_descriptions(demo: tuple[Place, str
     assert figures["H"] >= 0.50
 
 
+@pytest.mark.soak
 def test_wrong_descriptions_are_worth_nothing_and_an_untrained_backbone_little(
     demo: tuple[Place, str],
 ) -> None:

@@ -168,8 +168,17 @@ def test_two_promotions_at_once_come_one_after_the_other(fresh: Place) -> None:
     assert promoted in ([1, 2], [1])  # where 2 came first, it was champion as before
 
 
-def test_on_a_full_disk_a_change_is_made_or_not_and_can_be_made_again(fresh: Place) -> None:
-    for size in (100, 4_000, 100_000):
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param((4_000,), id="short"),
+        pytest.param((100, 20_000, 100_000), marks=pytest.mark.soak, id="long"),
+    ],
+)
+def test_on_a_full_disk_a_change_is_made_or_not_and_can_be_made_again(
+    fresh: Place, sizes: tuple[int, ...]
+) -> None:
+    for size in sizes:
         before = record_of(Workspace(fresh.root)).state().champion
         fill = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
         ended(begun(fresh, "rollback", "--from", before, preexec_fn=fill), 0, 1)
@@ -199,6 +208,7 @@ def test_a_clock_that_jumps_changes_no_promotion(fresh: Place) -> None:
     assert fresh.retrain()["outcome"] == "unchanged"
 
 
+@pytest.mark.soak
 def test_a_registry_that_goes_away_half_way_stops_a_run_that_is_finished_later(
     trained: Place, small: tuple[str, ...], tmp_path: Path
 ) -> None:

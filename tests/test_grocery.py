@@ -69,6 +69,7 @@ def test_every_picture_was_read_and_embedded(grocery: Place) -> None:
     assert embedded == pictures
 
 
+@pytest.mark.soak
 def test_words_of_googlenews_become_champion_by_default_thresholds(grocery: Place, tmp_path: Path) -> None:
     place = fresh(grocery, tmp_path)
     place.set("classes.source=word2vec", f"classes.vectors={NEWS}", "classes.text=descriptions")

@@ -166,6 +166,7 @@ def complete(place: Place, reference: Reference) -> None:
     assert (git.returncode, git.stdout) == (0, "")
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_run_killed_again_and_again_ends_as_one_that_was_not(reference: Reference, tmp_path: Path) -> None:
     place = reference.copy(tmp_path)
