@@ -59,8 +59,11 @@ def test_what_is_approved_is_tried_and_champion(waiting: tuple[Workspace, Versio
     assert (last.action, last.to, last.actor, last.why) == ("promote", 2, "ann", ("looks right",))
     assert set(last.figures) >= {"T1", "H"}
     assert (aliased(workspace, CHALLENGER), aliased(workspace, CHAMPION)) == (None, 2)
-    with pytest.raises(ReleaseError, match="version 2 does not wait for approval, none does"):
-        approval.approve(workspace, 2)
+    entries = record_of(workspace).entries()
+    assert approval.approve(workspace, 2)["champion"] == 2  # as after a call that was killed
+    assert record_of(workspace).entries() == entries
+    with pytest.raises(ReleaseError, match="version 1 does not wait for approval, none does"):
+        approval.approve(workspace, 1)
 
 
 def test_what_is_refused_stays_so(waiting: tuple[Workspace, Version, Judgement]) -> None:
