@@ -22,25 +22,23 @@ Decision = Literal["approve", "refuse", "promote", "rollback"]
 
 @flow(name="promote", persist_result=False)
 def promote(
-    decision: Annotated[
-        Decision,
-        Field(
-            description="approve or refuse what waits, promote any other that passed the gate, roll back from the "
-            "champion to the one before"
-        ),
-    ],
-    version: Annotated[
-        int,
-        Field(ge=1, description="Which version; of a rollback the champion that it leads away from."),
-    ],
-    reason: Annotated[str, Field(max_length=2000, description="Why, for the record.")] = "",
-    dry_run: Annotated[bool, Field(description="Say what would happen, and change nothing.")] = False,
-    workspace: Annotated[str, Field(description="The folder of the workspace.")] = ".",
+    decision: Decision,
+    version: Annotated[int, Field(ge=1)],
+    reason: Annotated[str, Field(max_length=2000)] = "",
+    dry_run: bool = False,
+    workspace: str = ".",
 ) -> dict[str, Any]:
     """Give a person's word on a version: what `ayeaye approve`, `refuse`, `promote` and `rollback --from` do.
 
     A rollback does nothing where another version is champion: a run that was stopped may be run again. What
     changed is told as an event, like what a retrain brings about.
+
+    Args:
+        decision: Approve or refuse what waits, promote any other that passed the gate, or roll back.
+        version: Which version; for a rollback the champion that it leads away from.
+        reason: Why, for the record.
+        dry_run: Say what would happen, and change nothing.
+        workspace: The folder of the workspace.
     """
     found = Workspace.find(Path(workspace))
     os.environ.update(found.environment())

@@ -151,9 +151,9 @@ def test_only_runs_of_the_workspace_are_scheduled_again(
 ) -> None:
     made, _ = started
     server = Server(f"http://127.0.0.1:{made.ports['prefect']}/api", tmp_path)
-    there = server.get("deployments/name/promote/promote")
+    there = server.get("deployments/name/watch/daily-drift-watch")
     other = server.post(
-        "deployments/", name="promote", flow_id=server.post("flows/", name="another")["id"],
+        "deployments/", name="daily-drift-watch", flow_id=server.post("flows/", name="another")["id"],
         parameters={"workspace": "/another"},
     )  # fmt: skip
     ours, theirs = server.start_run(there["id"])["id"], server.start_run(other["id"])["id"]
