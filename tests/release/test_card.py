@@ -323,7 +323,7 @@ class TestARegisteredVersion:
         [
             pytest.param(["previous"], 1, "there is no previous yet", id="none yet"),
             pytest.param(
-                ["best"], 1, "best is no version: expected a number, champion or previous", id="no name"
+                ["best"], 1, "'best' is no version: expected a number, champion or previous", id="no name"
             ),
             pytest.param(["7"], 1, "has no version 7; known, newest first: 1", id="no number"),
             pytest.param(

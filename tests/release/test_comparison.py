@@ -125,10 +125,10 @@ class Fetched(HTMLParser):
 
 def test_the_page_says_it_all_and_needs_nothing_from_outside(two: Place, tmp_path: Path) -> None:
     page = tmp_path / "two.html"
-    before = promotion.status(Workspace(two.root))
+    before = two.status
     done = two("compare", 1, 2, "--out", page)
     assert done.code == 0, done.err
-    assert promotion.status(Workspace(two.root)) == before
+    assert two.status == before
     text = page.read_text()
     targets = Fetched(text).targets
     assert all(target.startswith(("data:image/png;base64,", "#")) for target in targets)

@@ -132,7 +132,7 @@ def version_called(workspace: Workspace, name: str) -> Version:
         raise ReleaseError(
             f"there is no {name} yet: see `ayeaye status`"
             if name in known
-            else f"{name} is no version: expected a number, {' or '.join(known)}; `ayeaye status` lists them"
+            else f"{name!r} is no version: expected a number, {' or '.join(known)}; `ayeaye status` lists them"
         )
     return registry_of(workspace).version(number)
 
