@@ -144,7 +144,7 @@ def test_only_the_share_is_sent_and_what_waits_is_bounded(tmp_path: Path) -> Non
 
 def test_a_share_is_a_share(server: services.Server, tmp_path: Path, patient: None) -> None:
     answer = {"id": "x", "label": "red", "known": True, "confidence": 0.5, "model": {"bento": "a:b"}}
-    made = shadow.Shadow(server.url, 0.25, tmp_path)
+    made = shadow.Shadow(server.url, 0.25, tmp_path / shadow.FOLDER)
     content = picture("red")
     for _ in range(20):
         for _ in range(10):
