@@ -156,7 +156,7 @@ class Serve(Section):
     token_file: str | None = None
     state: str = ".ayeaye/service"
     proxy: Literal["auto", "none"] = "auto"
-    shadow: Share = 0.0
+    shadow: Annotated[float, Field(ge=0, le=1)] = 0.0
     database: SecretStr | None = None  # may hold a password: what logs the parameters must not log it
 
     @property
