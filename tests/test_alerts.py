@@ -94,7 +94,7 @@ def place(
     trained: Place, receiver: Receiver, mailbox: Mailbox, tmp_path_factory: pytest.TempPathFactory
 ) -> Place:
     """A workspace whose alerts go to both, and whose next version the gate refuses."""
-    place = trained.copy(tmp_path_factory.mktemp("alerted {{ flow.name }}"))
+    place = trained.copy(tmp_path_factory.mktemp("alerted"))
     path = place.root / "prefect.yaml"
     # Beside those of other tests on the same server.
     path.write_text(path.read_text().replace("- name: ", "- name: alerted-"))
@@ -156,6 +156,7 @@ def test_a_failed_run_is_told_once(
         assert "From: ayeaye <ayeaye@example.org>" in mail
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_run_that_falls_silent_is_called_crashed_and_told_once(
     server: Server, deployed: dict[str, Any], receiver: Receiver

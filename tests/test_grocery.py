@@ -93,6 +93,7 @@ def test_pictures_labelled_together_are_labelled_better(grocery: Place) -> None:
     assert np.mean([(labels[data.y[rows] == c] == c).mean() for c in unseen]) >= 0.55
 
 
+@pytest.mark.soak
 def test_shuffled_descriptions_are_refused_by_the_default_thresholds(grocery: Place, tmp_path: Path) -> None:
     place = fresh(grocery, tmp_path)
     rows = descriptions()

@@ -200,6 +200,7 @@ def test_the_service_is_reached_where_it_listens(tmp_path: Path, host: str, reac
     assert found["service"] == f"http://{reached}:3000"
 
 
+@pytest.mark.soak
 def test_what_fails_is_started_again(started: tuple[Platform, Any]) -> None:
     made, result = started
     before = made.numbers()["service"]
@@ -213,6 +214,7 @@ def test_what_fails_is_started_again(started: tuple[Platform, Any]) -> None:
     wait_for(again, 90, "the service is not there again")
 
 
+@pytest.mark.soak
 def test_a_killed_platform_leaves_no_process_and_its_run_goes_on_when_it_is_up_again(
     started: tuple[Platform, Any], tmp_path: Path
 ) -> None:

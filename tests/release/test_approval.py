@@ -81,6 +81,7 @@ def test_what_is_refused_stays_so(waiting: tuple[Workspace, Version, Judgement])
         promotion.promote(workspace, 2)
 
 
+@pytest.mark.soak
 def test_a_retrain_ends_with_a_version_that_waits(copied: Place) -> None:
     copied.set("release.approval=manual", "train.folds=4")
     first = copied.retrain()
