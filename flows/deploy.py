@@ -31,7 +31,9 @@ def deploy(workspace: Workspace, url: str, say: Callable[[str], None]) -> dict[s
     from flows import alerts
 
     if "{{" in str(workspace.root):
-        raise WorkspaceError(f"{workspace.root} has {{{{ in its name, which is a template to Prefect: move it")
+        raise WorkspaceError(
+            f"{workspace.root} has {{{{ in its name, which is a template to Prefect: move it"
+        )
     found = read(workspace)
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
         if fault := client.api_healthcheck():
