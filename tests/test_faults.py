@@ -34,7 +34,7 @@ from ayeaye.workspace import Workspace
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs /proc")]
 
 OPERATIONS = ("promote", "rollback", "repair", "retrain")
-PATIENCE = 300
+PATIENCE = 600
 
 
 @pytest.fixture(scope="module")
@@ -168,17 +168,11 @@ def test_two_promotions_at_once_come_one_after_the_other(fresh: Place) -> None:
     assert promoted in ([1, 2], [1])  # where 2 came first, it was champion as before
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        pytest.param((4_000,), id="short"),
-        pytest.param((100, 20_000, 100_000), marks=pytest.mark.soak, id="long"),
-    ],
-)
-def test_on_a_full_disk_a_change_is_made_or_not_and_can_be_made_again(
-    fresh: Place, sizes: tuple[int, ...]
-) -> None:
-    for size in sizes:
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_on_a_full_disk_a_change_is_made_or_not_and_can_be_made_again(fresh: Place) -> None:
+    """Minutes each, since a Bento that cannot write its log is waited for, twice; in short in test_bad_input."""
+    for size in (100, 4_000, 100_000):
         before = record_of(Workspace(fresh.root)).state().champion
         fill = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
         ended(begun(fresh, "rollback", "--from", before, preexec_fn=fill), 0, 1)
