@@ -499,7 +499,7 @@ def _remains(workspace: Workspace) -> Iterator[Path]:
         yield from folder.glob(".*.tmp")
     own = (workspace.dataset, workspace.embeddings, workspace.class_space, root / "models", workspace.reports,
            workspace.release, workspace.checks, state / "embeddings", state / "backbones", state / "engines",
-           state / "logs", state / "bentoml" / "golden", state / "serving", root / ".dvc" / "cache",
+           state / "logs", state / "bentoml" / "golden", root / ".dvc" / "cache",
            state / "remote")  # fmt: skip
     for folder in own:
         yield from folder.rglob(".*.part")
