@@ -96,7 +96,10 @@ def test_a_retraining_with_everything_on_postgresql_and_s3(
 ) -> None:
     _run(place, "retrain")
 
-    assert _one(postgres, "prefect", "SELECT state_type::text FROM flow_run WHERE NOT auto_scheduled") == "COMPLETED"
+    assert (
+        _one(postgres, "prefect", "SELECT state_type::text FROM flow_run WHERE NOT auto_scheduled")
+        == "COMPLETED"
+    )
     version = _one(postgres, "mlflow", "SELECT source FROM model_versions")
     assert version.startswith("mlflow-artifacts:")
     alias = _one(postgres, "mlflow", "SELECT version FROM registered_model_aliases WHERE alias = 'champion'")
