@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 # name, what it means, whether less is better
+TEMPLATES = Path(__file__).parent / "templates"
 HEADLINES = (
     ("T1", "unseen pictures, told apart among unseen classes only", False),
     ("U", "unseen pictures, named among all classes", False),
@@ -156,14 +157,15 @@ def render_comparison(page: Comparison) -> str:
         for name, title, text in COMPARED
         if name in page.plots
     ]
-    return _environment().get_template("comparison.html.j2").render(page=page, plots=plots)
+    return templates(TEMPLATES).get_template("comparison.html.j2").render(page=page, plots=plots)
 
 
-def _environment() -> Environment:
+def templates(folder: Path) -> Environment:
+    """The templates of pages in a folder; a name they do not know is an error, and what they show is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -178,7 +180,7 @@ def render(page: Page) -> str:
     """The page as HTML that needs nothing from outside: styles within, pictures as data URIs."""
     records = sorted(page.measured["per_class"], key=lambda r: (r["seen"], -r["accuracy"], r["class"]))
     return (
-        _environment()
+        templates(TEMPLATES)
         .get_template("report.html.j2")
         .render(
             page=page,

@@ -24,13 +24,13 @@ from ayeaye.embedding.backbones import TRAINED_HERE
 from ayeaye.embedding.engines import Engine
 from ayeaye.errors import ClassSpaceError, NoCard
 from ayeaye.evaluation import report
-from ayeaye.evaluation.report import shown
 from ayeaye.params import Params
 from ayeaye.release import card_text, gate
 from ayeaye.release.card_limits import limits
 from ayeaye.release.card_text import Row, sections
 from ayeaye.release.registry import Registry, Version
 
+TEMPLATES = Path(__file__).parent / "templates"
 PICTURES = {
     "seen_unseen_curve": "Accuracy on unseen classes against accuracy on seen ones, for every offset.",
     "per_class_accuracy": "Right among all classes, class by class, with 95 % intervals; dashed mean, dotted chance.",
@@ -106,25 +106,19 @@ class Card:
 
     def html(self) -> str:
         """One page that needs nothing from outside, and no style beside that of its one element `style`."""
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-        environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters["shown"] = shown
-        return environment.get_template("card.html.j2").render(
-            card=self.content,
-            title=self.title,
-            sections=sections(self.content),
-            pictures=[
-                (name, text, report.data_uri(self.pictures[name], "image/png"))
-                for name, text in PICTURES.items()
-                if name in self.pictures
-            ],
+        return (
+            report.templates(TEMPLATES)
+            .get_template("card.html.j2")
+            .render(
+                card=self.content,
+                title=self.title,
+                sections=sections(self.content),
+                pictures=[
+                    (name, text, report.data_uri(self.pictures[name], "image/png"))
+                    for name, text in PICTURES.items()
+                    if name in self.pictures
+                ],
+            )
         )
 
     def files(self) -> dict[str, bytes]:

@@ -20,6 +20,7 @@ from ayeaye.release import datasets
 from ayeaye.release.datasets import Kept
 from ayeaye.workspace import Workspace
 
+TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = 60  # pictures of each kind on a page
 _ANY = Limits(2**63, 2**63)
 
@@ -60,27 +61,24 @@ def diff(
 
 def page(found: Difference, old: Kept, new: Kept, names: tuple[str, str]) -> str:
     """One self-contained page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
     galleries = [
         ("Added", len(found.added), list(_shown(found.added, new, _placed))),
         ("Removed", len(found.removed), list(_shown(found.removed, old, _placed))),
         ("Under another class", len(found.relabelled), list(_shown(found.relabelled, new, _changed))),
         ("In another split", len(found.moved), list(_shown(found.moved, new, _changed))),
     ]
-    return environment.get_template("data_diff.html.j2").render(
-        names=names,
-        digests=(old.digest, new.digest),
-        pictures=(len(old.dataset.manifest), len(new.dataset.manifest)),
-        found=found,
-        classes_changed=found.classes_changed.to_dict("records"),
-        counts=found.recounted.to_dict("records"),
-        galleries=galleries,
+    return (
+        report.templates(TEMPLATES)
+        .get_template("data_diff.html.j2")
+        .render(
+            names=names,
+            digests=(old.digest, new.digest),
+            pictures=(len(old.dataset.manifest), len(new.dataset.manifest)),
+            found=found,
+            classes_changed=found.classes_changed.to_dict("records"),
+            counts=found.recounted.to_dict("records"),
+            galleries=galleries,
+        )
     )
 
 

@@ -6,7 +6,7 @@ the bundle that the registry keeps: each can be brought back from the others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -88,7 +88,8 @@ def disagreements(workspace: Workspace) -> Iterator[Disagreement]:
         promotion.check_anchor(workspace)
     except ReleaseError as error:
         yield Disagreement("record", str(error))
-    there = {version.number for version in registry.versions()}
+    versions = registry.versions()
+    there = {version.number for version in versions}
     if state.previous is not None and state.previous not in there:
         yield Disagreement(
             "version", f"version {state.previous}, the previous champion, is gone from the registry"
@@ -107,7 +108,7 @@ def disagreements(workspace: Workspace) -> Iterator[Disagreement]:
             f"version {champion.number} is tagged with the Bento {champion.tags.get('bento')}, the record says "
             f"{state.bento}",
         )
-    for version in _needed(state, registry):
+    for version in _needed(state, versions):
         if not _bundle_is_whole(registry, version):
             yield Disagreement(
                 "bundle", f"the bundle of version {version.number} in the registry is gone or damaged"
@@ -128,10 +129,10 @@ def _aliases(state: State, registry: Registry, there: Collection[int]) -> Iterat
             )
 
 
-def _needed(state: State, registry: Registry) -> list[Version]:
+def _needed(state: State, versions: Sequence[Version]) -> list[Version]:
     """The versions that are champion, or can become it by one word."""
     numbers = {state.champion, state.previous, state.pending.to if state.pending else None}
-    return [version for version in registry.versions() if version.number in numbers]
+    return [version for version in versions if version.number in numbers]
 
 
 def _bundle_is_whole(registry: Registry, version: Version) -> bool:
@@ -183,7 +184,7 @@ def _mend(workspace: Workspace, say: Say) -> None:
         say(str(error))
         return
     promotion.project(workspace)
-    for version in _needed(state, registry):
+    for version in _needed(state, registry.versions()):
         if not _bundle_is_whole(registry, version):
             registry.forget_fetched(version)  # where it is a copy that is damaged
             if not _bundle_is_whole(registry, version) and (copy := _packed_bundle(workspace, version)):

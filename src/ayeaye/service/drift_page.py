@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ayeaye.evaluation import report
 from ayeaye.evaluation.drift import Comparison, Reference
 from ayeaye.service import watch
 from ayeaye.service.watch import Watched
 
 # What is drawn, under the figure whose threshold it has.
+TEMPLATES = Path(__file__).parent / "templates"
 DRAWN = {
     "confidence": "confidence",
     "margin": "margin",
@@ -25,22 +27,17 @@ DRAWN = {
 
 
 def render(watched: Watched) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     found = watched.comparison
     drawn = distributions(watched.reference, found) if watched.reference and found else None
-    return environment.get_template("drift.html.j2").render(
-        watched=watched.as_dict(),
-        figures=found.figures if found else [],
-        labels=watch.moved_labels(watched),
-        distributions=drawn.get_html_str(as_iframe=True) if drawn else None,
+    return (
+        report.templates(TEMPLATES)
+        .get_template("drift.html.j2")
+        .render(
+            watched=watched.as_dict(),
+            figures=found.figures if found else [],
+            labels=watch.moved_labels(watched),
+            distributions=drawn.get_html_str(as_iframe=True) if drawn else None,
+        )
     )
 
 
