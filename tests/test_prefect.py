@@ -34,7 +34,8 @@ def place(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture(scope="module")
 def deployment(server: Server, place: Place) -> dict[str, Any]:
     """prefect.yaml of the workspace, applied as its first lines say."""
-    server.prefect("work-pool", "create", "--type", "process", POOL, cwd=place.root)
+    # Other tests deploy to the same server, and the pool is everybody's.
+    server.prefect("work-pool", "create", "--type", "process", "--overwrite", POOL, cwd=place.root)
     server.prefect("deploy", "--all", "--no-prompt", cwd=place.root, AYEAYE_WORKSPACE=str(place.root))
     return server.get(f"deployments/name/{DEPLOYMENT}")
 

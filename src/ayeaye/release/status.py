@@ -109,10 +109,8 @@ def disagreements(workspace: Workspace) -> Iterator[Disagreement]:
             f"{state.bento}",
         )
     for version in _needed(state, versions):
-        if not _bundle_is_whole(registry, version):
-            yield Disagreement(
-                "bundle", f"the bundle of version {version.number} in the registry is gone or damaged"
-            )
+        if fault := _bundle_fault(registry, version):
+            yield Disagreement("bundle", f"the bundle of version {version.number} in the registry {fault}")
     if state.bento and not bento.whole(state.bento, workspace.bentos):
         yield Disagreement("bento", f"the champion's Bento {state.bento} is gone or damaged")
 
@@ -135,11 +133,16 @@ def _needed(state: State, versions: Sequence[Version]) -> list[Version]:
     return [version for version in versions if version.number in numbers]
 
 
-def _bundle_is_whole(registry: Registry, version: Version) -> bool:
+def _bundle_fault(registry: Registry, version: Version) -> str:
+    """What is wrong with a version's bundle, after "the bundle in the registry"; nothing where it is whole."""
     try:
-        return digest(registry.bundle(version)) == version.bundle_digest
-    except (BundleError, RegistryError, OSError):
-        return False
+        folder = registry.bundle(version)
+        found = digest(folder)
+    except (BundleError, RegistryError, OSError) as error:
+        return f"is gone or cannot be read: {error}"
+    if found == version.bundle_digest:
+        return ""
+    return f"is damaged: the files in {folder} have the digest {found[:12]}, not {version.bundle_digest[:12]}"
 
 
 def repair(
@@ -185,9 +188,9 @@ def _mend(workspace: Workspace, say: Say) -> None:
         return
     promotion.project(workspace)
     for version in _needed(state, registry.versions()):
-        if not _bundle_is_whole(registry, version):
+        if _bundle_fault(registry, version):
             registry.forget_fetched(version)  # where it is a copy that is damaged
-            if not _bundle_is_whole(registry, version) and (copy := _packed_bundle(workspace, version)):
+            if _bundle_fault(registry, version) and (copy := _packed_bundle(workspace, version)):
                 say(f"The bundle of version {version.number} is put back from its Bento.")
                 registry.restore_bundle(version, copy)
     if state.bento and not bento.whole(state.bento, workspace.bentos):
