@@ -44,7 +44,7 @@ def promote(
     os.environ.update(found.environment())
     say = get_run_logger().info
     actor = f"{ACTOR} ({promotion.actor()})"
-    with found.lock(say):
+    with found.releasing(say):
         before = len(record_of(found).entries())
         if decision == "rollback":
             done = promotion.rollback(

@@ -178,17 +178,20 @@ def retrain(workspace: str = ".") -> dict[str, Any]:
     found = Workspace.find(Path(workspace))
     os.environ.update(found.environment())
     make_up_once(say)
-    with found.lock(say) as lock:
-        outcome = _retrain(found, lock)
+    with found.lock(say, releasing=False) as lock:
+        trained = _train(found, lock)
+        with found.releasing(say):
+            outcome = _release(found, trained)
     events.emit_outcome(found, outcome)
     return outcome
 
 
-def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
+def _train(workspace: Workspace, lock: int) -> str:
+    """Data and stages; returns the commit that keeps them. What is released is not touched, nor held."""
     versioning.require(workspace)
-    versioning.clear_remains(workspace)
+    with workspace.releasing(say):
+        versioning.clear_remains(workspace)
     gate.check_thresholds(workspace.params.release)
-    actor = f"{promotion.FLOW} ({promotion.actor()})"
 
     prepare(workspace)
     workspace.write_fingerprints()
@@ -202,7 +205,13 @@ def _retrain(workspace: Workspace, lock: int) -> dict[str, Any]:
             stage(workspace, name, lock)
     else:
         say("No stage has anything new to do.")
-    version = record(workspace, commit(workspace, data_digest))
+    return commit(workspace, data_digest)
+
+
+def _release(workspace: Workspace, commit: str) -> dict[str, Any]:
+    """From what was trained to a champion, or to the reason why not."""
+    actor = f"{promotion.FLOW} ({promotion.actor()})"
+    version = record(workspace, commit)
     promotion.project(workspace)
 
     if version.number == promotion.record_of(workspace).state().champion:

@@ -74,6 +74,9 @@ def test_a_version_is_made_again_bit_by_bit_in_a_workspace_of_its_own(place: Pla
     # Nothing of the original but its history and its remote may be needed.
     shutil.rmtree(place.root / ".dvc" / "cache")
     into = tmp_path / "again"
+    planned = place("reproduce", 1, "--into", into, "--dry-run", "--json").json
+    assert (planned["version"], planned["begun"], planned["folder"]) == (1, False, str(into))
+    assert not into.exists()
     done = place("reproduce", 1, "--into", into, "--json")
     assert done.code == 0, done.err
     made = done.json
@@ -90,6 +93,7 @@ def test_a_version_is_made_again_bit_by_bit_in_a_workspace_of_its_own(place: Pla
     # What a kill left is taken up: one stage is to be done again, the finished ones are not.
     trained_at = (into / "data" / "embeddings").stat().st_mtime_ns
     shutil.rmtree(into / "reports")
+    assert place("reproduce", 1, "--into", into, "--dry-run", "--json").json["begun"]
     again = place("reproduce", 1, "--into", into, "--json")
     assert again.json["verdict"] == "identical"
     assert (into / "data" / "embeddings").stat().st_mtime_ns == trained_at

@@ -38,6 +38,15 @@ def test_a_workspace_does_not_mind_what_a_person_ignores_everywhere(
     assert versioning.git(Workspace(root), "ls-files", "dvc.lock") == "dvc.lock"
 
 
+def test_a_dry_run_of_init_checks_and_writes_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "workspace"
+    done = workspaces.ayeaye("init", root, "--set", "train.folds=5", "--dry-run")
+    assert done.code == 0 and "params.yaml" in done.out
+    refused = workspaces.ayeaye("init", root, "--set", "train.folds=one", "--dry-run")
+    assert refused.code == 1 and "train.folds" in refused.err
+    assert not root.exists()
+
+
 def test_the_repository_can_be_a_workspace(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     shutil.copy(Path(__file__).parents[1] / ".gitignore", tmp_path)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -43,12 +44,21 @@ def init(
     workspace: Workspace,
     settings: Sequence[str] = (),
     check: Callable[[params.Params, params.Params], None] = lambda before, chosen: None,
+    *,
+    dry_run: bool = False,
 ) -> list[str]:
     """Lay down a workspace: templates, git, DVC. Files that are there stay. Returns the files written.
 
     Settings are set, and checked, as by `params.assign`.
     """
     root = workspace.root
+    if dry_run:
+        with tempfile.TemporaryDirectory() as folder:
+            there = root / "params.yaml"
+            copy = Path(folder) / "params.yaml"
+            copy.write_bytes((there if there.exists() else template("params.yaml")).read_bytes())
+            params.assign(copy, list(settings), check)
+        return [name for name in TEMPLATES if not (root / name).exists()]
     root.mkdir(parents=True, exist_ok=True)
     written = []
     for name in TEMPLATES:
@@ -257,11 +267,9 @@ def reproduce(workspace: Workspace, stage: str, lock: int | None = None) -> bool
 def clone(workspace: Workspace, commit: str, folder: Path) -> Workspace:
     """A workspace of its own in an empty folder, as `commit` has it, with the remote that `workspace` has now.
 
-    Its cache is empty. Raises WorkspaceError where the history holds no such commit.
+    Its cache is empty. The history has to hold the commit (`has_commit`).
     """
     made = Workspace(folder.resolve())
-    if not commit or not has_commit(workspace, commit):
-        raise WorkspaceError("the history of the workspace does not hold it")
     # Not by links into the other's history: one may be deleted without the other.
     git(workspace, "clone", "--quiet", "--no-checkout", "--no-hardlinks", str(workspace.root), str(folder))
     git(made, "checkout", "--quiet", "--detach", commit)

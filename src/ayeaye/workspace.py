@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,15 +122,34 @@ class Workspace:
         return settings
 
     @contextmanager
-    def lock(self, say: Callable[[str], None] = lambda text: None, timeout: float = 3600) -> Iterator[int]:
+    def lock(
+        self,
+        say: Callable[[str], None] = lambda text: None,
+        timeout: float = 3600,
+        *,
+        releasing: bool = True,
+    ) -> Iterator[int]:
         """Hold the workspace: no other run, and no orphaned stage of a killed one, is at work in it.
 
-        Yields a file descriptor; a process that inherits it holds the workspace too until it ends.
+        And hold what is released of it, unless told otherwise: what trains for hours must not keep a rollback
+        waiting. Yields a file descriptor; a process that inherits it holds the workspace too until it ends.
         """
         with _locked(self.state / "lock", say, timeout) as descriptor:
             with _locked(self.state / "stage.lock", say, timeout):
                 pass
-            yield descriptor
+            with self.releasing(say, timeout) if releasing else nullcontext():
+                yield descriptor
+
+    @contextmanager
+    def releasing(
+        self, say: Callable[[str], None] = lambda text: None, timeout: float = 3600
+    ) -> Iterator[None]:
+        """Hold what is released: the promotion record, the registry's aliases and the Bentos that follow it.
+
+        Enough for what changes nothing else. Who also needs the workspace takes that first.
+        """
+        with _locked(self.state / "release.lock", say, timeout):
+            yield
 
     @contextmanager
     def stage(self, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:

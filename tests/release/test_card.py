@@ -207,11 +207,11 @@ def test_a_licence_that_nobody_stated_is_not_stated() -> None:
 
 def test_the_card_in_a_bento_stays_the_same_when_its_trial_is_over() -> None:
     made = recorded()
-    pending = gate.from_dict(decided(made))
-    assert pending.verdict == "pending"
-    over = gate.with_latency(pending, 5.0, 4.0)
+    untried = gate.from_dict(decided(made))
+    assert untried.verdict == "untried"
+    over = gate.with_latency(untried, 5.0, 4.0)
     before, after = (
-        replace(made, decision=decision.as_dict()) for decision in (pending, replace(over, stand_in="slower"))
+        replace(made, decision=decision.as_dict()) for decision in (untried, replace(over, stand_in="slower"))
     )
     assert card_of(before, packed=True).files() == card_of(after, packed=True).files()
     names = [check["name"] for check in content(after, packed=True)["gate"]["checks"]]

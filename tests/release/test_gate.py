@@ -118,7 +118,7 @@ LATENCY = Release(minimum={"H": 0.1}, maximum={"latency_ratio": 2.0})
 
 def test_the_latency_stays_open_until_the_trial() -> None:
     decision = gate.decide(GOOD, LATENCY, champion=4, losses=[loss(0.0)])
-    assert decision.verdict == "pending"
+    assert decision.verdict == "untried"
     assert gate.with_latency(decision, 19.9, 10.0).verdict == "promoted"
     assert gate.with_latency(decision, 20.1, 10.0).verdict == "refused"
     assert gate.with_latency(decision, math.nan, 10.0).verdict == "refused"

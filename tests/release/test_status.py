@@ -97,6 +97,25 @@ def test_what_cannot_be_served_gives_way_to_what_still_serves(candidate: tuple[W
     assert parts(workspace) == []
 
 
+def test_a_word_on_a_version_does_not_wait_while_a_retrain_trains(
+    candidate: tuple[Workspace, Version],
+) -> None:
+    workspace, version = candidate
+    place = Place(workspace.root, workspace.root, {})
+    promotion.crown(workspace, version, "ayeaye:v2-0", actor="ann", why=["better"])
+    with workspace.lock(releasing=False):  # as a retrain holds it
+        with workspace.releasing(), pytest.raises(WorkspaceBusy), workspace.releasing(timeout=0):
+            pass
+        # With the dataset half written, too.
+        (workspace.dataset / "manifest.parquet").rename(workspace.root / "away.parquet")
+        assert place("rollback", "--reason", "now").code == 0
+        assert place("refuse", "2", "--reason", "too dark").code == 0
+    (workspace.root / "away.parquet").rename(workspace.dataset / "manifest.parquet")
+    assert record_of(workspace).state().champion == 1
+    with workspace.lock(), pytest.raises(WorkspaceBusy), workspace.releasing(timeout=0):
+        pass
+
+
 def test_a_dry_run_of_a_retrain_says_what_would_run_and_does_nothing(copied: Place) -> None:
     before = {
         path: path.read_bytes() for path in (copied.root / "data" / "dataset").rglob("*") if path.is_file()

@@ -83,6 +83,24 @@ def test_an_accepted_picture_is_in_the_next_dataset(prepared: Place, store: Stor
     assert not prepared("prepare", "--json").json["changed"]
 
 
+def test_a_dry_run_says_what_would_come_of_it_and_decides_nothing(prepared: Place, store: Store) -> None:
+    content = paint(SEEN, 57)
+    good, bad = give(store, SEEN, content), give(store, "paint 0000", paint(SEEN, 58))
+    found = review(
+        prepared, "--accept", good, "--accept", bad, "--reject", good, "--reason", "r", "--dry-run", code=1
+    )
+    assert found["dry_run"]
+    accepted, refused, rejected = found["decided"]
+    assert (accepted["status"], accepted["outcome"]) == ("accepted", f"enters the next dataset as {SEEN}")
+    assert "no such class" in refused["error"]
+    assert rejected["status"] == "rejected"
+    assert store.find(good).status == "pending" and store.picture(good) == content
+    store.decide(good, False, "rea", "dark")
+    (conflict,) = review(prepared, "--accept", good, "--dry-run", code=1)["decided"]
+    assert "it stays so" in conflict["error"]
+    store.decide(bad, False, "rea")
+
+
 def test_a_picture_of_an_unseen_class_is_said_to_be_for_the_test_alone(prepared: Place, store: Store) -> None:
     id = give(store, UNSEEN, paint(UNSEEN, 52))
     assert "for the test alone" in review(prepared, "--accept", id)["decided"][0]["outcome"]

@@ -23,6 +23,7 @@ def review(
         Path | None, typer.Option(metavar="DIR", help="Write the pending pictures there, to be looked at.")
     ] = None,
     workspace: Folder = HERE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would come of it.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the feedback that callers of the service gave, accept it or reject it.
@@ -38,13 +39,13 @@ def review(
         raise typer.BadParameter("to reject feedback, say why with --reason")
     found = workspace_at(workspace)
     reviewing, reviewer = Review(found, store_of(found)), promotion.actor()
-    delivered = reviewing.deliver()
-    decided = [reviewing.decide(id, True, reviewer, reason) for id in accept or []]
-    decided += [reviewing.decide(id, False, reviewer, reason) for id in reject or []]
+    delivered = 0 if dry_run else reviewing.deliver()
+    words = [(id, True) for id in accept or []] + [(id, False) for id in reject or []]
+    decided = [reviewing.decide(id, accepted, reviewer, reason, dry_run=dry_run) for id, accepted in words]
     pending = reviewing.pending()
     written = reviewing.write_pictures(pictures) if pictures else []
     if as_json:
-        print_result({"pending": pending, "decided": decided, "pictures": written}, True)
+        print_result({"pending": pending, "decided": decided, "pictures": written, "dry_run": dry_run}, True)
     else:
         show.feedback(pending, decided)
         if delivered:
@@ -58,7 +59,8 @@ def review(
 @data.command()
 def diff(
     before: Annotated[
-        str, typer.Argument(metavar="A", help="`now`, a version, an alias, or a dataset's digest.")
+        str,
+        typer.Argument(metavar="A", help="`now`, a version, `champion`, `previous`, or a dataset's digest."),
     ],
     after: Annotated[str, typer.Argument(metavar="B", help="The same.")] = "now",
     out: Annotated[

@@ -59,7 +59,7 @@ def promote(
     from ayeaye.release import promotion
 
     found = workspace_at(workspace)
-    with found.lock(say):
+    with found.releasing(say):
         print_result(
             promotion.promote(found, version, reason=reason, force=force, dry_run=dry_run, say=say), as_json
         )
@@ -80,7 +80,7 @@ def rollback(
     from ayeaye.release import promotion
 
     found = workspace_at(workspace)
-    with found.lock(say):
+    with found.releasing(say):
         done = promotion.rollback(found, away_from=away_from, reason=reason, dry_run=dry_run, say=say)
         print_result(done, as_json)
 
@@ -97,7 +97,7 @@ def approve(
     from ayeaye.release import approval
 
     found = workspace_at(workspace)
-    with found.lock(say):
+    with found.releasing(say):
         print_result(approval.approve(found, version, reason=reason, dry_run=dry_run, say=say), as_json)
 
 
@@ -113,7 +113,7 @@ def refuse(
     from ayeaye.release import approval
 
     found = workspace_at(workspace)
-    with found.lock(say):
+    with found.releasing(say):
         print_result(approval.refuse(found, version, reason=reason, dry_run=dry_run), as_json)
 
 

@@ -35,6 +35,9 @@ def init(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="A parameter; may be repeated."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the settings, say what would be written.")
+    ] = False,
 ) -> None:
     """Make a workspace: a git and DVC repository with its own params.yaml.
 
@@ -46,8 +49,12 @@ def init(
 
     workspace = Workspace(folder.expanduser().resolve())
     there = (workspace.root / "params.yaml").is_file()
-    with workspace.lock(say) if there else nullcontext():
-        written = versioning.init(workspace, [_absolute(setting) for setting in set_ or []], _check)
+    settings = [_absolute(setting) for setting in set_ or []]
+    with workspace.lock(say) if there and not dry_run else nullcontext():
+        written = versioning.init(workspace, settings, _check, dry_run=dry_run)
+    if dry_run:
+        typer.echo(f"{workspace.root} would be a workspace ({', '.join(written) or 'nothing'} written).")
+        return
     typer.echo(f"{workspace.root} is a workspace" + (f" ({', '.join(written)} written)." if written else "."))
     typer.echo(f"Next: ayeaye retrain --workspace {folder}")
 

@@ -28,7 +28,7 @@ def prepare(
     from ayeaye.pipeline.progress import Progress
 
     found = workspace_at(workspace)
-    with found.lock(say):
+    with found.lock(say, releasing=False):
         print_result(stage(found, Progress(), dry_run=dry_run), as_json)
         if not dry_run:
             found.write_fingerprints()
@@ -90,7 +90,7 @@ def retrain(
         from ayeaye.release import plan
 
         found = workspace_at(workspace)
-        with found.lock(say) as lock:
+        with found.lock(say, releasing=False) as lock:
             planned = plan.plan(found, lock)
         print_result(
             {**planned, "stages": planned["stages"] if as_json else ", ".join(planned["stages"])}, as_json

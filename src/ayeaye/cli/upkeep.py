@@ -16,9 +16,7 @@ command = partial(app.command, rich_help_panel="Upkeep")
 
 @command()
 def reproduce(
-    version: Annotated[
-        str, typer.Argument(metavar="VERSION", help="A number, or an alias such as `champion`.")
-    ],
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="A number, `champion` or `previous`.")],
     into: Annotated[
         Path | None,
         typer.Option(
@@ -32,6 +30,9 @@ def reproduce(
         ),
     ] = False,
     workspace: Folder = HERE,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made again, and whether it can be.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a registered version again in a workspace of its own, and compare.
@@ -47,6 +48,9 @@ def reproduce(
     from ayeaye.release import reproduction
 
     found = workspace_at(workspace)
+    if dry_run:
+        print_result(reproduction.planned(found, version, into), as_json)
+        return
     result = reproduction.reproduce(found, version, into, reuse_embeddings=reuse_embeddings, say=say)
     if as_json:
         print_result(result, True)

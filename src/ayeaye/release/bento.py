@@ -511,14 +511,21 @@ def keep_golden(tag: str, golden: Sequence[Golden], home: Path) -> None:
             other.unlink(missing_ok=True)
 
 
-def golden_of(tag: str, home: Path) -> list[Golden]:
-    """The requests that were kept, else the samples in the Bento, by which no scores are known."""
+def kept_golden(tag: str, home: Path) -> list[Golden]:
+    """The requests that a Bento answered in its trial; none where they are gone."""
     try:
         kept = json.loads(_golden_path(tag, home).read_bytes())
         return [Golden(each["name"], base64.b64decode(each["content"]), each["expected"]) for each in kept]
     except (OSError, ValueError, KeyError, TypeError):
-        samples = Samples.load(_found(tag, home) / "src" / "bundle").chosen("try")
-        return [Golden(each.label, each.jpeg, {"label": each.label, "alternatives": []}) for each in samples]
+        return []
+
+
+def golden_of(tag: str, home: Path) -> list[Golden]:
+    """The requests that were kept, else the samples in the Bento, by which no scores are known."""
+    if kept := kept_golden(tag, home):
+        return kept
+    samples = Samples.load(_found(tag, home) / "src" / "bundle").chosen("try")
+    return [Golden(each.label, each.jpeg, {"label": each.label, "alternatives": []}) for each in samples]
 
 
 def golden_files(home: Path, ids: Collection[str]) -> list[Path]:

@@ -251,7 +251,7 @@ def _the_gate(card: Mapping[str, Any]) -> Section:
 _VERDICTS = {
     "promoted": "Passed.",
     "refused": "Refused.",
-    "pending": "Passed so far; its trial is not over.",
+    "untried": "Passed so far; its trial is not over.",
 }
 
 

@@ -36,7 +36,7 @@ from ayeaye.workspace import Workspace
 
 KEEP = 5  # newest versions
 LOG_DAYS = 30
-UNDECIDED = (None, "pending")
+UNDECIDED = (None, "untried")
 KINDS = {
     "version": "bundle, report and plots of a registered version; its figures stay",
     "bento": "packed service",

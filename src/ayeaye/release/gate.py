@@ -15,7 +15,7 @@ clean ones, as long as there are `release.clean_classes` of them; the decision s
 The latency ratio is known only once the Bento was tried; until then its check stands open (`passed` is
 None) and so does the verdict:
 
-    decision = decide(metrics, params.release, champion=4, losses=losses)     # refused | pending
+    decision = decide(metrics, params.release, champion=4, losses=losses)     # refused | untried
     decision = with_latency(decision, trial.latency_ms, champion_trial.latency_ms)   # refused | promoted
 """
 
@@ -33,7 +33,7 @@ from ayeaye.evaluation.bootstrap import bounds, pictures_needed
 from ayeaye.params import Release
 
 Kind = Literal["minimum", "maximum", "relative"]
-Verdict = Literal["promoted", "refused", "pending"]
+Verdict = Literal["promoted", "refused", "untried"]
 
 LATENCY, TRIAL, PRECISION = "latency_ratio", "trial", "reduced_precision"
 ALONE = "no champion to compare with"
@@ -125,7 +125,7 @@ class Decision:
         passed = [check.passed for check in self.checks]
         if False in passed:
             return "refused"
-        return "pending" if None in passed else "promoted"
+        return "untried" if None in passed else "promoted"
 
     @property
     def reasons(self) -> list[str]:

@@ -1,7 +1,7 @@
 """The release protocol: registered, passed the gate, Bento built, Bento tried, champion.
 
 Each step finds what an earlier, killed call left of it and goes on from there. The promotion record is the
-truth; the registry's aliases are its projection. The caller holds the workspace.
+truth; the registry's aliases are its projection. The caller holds what is released (`Workspace.releasing`).
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def settle(workspace: Workspace, version: Version, judgement: Judgement, actor: 
     decision = judgement.decision
     content = {"version": version.number, "key": judgement.key, **decision.as_dict()}
     write_atomic(workspace.release / "decision.json", json.dumps(content, indent=1).encode())
-    verdict = {"promoted": "passed", "refused": "refused", "pending": "pending"}[decision.verdict]
+    verdict = {"promoted": "passed", "refused": "refused", "untried": "untried"}[decision.verdict]
     reasons = "; ".join(decision.reasons)
     registry = registry_of(workspace)
     if verdict == "refused":
@@ -278,9 +278,13 @@ def _recipe(workspace: Workspace, version: Version) -> Recipe:
 
 
 def try_out(workspace: Workspace, version: Version, tag: str, say: Say = _silent) -> Trial:
-    """Real requests to the Bento; raises TrialFailed when it fails twice, since a machine may be busy once."""
-    limits = bento.limits_of(tag, workspace.bentos)
-    golden = golden_requests(workspace, registry_of(workspace).bundle(version), limits)
+    """Real requests to the Bento; raises TrialFailed when it fails twice, since a machine may be busy once.
+
+    Those of an earlier trial, where it had one: they need no dataset, at which a retrain may be at work.
+    """
+    golden = bento.kept_golden(tag, workspace.bentos) or golden_requests(
+        workspace, registry_of(workspace).bundle(version), bento.limits_of(tag, workspace.bentos)
+    )
     trial = partial(bento.trial, tag, golden, workspace.bentos, bundle_digest=version.bundle_digest, say=say)
     try:
         tried = trial()
@@ -554,10 +558,10 @@ def restore(
 ) -> bool:
     """Make what still serves, `version` with the Bento `tag`, champion again, since `failed` cannot be served.
 
-    False, and nothing is changed, where the champion is another one by now. Takes the workspace's lock; raises
-    WorkspaceBusy at once where another run holds it.
+    False, and nothing is changed, where the champion is another one by now. Takes the lock of what is released;
+    raises WorkspaceBusy at once where another run holds it.
     """
-    with workspace.lock(timeout=0):
+    with workspace.releasing(timeout=0):
         if record_of(workspace).state().bento != failed:
             return False
         say(f"{failed} cannot be served ({reason}): {tag} is champion again.")
@@ -620,7 +624,7 @@ def _to_serve(workspace: Workspace, say: Say) -> str:
             return state.bento
         # One that is merely out of date is nothing to wait for a retrain with.
         whole = bento.whole(state.bento, workspace.bentos)
-        with workspace.lock(timeout=0) if whole else workspace.lock(say):
+        with workspace.releasing(timeout=0) if whole else workspace.releasing(say):
             return renew(workspace, actor=actor(), say=say)
     except (AyeayeError, OSError) as error:
         if not bento.whole(state.bento, workspace.bentos):

@@ -50,12 +50,8 @@ def reproduce(
     Raises RegistryError and ReleaseError for an unknown version, WorkspaceError where its commit or the folder
     cannot be used, DataGone where its data no longer exist, and what a stage raises.
     """
-    versioning.require(workspace)
-    registry = registry_of(workspace)
-    version = version_called(workspace, name)
-    _check_data(workspace, registry, version)
-    folder = into or workspace.root.parent / f"{workspace.root.name}-v{version.number}"
-    made = _laid_down(workspace, version, folder.expanduser().resolve(), say)
+    registry, version, folder = _chosen(workspace, name, into)
+    made = _laid_down(workspace, version, folder, say)
     with made.lock(say) as lock:
         versioning.clear_remains(made)
         _bring(workspace, made, embeddings=reuse_embeddings)
@@ -80,6 +76,31 @@ def reproduce(
     return result
 
 
+def planned(workspace: Workspace, name: str, into: Path | None = None) -> dict[str, Any]:
+    """What `reproduce` would make again and where, and what it raises before it begins; nothing is written."""
+    _, version, folder = _chosen(workspace, name, into)
+    begun = _begun(workspace, version, folder)
+    commit = _commit(workspace, version)
+    return {
+        "version": version.number,
+        "folder": str(folder),
+        "begun": begun,
+        "commit": commit,
+        "data_digest": version.tags.get("data_digest"),
+        "stages": versioning.stages(workspace),
+        "dry_run": True,
+    }
+
+
+def _chosen(workspace: Workspace, name: str, into: Path | None) -> tuple[Registry, Version, Path]:
+    versioning.require(workspace)
+    registry = registry_of(workspace)
+    version = version_called(workspace, name)
+    _check_data(workspace, registry, version)
+    folder = into or workspace.root.parent / f"{workspace.root.name}-v{version.number}"
+    return registry, version, folder.expanduser().resolve()
+
+
 def _check_data(workspace: Workspace, registry: Registry, version: Version) -> None:
     """Raises DataGone where pictures of the version were removed on purpose."""
     removed = removal.read(workspace.removed)
@@ -93,12 +114,15 @@ def _check_data(workspace: Workspace, registry: Registry, version: Version) -> N
         )
 
 
-def _laid_down(workspace: Workspace, version: Version, folder: Path, say: Say) -> Workspace:
-    """The workspace in `folder`, made by one rename where it is not there yet."""
-    mark = {"of": str(workspace.root), "version": version.number, "bundle": version.bundle_digest}
-    made = Workspace(folder)
-    if (made.state / MARK).is_file() and json.loads((made.state / MARK).read_bytes()) == mark:
-        return made
+def _mark(workspace: Workspace, version: Version) -> dict[str, Any]:
+    return {"of": str(workspace.root), "version": version.number, "bundle": version.bundle_digest}
+
+
+def _begun(workspace: Workspace, version: Version, folder: Path) -> bool:
+    """Whether `folder` is the workspace of an earlier call; raises WorkspaceError where it is anything else."""
+    mark = Workspace(folder).state / MARK
+    if mark.is_file() and json.loads(mark.read_bytes()) == _mark(workspace, version):
+        return True
     if folder.is_relative_to(workspace.root):
         raise WorkspaceError(
             f"{folder} lies in the workspace itself: give a folder outside of it with --into"
@@ -108,22 +132,35 @@ def _laid_down(workspace: Workspace, version: Version, folder: Path, say: Say) -
             f"{folder} is there already, and not to reproduce version {version.number} of {workspace.root}: "
             "give another folder with --into"
         )
+    return False
+
+
+def _commit(workspace: Workspace, version: Version) -> str:
+    """Of a version; raises WorkspaceError where the history does not hold it."""
     commit = version.tags.get("git_commit", "")
+    if not commit or not versioning.has_commit(workspace, commit):
+        raise WorkspaceError(
+            f"commit {commit or '(none)'} of version {version.number} is not in the history of {workspace.root}: "
+            "fetch it"
+        )
+    return commit
+
+
+def _laid_down(workspace: Workspace, version: Version, folder: Path, say: Say) -> Workspace:
+    """The workspace in `folder`, made by one rename where it is not there yet."""
+    made = Workspace(folder)
+    if _begun(workspace, version, folder):
+        return made
+    commit = _commit(workspace, version)
     say(f"Laying down {folder} as of commit {commit[:12]}.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     for remains in folder.parent.glob(f".{folder.name}.*.part"):
         shutil.rmtree(remains, ignore_errors=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
     try:
-        try:
-            laid = versioning.clone(workspace, commit, part)
-        except WorkspaceError as error:
-            raise WorkspaceError(
-                f"commit {commit or '(none)'} of version {version.number} cannot be checked out ({error}): "
-                f"fetch the history of {workspace.root}"
-            ) from None
+        laid = versioning.clone(workspace, commit, part)
         _point_outside(workspace, laid)
-        write_atomic(laid.state / MARK, json.dumps(mark).encode())
+        write_atomic(laid.state / MARK, json.dumps(_mark(workspace, version)).encode())
         part.chmod(0o755)
         part.rename(folder)
     finally:

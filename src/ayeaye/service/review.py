@@ -14,9 +14,10 @@ from ayeaye.errors import Conflict, DataError, NotKept, PictureError
 from ayeaye.files import replacing
 from ayeaye.release import bento
 from ayeaye.service.database import locate
-from ayeaye.service.store import ACCEPTED, Feedback, Store, comparable
+from ayeaye.service.store import ACCEPTED, REJECTED, Feedback, Status, Store, check_undecided, comparable
 from ayeaye.workspace import Workspace
 
+FORGOTTEN = "forgotten"
 NO_PICTURE = "counts for monitoring alone: no picture was sent along"
 FEATURES = "counts for monitoring alone: the dataset holds features, not pictures"
 
@@ -47,9 +48,13 @@ class Review:
         """What waits to be decided, the oldest first."""
         return [_shown(each) for each in self.store.pending()]
 
-    def decide(self, id: int, accepted: bool, reviewer: str, reason: str = "") -> dict[str, Any]:
+    def decide(
+        self, id: int, accepted: bool, reviewer: str, reason: str = "", *, dry_run: bool = False
+    ) -> dict[str, Any]:
         """Accept or reject feedback; `{id, error}` where it cannot be, so that others still are."""
         try:
+            if dry_run:
+                return self._planned(id, accepted)
             return self.accept(id, reviewer, reason) if accepted else self.reject(id, reviewer, reason)
         except (DataError, Conflict, NotKept) as error:
             return {"id": id, "error": str(error)}
@@ -59,18 +64,28 @@ class Review:
 
         Raises DataError where its class is not in the class table, or the picture contradicts another.
         """
-        found = self.store.find(id)
-        if found.status == ACCEPTED:
-            outcome = "as it was before"
-        else:
-            outcome = self._admit(found) if found.has_picture else NO_PICTURE
+        outcome = self._outcome(self.store.find(id))
         decided = self.store.decide(id, True, reviewer, reason)
         self.deliver()
         return {**_shown(decided), "outcome": outcome}
 
     def reject(self, id: int, reviewer: str, reason: str) -> dict[str, Any]:
         """Reject feedback; a picture that came with it is forgotten."""
-        return {**_shown(self.store.decide(id, False, reviewer, reason)), "outcome": "forgotten"}
+        return {**_shown(self.store.decide(id, False, reviewer, reason)), "outcome": FORGOTTEN}
+
+    def _planned(self, id: int, accepted: bool) -> dict[str, Any]:
+        """What `accept` or `reject` would answer; nothing is changed."""
+        found = self.store.find(id)
+        status: Status = ACCEPTED if accepted else REJECTED
+        check_undecided(found, status)
+        outcome = self._outcome(found) if accepted else FORGOTTEN
+        return {**_shown(found), "status": status, "outcome": outcome}
+
+    def _outcome(self, found: Feedback) -> str:
+        """What comes of feedback when it is accepted; raises DataError where it must not be."""
+        if found.status == ACCEPTED:
+            return "as it was before"
+        return self._admit(found) if found.has_picture else NO_PICTURE
 
     def deliver(self) -> int:
         """Move the pictures of accepted feedback to where `prepare` reads them; returns how many."""

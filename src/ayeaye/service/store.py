@@ -290,14 +290,20 @@ class Store:
                 if not accepted:
                     values["picture"] = None
                 connection.execute(FEEDBACK.update().where(FEEDBACK.c.id == id).values(values))
-            elif before.status != status:
-                raise Conflict(f"feedback {id} was {before.status} by {before.reviewer}: it stays so")
+            else:
+                check_undecided(before, status)
             return _found(connection, id)
 
     def forget_picture(self, id: int) -> None:
         """Drop the picture of a piece of feedback, once it is kept elsewhere."""
         with self._database.writing() as connection:
             connection.execute(FEEDBACK.update().where(FEEDBACK.c.id == id).values(picture=None))
+
+
+def check_undecided(found: Feedback, status: Status) -> None:
+    """Raise Conflict for feedback that was decided the other way."""
+    if found.status not in (PENDING, status):
+        raise Conflict(f"feedback {found.id} was {found.status} by {found.reviewer}: it stays so")
 
 
 def there_already(name: str) -> Conflict:

@@ -31,7 +31,11 @@ def features(path: Path) -> Source:
             if "features" not in file.files:
                 raise SourceError(f"{path} has no array features: it has {', '.join(file.files)}")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise SourceError(f"{path} is not an .npz of plain arrays ({error})") from None
+        # NumPy's own words recommend to load pickles, which nobody should.
+        why = (
+            "an array of Python objects, or no .npy file, is in it" if "pickle" in str(error) else str(error)
+        )
+        raise SourceError(f"{path} is not an .npz of plain arrays ({why})") from None
     shape, dtype = _feature_shape(path)
     _check_arrays(path, arrays, shape)
     names = [unicodedata.normalize("NFC", str(name)) for name in arrays["class_names"]]
