@@ -125,14 +125,14 @@ def pack(workspace: Workspace, version: Version) -> str:
 
 @task(cache_policy=NO_CACHE, timeout_seconds=1800)
 def try_out(workspace: Workspace, version: Version, tag: str, judgement: Judgement) -> Judgement:
-    """The decision after real requests to the candidate's Bento and, for its latency, to the champion's."""
+    """The decision after real requests to the candidate's Bento and, where latencies count, to the champion's."""
     say(f"Trying {tag}.")
     try:
         trial = promotion.try_out(workspace, version, tag, say)
     except TrialFailed as error:
         return promotion.fail_trial(judgement, error)
     against, without = None, gate.ALONE
-    if judgement.decision.champion is not None:
+    if judgement.decision.verdict == "untried":  # a latency stands open, so there is a champion
         try:
             against = promotion.try_champion(workspace, say).latency_ms
         except ReleaseError as error:

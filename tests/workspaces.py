@@ -225,7 +225,13 @@ def wait_for(ready: Callable[[], object], seconds: float, complaint: str) -> Non
 
 
 def _move_artifacts(root: Path, before: Path) -> None:
-    """MLflow keeps absolute addresses; a copy must not write beside the original's artifacts."""
+    """MLflow keeps absolute addresses; a copy must not write beside the original's artifacts.
+
+    In this process it remembers them by run, and the copy's runs are called as the original's.
+    """
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()
     columns = {
         "experiments": ["artifact_location"],
         "runs": ["artifact_uri"],

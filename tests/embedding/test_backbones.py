@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ayeaye.embedding import backbones
+from ayeaye.embedding.engines import relative_error
 from ayeaye.embedding.vision import torchvision
 from ayeaye.errors import BackboneError, BundleError
 from ayeaye.files import digest_folder
@@ -174,3 +175,16 @@ def test_asking_for_cuda_where_there_is_none_is_an_error() -> None:
         assert backbones.device_of("auto") == "cpu"
         with pytest.raises(BackboneError, match="no CUDA device"):
             backbones.device_of("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_cuda_computes_as_exactly_as_the_cpu(tmp_path: Path) -> None:
+    """By default cuDNN rounds to TF32, and a service without a GPU would get other embeddings."""
+    torch.manual_seed(0)
+    torch.save(backbones.build("mobilenet_v2", 10).state_dict(), tmp_path / "random.pth")
+    inputs = np.random.default_rng(0).normal(size=(8, 3, 224, 224)).astype(np.float32)
+    cpu, cuda = (
+        backbones.pretrained("mobilenet_v2", str(tmp_path / "random.pth"), device=device).forward(inputs)
+        for device in ("cpu", "cuda")
+    )
+    assert relative_error(cuda, cpu) < 1e-4
