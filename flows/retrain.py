@@ -200,10 +200,10 @@ def _train(workspace: Workspace, lock: int) -> str:
         track(workspace, lock)
     data_digest = versioning.dataset_digest(workspace)
     push(workspace, lock)
-    if changed:
-        for name in versioning.stages(workspace):
-            stage(workspace, name, lock)
-    else:
+    all_of_them = versioning.DATASET in changed
+    for name in versioning.stages(workspace) if all_of_them else versioning.affected(workspace, changed):
+        stage(workspace, name, lock)
+    if not changed:
         say("No stage has anything new to do.")
     return commit(workspace, data_digest)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 import workspaces
+from filelock import FileLock
 from prefect_servers import Server
 from workspaces import SHARED, Place, wait_for
 
@@ -72,20 +74,27 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 def trained(
     tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str], small: tuple[str, ...]
 ) -> Place:
-    """A workspace after its first retrain, which promoted; tests that change something take a copy."""
+    """A workspace after its first retrain, which promoted; tests that change something take a copy.
+
+    Where several workers run the tests, the first to come retrains and all copy.
+    """
+    base = tmp_path_factory.getbasetemp()
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "retrained"
+    first = Place(made / "workspace", made / "paints", environment)
+    with FileLock(made.with_suffix(".lock")):
+        if not (made / "outcome.json").is_file():
+            workspaces.make(first.root, workspaces.write_paints(first.source), environment, *small)
+            done = subprocess.run(
+                [workspaces.PROGRAM, "retrain", "--json", "--workspace", str(first.root)],
+                env={**os.environ, **environment},
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stderr
+            (made / "outcome.json").write_text(done.stdout)
     folder = tmp_path_factory.mktemp("trained")
-    place = workspaces.make(
-        folder / "workspace", workspaces.write_paints(folder / "paints"), environment, *small
-    )
-    done = subprocess.run(
-        [workspaces.PROGRAM, "retrain", "--json", "--workspace", str(place.root)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    (folder / "outcome.json").write_text(done.stdout)
-    return place
+    shutil.copyfile(made / "outcome.json", folder / "outcome.json")
+    return first.copy(folder)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -90,6 +91,7 @@ class Backbone:
     engine: Engine = TORCH
     graph: bytes | None = None
     device: str = "cpu"
+    weights: Path | None = None  # the file that it was loaded from
 
     @cached_property
     def network(self) -> torch.nn.Module:
@@ -141,18 +143,11 @@ class Backbone:
 
     def save(self, folder: Path) -> None:
         """Write backbone.json, backbone.safetensors and, for engines other than torch, backbone.onnx."""
-        import torch
-        from safetensors.torch import save_file
-
-        # Weights that were published in half precision are kept so, at half the size and without loss.
-        state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
-        floats = [value for value in state.values() if value.is_floating_point()]
-        if all(torch.equal(value.half().float(), value) for value in floats):
-            state = {
-                key: value.half() if value.is_floating_point() else value for key, value in state.items()
-            }
-        with replacing(folder / "backbone.safetensors") as part:
-            save_file(state, part)
+        if self.weights is not None:
+            with replacing(folder / "backbone.safetensors") as part:
+                shutil.copyfile(self.weights, part)
+        else:
+            self._save_weights(folder / "backbone.safetensors")
         (folder / "backbone.onnx").unlink(missing_ok=True)
         description: dict[str, Any] = {
             "name": self.name,
@@ -167,6 +162,20 @@ class Backbone:
             description |= {"engine": self.engine.name, "precision": self.engine.precision}
             description |= {"graph": hashlib.sha256(self.graph).hexdigest()}
         write_atomic(folder / "backbone.json", json.dumps(description, indent=1).encode())
+
+    def _save_weights(self, path: Path) -> None:
+        import torch
+        from safetensors.torch import save_file
+
+        # Weights that were published in half precision are kept so, at half the size and without loss.
+        state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
+        floats = [value for value in state.values() if value.is_floating_point()]
+        if all(torch.equal(value.half().float(), value) for value in floats):
+            state = {
+                key: value.half() if value.is_floating_point() else value for key, value in state.items()
+            }
+        with replacing(path) as part:
+            save_file(state, part)
 
 
 def load(folder: Path, device: str = "cpu") -> Backbone:
@@ -191,6 +200,7 @@ def load(folder: Path, device: str = "cpu") -> Backbone:
             tuple(described["classes"]),
             *_engine(folder, described),
             device,
+            folder / "backbone.safetensors",
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise BundleError(

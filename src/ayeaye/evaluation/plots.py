@@ -310,7 +310,7 @@ def _differences(axes: Any, found: Compared, shown: Sequence[Mapping[str, Any]])
         fontsize=9.5,
         loc="left",
     )
-    axes.legend(fontsize=8.5, loc="best")
+    axes.legend(fontsize=8.5, loc="lower right")  # gains reach to the right at the top
 
 
 def _bars(axes: Any, records: list[dict[str, Any]], names: Sequence[str], measured: dict[str, Any]) -> None:

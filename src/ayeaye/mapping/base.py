@@ -50,7 +50,10 @@ class Mapper(ABC):
 
     @abstractmethod
     def fit(self, X: np.ndarray, y: np.ndarray, A: np.ndarray, *, seed: int = 0, device: str = "cpu") -> Self:
-        """Raises DataError for unusable embeddings or labels, ClassSpaceError for unusable class vectors."""
+        """Learn from X (n, d), y (n,) and A (C, k); mappers that are trained batch by batch do so on `device`.
+
+        Raises DataError for unusable embeddings or labels, ClassSpaceError for unusable class vectors.
+        """
 
     @abstractmethod
     def map_images(self, X: np.ndarray) -> np.ndarray: ...

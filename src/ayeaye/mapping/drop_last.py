@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ayeaye.embedding.backbones import device_of
 from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, check_training, unit
 from ayeaye.mapping.training import Standard, batches, span, training
 from ayeaye.sphere import unit_gradients
@@ -95,6 +96,7 @@ class DropLast(Mapper):
         import torch
         from torch.nn import functional
 
+        device = device_of(device)
         X, labels, frozen = (torch.from_numpy(array).to(device) for array in (inputs, y, last))
         frozen = functional.normalize(frozen)
         weights = (len(labels) / (len(frozen) * torch.bincount(labels, minlength=len(frozen)))).to(X.dtype)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ayeaye.embedding.backbones import device_of
 from ayeaye.mapping.base import (
     Mapper,
     Settings,
@@ -140,6 +141,7 @@ class Prototype(Mapper):
         import torch
         from torch.nn import functional
 
+        device = device_of(device)
         X, labels, S = (torch.from_numpy(array).to(device) for array in (images, y, classes))
         weights = (len(labels) / (len(S) * torch.bincount(labels, minlength=len(S)))).to(X.dtype)
         size, rate = int(self.settings["batch"]), float(self.settings["rate"])

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ayeaye.embedding.backbones import device_of
 from ayeaye.mapping.base import Mapper, Settings, check_classes, check_images, check_training, unit
 from ayeaye.mapping.training import Standard, batches, span, training
 from ayeaye.sphere import unit_gradients
@@ -90,6 +91,7 @@ class Rank(Mapper):
         import torch
         from torch.nn import functional
 
+        device = device_of(device)
         X, labels, S = (torch.from_numpy(array).to(device) for array in (inputs, y, classes))
         balance = (len(labels) / (len(S) * torch.bincount(labels, minlength=len(S)))).to(X.dtype)
         size, rate = int(self.settings["batch"]), float(self.settings["rate"])

@@ -20,7 +20,6 @@ from ayeaye.classspace import quality
 from ayeaye.classspace.space import ClassSpace
 from ayeaye.data.decode import Limits, decode
 from ayeaye.data.table import Dataset
-from ayeaye.embedding import backbones
 from ayeaye.errors import DataError, PictureError
 from ayeaye.evaluation import metrics, plots, report
 from ayeaye.evaluation.drift import Reference
@@ -118,7 +117,6 @@ def on_unseen(data: Examples, classifier: Classifier) -> Measured:
 def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: Any = None) -> Measured:
     """Each fold of pretend-unseen classes, scored by a mapper chosen and fitted without it."""
     training = workspace.params.train
-    device = backbones.device_of(training.device)
     outer = class_folds(data.pool, chosen.folds)
     columns = np.flatnonzero(data.seen)
     folds, rows, choices = [], [], []
@@ -126,8 +124,8 @@ def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: A
         known = data.seen & ~fold
         pool = data.pool & ~fold
         inner = class_folds(pool, training.folds, training.repeats, training.seed)
-        choice = selection.by_params(workspace.params, data, inner, known=known, device=device)
-        correction = choice.correct(data, known, columns, seed=training.seed, device=device)
+        choice = selection.by_params(workspace.params, data, inner, known=known, device=training.device)
+        correction = choice.correct(data, known, columns, seed=training.seed, device=training.device)
         held = hold_out(
             data,
             fold,
@@ -136,7 +134,7 @@ def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: A
             pretend=("train", "validation", "test_seen"),
             held_out=("test_seen",),
         )
-        scored = held.score(create(choice.mapper, **choice.settings), training.seed, device)
+        scored = held.score(create(choice.mapper, **choice.settings), training.seed, training.device)
         folds.append(scored._replace(scores=correction.apply(scored.scores), gamma=choice.gamma))
         rows.append(held.rows)
         choices.append(choice)

@@ -21,15 +21,14 @@ def train(workspace: Workspace, progress: Progress) -> dict[str, object]:
     """Choose, fit and write the bundle; returns its digest and what was chosen."""
     chosen = workspace.params.train
     data = examples.load(workspace)
-    device = backbones.device_of(chosen.device)
     folds = class_folds(data.pool, chosen.folds, chosen.repeats, chosen.seed)
     with progress.done_of("choosing settings") as report:
-        choice = selection.by_params(workspace.params, data, folds, device=device, progress=report)
+        choice = selection.by_params(workspace.params, data, folds, device=chosen.device, progress=report)
     # Once everything is chosen, the pictures it was chosen on are worth more as training pictures.
     learned = data.rows(*TUNING) & data.seen[data.y]
-    mapper = choice.fit(data, learned, seed=chosen.seed, device=device)
+    mapper = choice.fit(data, learned, seed=chosen.seed, device=chosen.device)
     everything = np.arange(len(data.names))
-    correction = choice.correct(data, data.seen, everything, seed=chosen.seed, device=device)
+    correction = choice.correct(data, data.seen, everything, seed=chosen.seed, device=chosen.device)
 
     has_backbone = (workspace.embeddings / "backbone.json").is_file()
     classifier = Classifier(

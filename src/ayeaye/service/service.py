@@ -4,25 +4,36 @@
     AYEAYE_BUNDLE=models/classifier bentoml serve ayeaye.service.service:Ayeaye
 
 What it does is in `ayeaye.service.inference`, its routes are in `ayeaye.service.app`; livez, readyz, metrics, the
-bound on requests at once (429) and on their time (504) are BentoML's own. Imported while the Bento is built, so
-torch and the classifier are loaded only by the class.
+bound on requests at once (429) and on their time (504) are BentoML's own. Imported while the Bento is built, and by
+BentoML's own process before it starts the workers: what only a worker needs is imported there.
 """
 
 from __future__ import annotations
 
 import os
+from functools import cache
+from typing import TYPE_CHECKING
 
 import bentoml
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ayeaye.service import app as http
-from ayeaye.service import openapi, traffic
-from ayeaye.service.inference import Inference
+from ayeaye.service import traffic
 from ayeaye.service.served import Served, settings
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
 _packed = settings()
-_app = http.create(bentoml.get_current_service)
-traffic.install(_app.routes)
+
+
+@cache
+def _application() -> FastAPI:
+    from ayeaye.service import app
+
+    return app.create(lambda: bentoml.get_current_service().inference)
+
+
+traffic.install(lambda: _application().routes)
 
 
 class Routed:
@@ -32,11 +43,13 @@ class Routed:
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+        from ayeaye.service import openapi
+
+        self.app, self.not_ours = app, openapi.BENTOML
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ours = scope["type"] == "http" and scope["path"] not in openapi.BENTOML
-        await (_app if ours else self.app)(scope, receive, send)
+        ours = scope["type"] == "http" and scope["path"] not in self.not_ours
+        await (_application() if ours else self.app)(scope, receive, send)
 
 
 @bentoml.service(
@@ -44,15 +57,17 @@ class Routed:
     workers=int(os.environ.get("AYEAYE_WORKERS", "1")),
     traffic={"timeout": _packed.timeout, "max_concurrency": _packed.concurrency},
 )
-class Ayeaye(Inference):
+class Ayeaye:
     """Labels pictures with classes, also ones that no training picture showed."""
 
     def __init__(self) -> None:
-        super().__init__(Served.here())
+        from ayeaye.service.inference import Inference
+
+        self.inference = Inference(Served.here())
 
     @bentoml.on_shutdown
     def stop(self) -> None:
-        self.close()
+        self.inference.close()
 
 
 Ayeaye.add_asgi_middleware(Routed)  # type: ignore[attr-defined]

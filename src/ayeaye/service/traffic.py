@@ -7,7 +7,7 @@ address it ever saw; whoever asks for ever new ones fills its memory, and GET /m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,6 @@ from bentoml._internal.server.http import traffic as bentoml
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ayeaye.service import openapi
-from ayeaye.service.security import SecurityHeaders
-
 _ASKED = "ayeaye.path"
 
 
@@ -26,6 +23,8 @@ class Endpoints:
     """The names by which requests are counted: those of an application's routes, and BentoML's."""
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        from ayeaye.service import openapi
+
         found = [route for route in routes if isinstance(route, Route)]
         self.exact = {*openapi.BENTOML, *(route.path for route in found if not route.param_convertors)}
         self._patterns = [(route.path_regex, route.path_format) for route in found if route.param_convertors]
@@ -40,8 +39,8 @@ class Endpoints:
 class CountedByEndpoint(instruments.RunnerTrafficMetricsMiddleware):
     """ASGI middleware: counts under the endpoint, and hands on the request as it was."""
 
-    def __init__(self, app: ASGIApp, endpoints: Endpoints, **options: Any) -> None:
-        self._endpoints = endpoints
+    def __init__(self, app: ASGIApp, routes: Callable[[], Iterable[BaseRoute]], **options: Any) -> None:
+        self._endpoints = Endpoints(routes())
 
         async def as_asked(scope: Scope, receive: Receive, send: Send) -> None:
             await app({**scope, "path": scope.get(_ASKED, scope.get("path"))}, receive, send)
@@ -58,10 +57,12 @@ class WithHeaders(bentoml.TimeoutMiddleware):
     """ASGI middleware: BentoML's bound on time, the outermost that answers by itself, with the headers."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        from ayeaye.service.security import SecurityHeaders
+
         await SecurityHeaders(super().__call__)(scope, receive, send)
 
 
-def install(routes: Iterable[BaseRoute]) -> None:
-    """In BentoML's place: it looks the classes up when the service starts."""
-    instruments.RunnerTrafficMetricsMiddleware = partial(CountedByEndpoint, endpoints=Endpoints(routes))
+def install(routes: Callable[[], Iterable[BaseRoute]]) -> None:
+    """In BentoML's place: it looks the classes up when the service starts, and then `routes` are asked for."""
+    instruments.RunnerTrafficMetricsMiddleware = partial(CountedByEndpoint, routes=routes)
     bentoml.TimeoutMiddleware = WithHeaders
