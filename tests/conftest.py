@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -74,27 +74,55 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 def trained(
     tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str], small: tuple[str, ...]
 ) -> Place:
-    """A workspace after its first retrain, which promoted; tests that change something take a copy.
+    """A workspace after its first retrain, which promoted; tests that change something take a copy."""
 
-    Where several workers run the tests, the first to come retrains and all copy.
-    """
+    def make(folder: Path) -> Place:
+        source = workspaces.write_paints(folder / "paints")
+        return _retrained(workspaces.make(folder / "workspace", source, environment, *small))
+
+    return _made_once("trained", make, tmp_path_factory, environment)
+
+
+@pytest.fixture(scope="session")
+def twice(trained: Place, tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str]) -> Place:
+    """The same after a changed parameter has made version 2 champion."""
+
+    def make(folder: Path) -> Place:
+        folder.mkdir()
+        place = trained.copy(folder)
+        place.set("train.folds=4")
+        return _retrained(place)
+
+    return _made_once("twice", make, tmp_path_factory, environment)
+
+
+def _retrained(place: Place) -> Place:
+    done = subprocess.run(
+        [workspaces.PROGRAM, "retrain", "--json", "--workspace", str(place.root)],
+        env={**os.environ, **place.environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (place.root.parent / "outcome.json").write_text(done.stdout)
+    return place
+
+
+def _made_once(
+    name: str,
+    make: Callable[[Path], Place],
+    tmp_path_factory: pytest.TempPathFactory,
+    environment: Mapping[str, str],
+) -> Place:
+    """A copy of what `make` makes in a folder: where several workers run the tests, the first to come does."""
     base = tmp_path_factory.getbasetemp()
-    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "retrained"
-    first = Place(made / "workspace", made / "paints", environment)
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"made-{name}"
     with FileLock(made.with_suffix(".lock")):
         if not (made / "outcome.json").is_file():
-            workspaces.make(first.root, workspaces.write_paints(first.source), environment, *small)
-            done = subprocess.run(
-                [workspaces.PROGRAM, "retrain", "--json", "--workspace", str(first.root)],
-                env={**os.environ, **environment},
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == 0, done.stderr
-            (made / "outcome.json").write_text(done.stdout)
-    folder = tmp_path_factory.mktemp("trained")
+            make(made)
+    folder = tmp_path_factory.mktemp(name)
     shutil.copyfile(made / "outcome.json", folder / "outcome.json")
-    return first.copy(folder)
+    return Place(made / "workspace", made / "paints", environment).copy(folder)
 
 
 @pytest.fixture(scope="session")

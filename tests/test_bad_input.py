@@ -398,6 +398,7 @@ def test_an_mlflow_server_that_is_away_stops_a_run_that_is_finished_later(copied
 
 def test_a_remote_that_is_away_stops_a_run_that_is_finished_later(copied: Place, tmp_path: Path) -> None:
     before = copied.status["champion"]
+    workspaces.add_pictures(copied.source, FIRST, range(100, 108))
     (tmp_path / "file").write_text("in the way")
     remotes = {
         str(tmp_path / "file"): "prepare.remote .*file cannot be used",
@@ -407,9 +408,9 @@ def test_a_remote_that_is_away_stops_a_run_that_is_finished_later(copied: Place,
         copied.set(f"prepare.remote={remote}")
         said = refused(copied, "retrain")
         assert re.search(expected, said), said
-    copied.set(f"prepare.remote={tmp_path / 'remote'}")
-    assert copied.retrain()["outcome"] == "unchanged"
-    assert copied.status["champion"] == before
+        assert copied.status["champion"] == before
+    copied.set(f"prepare.remote={tmp_path / 'remote'}", "release.minimum={T1: 1.01}")
+    assert copied.retrain(expect=3)["version"] == 2
     assert files(tmp_path / "remote")
 
 

@@ -457,43 +457,21 @@ class TestTheNextRetrain:
         assert status["champion"]["version"] == 2
         assert [each["version"] for each in status["candidates"]] == [1]
 
-    def test_keeps_the_training_when_the_dvc_remote_is_away(self, copied: Place) -> None:
-        copied.set("prepare.remote=http://127.0.0.1:9/data")
-        workspaces.add_pictures(copied.source, "paint 000", range(100, 108))
-        done = copied("retrain")
-        assert done.code == 1
-        fault = one_line(done)
-        assert "prepare.remote http://127.0.0.1:9/data" in fault
-        assert "Cannot connect" in fault
-        assert copied.status["champion"]["version"] == 1
-        copied.set("prepare.remote=.ayeaye/remote", "release.minimum={T1: 1.01}")
-        assert copied.retrain(expect=3)["version"] == 2
-
-
-@pytest.fixture(scope="module")
-def second(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A copy in which a changed parameter has made version 2 champion."""
-    place = trained.copy(tmp_path_factory.mktemp("second"))
-    place.set("train.folds=4")
-    outcome = place.retrain()
-    assert (outcome["outcome"], outcome["version"]) == ("promoted", 2)
-    return place
-
 
 class TestAChangedParameter:
-    def test_makes_a_new_version_that_remembers_the_one_before(self, second: Place) -> None:
-        status = second.status
+    def test_makes_a_new_version_that_remembers_the_one_before(self, twice: Place) -> None:
+        status = twice.status
         assert (status["champion"]["version"], status["previous"]["version"]) == (2, 1)
         assert status["champion"]["bundle_digest"] != status["previous"]["bundle_digest"]
         assert status["champion"]["data_digest"] == status["previous"]["data_digest"]
         assert status["champion"]["aliases"] == ["champion"]
-        assert registry(second).alias("previous").number == 1
-        decision = second.read("release/decision.json")
+        assert registry(twice).alias("previous").number == 1
+        decision = twice.read("release/decision.json")
         assert decision["champion"] == 1
         assert {check["name"] for check in decision["checks"]} >= {"loss of T1", "loss of H"}
 
-    def test_can_be_rolled_back_and_stays_so(self, second: Place, tmp_path: Path) -> None:
-        place = second.copy(tmp_path)
+    def test_can_be_rolled_back_and_stays_so(self, twice: Place, tmp_path: Path) -> None:
+        place = twice.copy(tmp_path)
         done = place("rollback", "--reason", "complaints", "--json")
         assert done.code == 0, done.err
         assert (done.json["champion"], done.json["before"]) == (1, 2)
@@ -510,14 +488,14 @@ class TestAChangedParameter:
         ]  # fmt: skip
         assert entries[2].why == ("complaints",)
 
-    def test_asked_for_by_a_dry_run_changes_nothing(self, second: Place) -> None:
-        before = second.status
-        assert second("rollback", "--dry-run", "--json").code == 0
-        assert second("promote", 1, "--dry-run", "--json").code == 0
-        assert second.status == before
+    def test_asked_for_by_a_dry_run_changes_nothing(self, twice: Place) -> None:
+        before = twice.status
+        assert twice("rollback", "--dry-run", "--json").code == 0
+        assert twice("promote", 1, "--dry-run", "--json").code == 0
+        assert twice.status == before
 
-    def test_of_an_unknown_version_is_an_error_that_names_the_known(self, second: Place) -> None:
-        done = second("promote", 7)
+    def test_of_an_unknown_version_is_an_error_that_names_the_known(self, twice: Place) -> None:
+        done = twice("promote", 7)
         assert done.code == 1
         assert "no version 7" in one_line(done)
 
@@ -563,8 +541,12 @@ class TestOtherSources:
         assert place("classify", "--json", picture).json["label"] == "paint 210"
 
 
+@pytest.mark.soak
 class TestAFreshWorkspaceOfTheSameData:
-    """One workspace: trained while MLflow cannot be reached, finished when it can."""
+    """One workspace: trained while MLflow cannot be reached, finished when it can.
+
+    In short: test_upkeep makes a version again, bit by bit, and test_bad_input has an MLflow server that is away.
+    """
 
     def test_gives_the_same_bundle_and_loses_no_training_without_mlflow(
         self, trained: Place, small: tuple[str, ...], tmp_path: Path
