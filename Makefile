@@ -52,8 +52,8 @@ install: $(INSTALLED) ## Make .venv, with the versions of constraints.txt.
 soak: $(INSTALLED) ## Run the long tests: kills, fuzzing, load, promotions under load.
 	$(PYTEST) -m soak $(ARGS)
 
-bench: $(INSTALLED) ## Time retraining, embedding (on a GPU, too) and serving, measure the bestiary, the gate and the drift watch.
-	@for program in retrain embedding cuda serving bestiary release drift; do program=bench/$$program.py; \
+bench: $(INSTALLED) ## Time retraining, embedding (on a GPU, too), serving and promotions under load, measure the bestiary, the gate and the drift watch.
+	@for program in retrain embedding cuda serving rolling bestiary release drift; do program=bench/$$program.py; \
 		echo "$$program"; $(BIN)/python "$$program" $(ARGS) || exit 1; \
 	done
 

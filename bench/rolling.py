@@ -1,12 +1,12 @@
 """Promotions and rollbacks under load: what becomes of the requests meanwhile; prints JSON.
 
-python bench/rolling.py WORKSPACE [--swaps 20] [--share 0.5] [--seed 0] [--out build/bench-rolling.json]
+python bench/rolling.py [WORKSPACE] [--swaps 20] [--share 0.5] [--seed 0] [--out build/bench-rolling.json]
 
-The workspace has a champion and a previous one. It is served by `ayeaye serve` on a free port, behind HAProxy, and
-asked with its own test pictures: first what it can answer at most, in the closed loop, then at random moments at
---share of that, while champion and previous change places --swaps times in a row, each as soon as the one before
-is served. A request is lost that gets no answer, or one that is not 200. The record of the workspace gets an entry
-for every swap; give a copy.
+The workspace has a champion and a previous one; without one, a small one of drawn animals is made. It is served by
+`ayeaye serve` on a free port, behind HAProxy, and asked with its own test pictures: first what it can answer at most,
+in the closed loop, then at random moments at --share of that, while champion and previous change places --swaps times
+in a row, each as soon as the one before is served. A request is lost that gets no answer, or one that is not 200. The
+record of the workspace gets an entry for every swap; give a copy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import asyncio
 import json
 import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -28,6 +30,7 @@ from typing import Any
 
 from load import Load, Seen
 
+from ayeaye import params, versioning
 from ayeaye.data.table import Dataset
 from ayeaye.processes import free_port, start, stop
 from ayeaye.release import promotion, serving
@@ -35,6 +38,8 @@ from ayeaye.release.registry import Version
 from ayeaye.workspace import Workspace
 
 SERVE = "from ayeaye import cli; cli.main()"
+SMALL = ["prepare.pictures=8", "embed.epochs=2", "train.repeats=1", "evaluate.bootstrap=200", "release.epsilon=1",
+         "release.minimum={}", "release.maximum={}"]  # fmt: skip
 CONNECTIONS, MEASURED = 16, 8.0  # seconds
 READY, SERVED = 180.0, 180.0
 PICTURES = 32
@@ -178,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workspace", type=Path)
+    parser.add_argument("workspace", type=Path, nargs="?")
     parser.add_argument("--swaps", type=int, default=20)
     parser.add_argument("--share", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
@@ -186,7 +191,30 @@ def main() -> None:
         "--out", type=Path, default=Path(__file__).parents[1] / "build" / "bench-rolling.json"
     )
     chosen = parser.parse_args()
-    workspace = Workspace.find(chosen.workspace)
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = (
+            Workspace.find(chosen.workspace) if chosen.workspace else retrained(Path(folder) / "small")
+        )
+        result = measure(workspace, chosen.swaps, chosen.share, chosen.seed)
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.out.write_text(json.dumps(result, indent=1))
+    print(json.dumps(result, indent=1))
+    raise SystemExit(result["lost"] > 0)
+
+
+def retrained(folder: Path) -> Workspace:
+    """A small workspace of drawn animals whose second version is champion."""
+    workspace = Workspace(folder)
+    versioning.init(workspace, SMALL)
+    for folds in (3, 4):
+        params.assign(folder / "params.yaml", [f"train.folds={folds}"])
+        subprocess.run(
+            [sys.executable, "-c", SERVE, "retrain", "--workspace", str(folder)], check=True, env=os.environ
+        )
+    return Workspace(folder)
+
+
+def measure(workspace: Workspace, swaps: int, share: float, seed: int) -> dict[str, Any]:
     record = promotion.record_of(workspace)
     state = record.state()
     if state.champion is None or state.previous is None:
@@ -199,12 +227,8 @@ def main() -> None:
     contents = pictures(workspace)
     with served(workspace) as url:
         most = capacity(url, contents)
-        rolled = roll(workspace, url, contents, turns, chosen.swaps, chosen.share * most, chosen.seed)
-    result = {"capacity, requests a second": round(most, 1), "share": chosen.share, **rolled.summary()}
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.out.write_text(json.dumps(result, indent=1))
-    print(json.dumps(result, indent=1))
-    raise SystemExit(rolled.lost > 0)
+        rolled = roll(workspace, url, contents, turns, swaps, share * most, seed)
+    return {"capacity, requests a second": round(most, 1), "share": share, **rolled.summary()}
 
 
 if __name__ == "__main__":
