@@ -11,9 +11,12 @@ from typing import Any
 
 from prefect.events import emit_event
 
+from ayeaye.files import write_atomic
+from ayeaye.release.promotion import FLOW, record_of
 from ayeaye.workspace import Workspace
 
 PREFIX = "ayeaye."
+TOLD = "told"  # in the state of a workspace: the digest of the record's end when a retrain last told of it
 OUTCOMES = ("promoted", "refused", "pending")  # of a retrain; `unchanged` is no event
 
 
@@ -39,6 +42,23 @@ def emit_outcome(workspace: Workspace, outcome: Mapping[str, Any]) -> None:
     if outcome["outcome"] in OUTCOMES:
         about = {key: outcome.get(key) for key in ("version", "champion", "bento")}
         emit(workspace, outcome["outcome"], outcome["message"], **about)
+    _told(workspace)
+
+
+def catch_up(workspace: Workspace) -> None:
+    """Tell of a promotion by a retrain that was killed before it did; called before each retrain."""
+    path, entries = workspace.state / TOLD, record_of(workspace).entries()
+    missed = bool(entries) and path.is_file() and path.read_text() != entries[-1].digest
+    if missed and entries[-1].action == "promote" and entries[-1].actor.startswith(FLOW):
+        number, when, bento = entries[-1].to, entries[-1].time, entries[-1].digests.get("bento")
+        message = f"Version {number} is champion ({bento}); the retrain of {when} ended before it said so."
+        emit(workspace, "promoted", message, version=number, champion=number, bento=bento)
+    _told(workspace)
+
+
+def _told(workspace: Workspace) -> None:
+    entries = record_of(workspace).entries()
+    write_atomic(workspace.state / TOLD, (entries[-1].digest if entries else "").encode())
 
 
 def emit_word(workspace: Workspace, decision: str, done: Mapping[str, Any], by: str) -> None:

@@ -181,6 +181,7 @@ def retrain(workspace: str = ".") -> dict[str, Any]:
     with found.lock(say, releasing=False) as lock:
         trained = _train(found, lock)
         with found.releasing(say):
+            events.catch_up(found)
             outcome = _release(found, trained)
     events.emit_outcome(found, outcome)
     return outcome

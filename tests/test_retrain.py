@@ -9,8 +9,9 @@ import pytest
 
 from ayeaye.errors import CheckFailed
 from ayeaye.files import write_atomic
+from ayeaye.release.promotion import FLOW, record_of
 from ayeaye.workspace import Workspace
-from flows import retrain
+from flows import events, retrain
 
 
 @pytest.mark.parametrize("failure", [None, CheckFailed("check of the embeddings failed")])
@@ -39,3 +40,26 @@ def test_an_artifact_shows_the_checks_also_when_one_of_them_stops_the_run(
     (artifact,) = shown
     assert artifact["rows"] == [{"met": False}]
     assert artifact["key"] == "checks-embeddings"
+
+
+def test_a_promotion_of_which_a_killed_run_did_not_tell_is_told_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[tuple[str, int]]()
+    monkeypatch.setattr(
+        events, "emit", lambda workspace, kind, message, **about: told.append((kind, about["version"]))
+    )
+    workspace = Workspace(tmp_path)
+    record = record_of(workspace)
+    record.append("promote", 1, actor=f"{FLOW} (ann)")  # by an ayeaye that kept nothing of what it told
+    events.catch_up(workspace)
+    assert told == []
+    record.append("promote", 2, actor=f"{FLOW} (ann)")
+    for _ in range(2):
+        events.catch_up(workspace)
+        assert told == [("promoted", 2)]
+    record.append("promote", 3, actor=f"{FLOW} (ann)")
+    events.emit_outcome(workspace, {"outcome": "promoted", "version": 3, "message": "Version 3 is champion."})
+    record.append("rollback", 2, actor="ann")
+    events.catch_up(workspace)
+    assert told == [("promoted", 2), ("promoted", 3)]
