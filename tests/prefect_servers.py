@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,10 +31,22 @@ class Server:
         return done.stdout
 
     def get(self, path: str) -> Any:
-        return httpx.get(f"{self.url}/{path}", timeout=30).raise_for_status().json()
+        return self._ask("GET", path).json()
 
     def post(self, path: str, /, **content: Any) -> Any:
-        return httpx.post(f"{self.url}/{path}", json=content, timeout=30).raise_for_status().json()
+        return self._ask("POST", path, json=content).json()
+
+    def delete(self, path: str) -> None:
+        self._ask("DELETE", path)
+
+    def _ask(self, method: str, path: str, **content: Any) -> httpx.Response:
+        """Asked again, as by Prefect's own client, while the server says that its database is busy."""
+        for _ in range(10):
+            answer = httpx.request(method, f"{self.url}/{path}", timeout=30, **content)
+            if answer.status_code != 503:
+                break
+            time.sleep(1)
+        return answer.raise_for_status()
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:
         return self.post("flow_runs/filter", deployments={"id": {"any_": [deployment]}})
@@ -62,4 +75,4 @@ class Server:
             "resource": {"prefect.resource.id": resource},
             "related": [related],
         }
-        httpx.post(f"{self.url}/events", json=[content], timeout=30).raise_for_status()
+        self._ask("POST", "events", json=[content])

@@ -159,7 +159,7 @@ def test_only_runs_of_the_workspace_are_scheduled_again(
     platform._free_runs(made.workspace, platform.Ports(**made.ports))
     states = [server.get(f"flow_runs/{run}")["state"]["type"] for run in (ours, theirs)]
     for run in (ours, theirs):
-        httpx.delete(f"{server.url}/flow_runs/{run}", timeout=30).raise_for_status()
+        server.delete(f"flow_runs/{run}")
     assert states == ["SCHEDULED", "RUNNING"]
 
 
