@@ -122,7 +122,7 @@ def _made_once(
             make(made)
     folder = tmp_path_factory.mktemp(name)
     shutil.copyfile(made / "outcome.json", folder / "outcome.json")
-    return Place(made / "workspace", made / "paints", environment).copy(folder)
+    return Place(made / "workspace", made / "paints", environment).moved(folder / "workspace")
 
 
 @pytest.fixture(scope="session")

@@ -200,13 +200,17 @@ class Place:
 
     def copy(self, folder: Path) -> Place:
         """A workspace and a source of its own that begin as this one."""
-        root, source = folder / "workspace", folder / self.source.name
-        shutil.copytree(self.root, root, symlinks=True)
+        source = folder / self.source.name
         (shutil.copytree if self.source.is_dir() else shutil.copyfile)(self.source, source)
-        _move_artifacts(root, self.root)
-        place = Place(root, source, self.environment)
+        place = Place(self.moved(folder / "workspace").root, source, self.environment)
         place.set(f"prepare.path={source}")
         return place
+
+    def moved(self, root: Path) -> Place:
+        """The same workspace of the same source at another place; nothing of it is changed."""
+        shutil.copytree(self.root, root, symlinks=True)
+        _move_artifacts(root, self.root)
+        return Place(root, self.source, self.environment)
 
 
 def make(root: Path, source: Path, environment: Mapping[str, str], *settings: str) -> Place:
