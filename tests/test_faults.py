@@ -138,14 +138,13 @@ def test_operations_killed_anywhere_keep_what_the_release_promises(fresh: Place)
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(7200)
-def test_sixty_kills_keep_what_the_release_promises(fresh: Place) -> None:
-    hit = Counter[str]()
-    for seed in range(1, 7):
-        hit += killed(fresh, 12, seed)
-        promotion.try_champion(Workspace(fresh.root))
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_sixty_kills_keep_what_the_release_promises(fresh: Place, seed: int) -> None:
+    hit = killed(fresh, 12, seed)
+    promotion.try_champion(Workspace(fresh.root))
     print(f"kills that hit: {dict(hit)}")
-    assert hit.total() >= 60 and set(hit) == set(OPERATIONS)
+    assert hit.total() >= 10 and set(hit) == set(OPERATIONS)
 
 
 def test_two_promotions_at_once_come_one_after_the_other(fresh: Place) -> None:

@@ -497,6 +497,7 @@ def clear_remains(workspace: Workspace) -> None:
 def _remains(workspace: Workspace) -> Iterator[Path]:
     root, state = workspace.root, workspace.state
     yield from (root / ".dvc" / "tmp" / name for name in ("rwlock", "rwlock.lock"))
+    yield state / "bentoml" / ".staging"
     yield from state.glob("error-*.json")
     for folder in (state, state / "mlflow"):
         yield from folder.glob("tmp*")

@@ -36,9 +36,12 @@ def test_whatever_is_lost_around_the_record_is_brought_back(copied: Place) -> No
     assert parts(workspace) == []
 
     (registry.bundle(1) / "mapper.safetensors").write_bytes(b"rubbish")
+    staged = workspace.bentos / ".staging" / "tmpx" / "context"  # of a build that was killed at its very end
+    staged.mkdir(parents=True)
     assert parts(workspace) == ["bundle"]
     assert copied("repair").code == 0
     assert parts(workspace) == []
+    assert not (workspace.bentos / ".staging").exists()
 
     shutil.rmtree(bento.folder_of(tag, workspace.bentos))
     remains = workspace.release / ".decision.json.0.part"
