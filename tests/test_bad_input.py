@@ -406,7 +406,7 @@ def test_a_remote_that_is_away_stops_a_run_that_is_finished_later(copied: Place,
     }
     for remote, expected in remotes.items():
         copied.set(f"prepare.remote={remote}")
-        said = refused(copied, "retrain")
+        said = error_of(copied("retrain"))
         assert re.search(expected, said), said
         assert copied.status["champion"] == before
     copied.set(f"prepare.remote={tmp_path / 'remote'}", "release.minimum={T1: 1.01}")
