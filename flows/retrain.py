@@ -201,10 +201,15 @@ def _train(workspace: Workspace, lock: int) -> str:
         track(workspace, lock)
     data_digest = versioning.dataset_digest(workspace)
     push(workspace, lock)
-    all_of_them = versioning.DATASET in changed
-    for name in versioning.stages(workspace) if all_of_them else versioning.affected(workspace, changed):
-        stage(workspace, name, lock)
-    if not changed:
+    if changed:
+        stages = versioning.stages(workspace)
+        new = stages if versioning.DATASET in changed else versioning.affected(workspace, changed)
+        for name in stages:
+            if name in new:
+                stage(workspace, name, lock)
+            else:  # what its last run found holds for this one
+                _show_checks(workspace, CHECKED.get(name))
+    else:
         say("No stage has anything new to do.")
     return commit(workspace, data_digest)
 
