@@ -328,7 +328,11 @@ def test_a_version_that_waits_answers_a_share_in_the_shadow(pair: Pair) -> None:
 def test_twenty_promotions_and_rollbacks_at_half_the_capacity_lose_no_request(
     trained: Place, tmp_path: Path
 ) -> None:
-    pair = pair_of(trained.copy(tmp_path))
+    place = trained.copy(tmp_path)
+    # While another Bento starts, two cores stand still for seconds, in which more come than wait by default.
+    place.set("serve.concurrency=1024")
+    assert place("promote", 1).code == 0
+    pair = pair_of(place)
     with rolling.served(pair.workspace) as url:
         rate = 0.5 * rolling.capacity(url, pair.contents)
         rolled = rolling.roll(pair.workspace, url, pair.contents, [pair.second, pair.first], 20, rate)
