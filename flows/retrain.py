@@ -202,9 +202,8 @@ def _train(workspace: Workspace, lock: int) -> str:
     data_digest = versioning.dataset_digest(workspace)
     push(workspace, lock)
     if changed:
-        stages = versioning.stages(workspace)
-        new = stages if versioning.DATASET in changed else versioning.affected(workspace, changed)
-        for name in stages:
+        new = versioning.affected(workspace, changed)
+        for name in versioning.stages(workspace):
             if name in new:
                 stage(workspace, name, lock)
             else:  # what its last run found holds for this one

@@ -47,6 +47,9 @@ class Platform:
         assert done.code == expect, done.err + self.logs()
         return done
 
+    def server(self, home: Path) -> Server:
+        return Server(f"http://127.0.0.1:{self.ports['prefect']}/api", home)
+
     def logs(self) -> str:
         logs = sorted((self.workspace.state / "logs").glob("*.log"))
         return "".join(f"\n== {path.name}\n{path.read_text()[-1500:]}" for path in logs)
@@ -121,7 +124,7 @@ def test_secrets_are_known_where_they_are_needed(started: tuple[Platform, Any]) 
 
 def test_the_schedules_are_deployed(started: tuple[Platform, Any], tmp_path: Path) -> None:
     made, _ = started
-    server = Server(f"http://127.0.0.1:{made.ports['prefect']}/api", tmp_path)
+    server = made.server(tmp_path)
     found = server.get("deployments/name/retrain/weekly-retrain")
     assert found["parameters"] == {"workspace": str(made.workspace.root)}
     assert server.get("work_pools/ayeaye")["type"] == "process"
@@ -149,7 +152,7 @@ def test_only_runs_of_the_workspace_are_scheduled_again(
     started: tuple[Platform, Any], tmp_path: Path
 ) -> None:
     made, _ = started
-    server = Server(f"http://127.0.0.1:{made.ports['prefect']}/api", tmp_path)
+    server = made.server(tmp_path)
     there = server.get("deployments/name/watch/daily-drift-watch")
     other = server.post(
         "deployments/", name="daily-drift-watch", flow_id=server.post("flows/", name="another")["id"],
@@ -217,7 +220,7 @@ def test_the_command_line_uses_the_server_of_the_platform(
     started: tuple[Platform, Any], tmp_path: Path
 ) -> None:
     made, _ = started
-    server = Server(f"http://127.0.0.1:{made.ports['prefect']}/api", tmp_path)
+    server = made.server(tmp_path)
     before = server.post("flow_runs/count")
     done = made("retrain", "--json")
     assert done.code == 0, done.err
@@ -231,7 +234,7 @@ def test_a_killed_platform_leaves_no_process_and_its_run_goes_on_when_it_is_up_a
 ) -> None:
     made, _ = started
     Place(made.workspace.root, Path(), {}).set("train.folds=2")
-    server = Server(f"http://127.0.0.1:{made.ports['prefect']}/api", tmp_path)
+    server = made.server(tmp_path)
     deployment = server.get("deployments/name/retrain/weekly-retrain")["id"]
     run = server.post(f"deployments/{deployment}/create_flow_run")["id"]
 

@@ -235,7 +235,12 @@ def stages(workspace: Workspace) -> list[str]:
 
 
 def affected(workspace: Workspace, changed: set[str]) -> list[str]:
-    """The stages among `changed`, and every stage that depends on one of them, in an order in which they can run."""
+    """The stages among `changed`, and every stage that depends on one of them, in an order in which they can run.
+
+    On the dataset all of them do.
+    """
+    if DATASET in changed:
+        return stages(workspace)
     import networkx
     from dvc.repo import Repo
 

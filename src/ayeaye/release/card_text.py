@@ -240,7 +240,7 @@ def _the_gate(card: Mapping[str, Any]) -> Section:
     read = f"Floors and ceilings are held against the figures of {found['figures_of']}."
     text = [read if checks.checks else "No floor or ceiling is set."]
     if "verdict" in found:
-        text.insert(0, f"{_VERDICTS[found['verdict']]} {_champion(found['champion'])}")
+        text.insert(0, f"{_VERDICTS[checks.verdict]} {_champion(found['champion'])}")
         text += [f"In the trial {found['stand_in']}."] if found["stand_in"] else []
         text += [f"{gate.too_small(checks)}."] if checks.not_judged else []
     else:

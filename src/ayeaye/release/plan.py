@@ -23,10 +23,9 @@ def plan(workspace: Workspace, lock: int | None = None) -> dict[str, Any]:
     dataset = prepare(workspace, Progress(), dry_run=True)
     workspace.write_fingerprints()  # with which DVC compares: digests alone, that the retrain would write too
     changed = versioning.changed(workspace, lock)
-    if dataset["changed"] or versioning.DATASET in changed:
-        stages = versioning.stages(workspace)
-    else:
-        stages = versioning.affected(workspace, changed)
+    if dataset["changed"]:
+        changed = {*changed, versioning.DATASET}
+    stages = versioning.affected(workspace, changed)
     state = record_of(workspace).state()
     follows = "a version, the gate, and " + (
         "a promotion if it passes"
