@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from ayeaye.files import digest_file
@@ -38,18 +39,21 @@ def sources(*modules: str) -> set[Path]:
         path = _file(waiting.pop())
         if path and path not in found:
             found |= {path, *path.parent.glob(f"templates/{path.stem}.*.j2")}
-            waiting += _imported(path)
+            waiting += _imported(path.read_bytes())
     return found
 
 
-def _imported(path: Path) -> Iterator[str]:
+@cache  # the stages share most of their files
+def _imported(source: bytes) -> frozenset[str]:
     """Names of modules, and of what may be one: `from ayeaye.data import checks`."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield from _with_packages(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names.update(_with_packages(node.module))
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            yield from (name for alias in node.names for name in _with_packages(alias.name))
+            names.update(name for alias in node.names for name in _with_packages(alias.name))
+    return frozenset(names)
 
 
 def _with_packages(module: str) -> Iterator[str]:
