@@ -26,7 +26,7 @@ from ayeaye.errors import (
     TakenName,
     UnknownWords,
 )
-from ayeaye.labelling import calibration, hubs
+from ayeaye.labelling import hubs
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.selection import Choice
 
@@ -130,7 +130,7 @@ def test_one_call_or_several_in_any_order_come_to_the_same() -> None:
 
 
 def test_old_classes_are_not_mapped_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = made(hub=CORRECTIONS[1])
+    before = made(hub=CORRECTIONS[1]).with_classes([later(13)])
     before.scores(pictures())
     mapped = []
     map_classes = type(before.mapper).map_classes
@@ -138,7 +138,7 @@ def test_old_classes_are_not_mapped_again(monkeypatch: pytest.MonkeyPatch) -> No
         type(before.mapper), "map_classes", lambda self, A: mapped.append(len(A)) or map_classes(self, A)
     )
     before.with_classes([later(11)]).among(["kind 11"]).scores(pictures())
-    assert mapped == [1, 1]  # by the mapper and by that of the bank
+    assert mapped == [1, 1, 1]  # by the mapper, and by that of the bank for the hubs and for the threshold
 
 
 def test_an_extended_classifier_is_a_bundle_like_any_other(tmp_path: Path) -> None:
@@ -304,39 +304,41 @@ def test_classes_that_go_leave_the_others_as_if_they_had_never_come(
 
 
 @pytest.mark.parametrize("hub", CORRECTIONS[:4], ids=[kind for kind, _ in CORRECTIONS[:4]])
-def test_far_classes_that_come_leave_what_is_known_of_the_trained_ones(
+def test_many_classes_that_come_leave_the_share_of_unknown_pictures_that_are_accepted(
     hub: tuple[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     before, X = made(hub=hub), world()[1].X
     sure = np.sort(before.confidences(before.scores(X)).max(axis=1))
     before = replace(before, threshold=float(sure[len(X) // 2 - 1 :][:2].mean()))
-    away = -before.mapper.map_images(X).mean(axis=0)
-    directions = np.random.default_rng(3).normal(size=(400, len(SIGNS)))
-    far = directions[np.argsort(before.mapper.map_classes(directions.astype(np.float32)) @ away)[-100:]]
-    after = before.with_classes([NewClass(f"far {row}", vector=far[row].tolist()) for row in range(100)])
+    vectors = np.random.default_rng(3).normal(size=(100, len(SIGNS)))
+    after = before.with_classes([NewClass(f"far {row}", vector=vectors[row].tolist()) for row in range(100)])
+    unknown = accepted_of_unknown(before, before.lowest)
+    assert unknown > 0.2
+    assert accepted_of_unknown(after, after.lowest) == pytest.approx(unknown, abs=0.1)
+    assert accepted_of_unknown(after, before.threshold) < unknown / 2
     after.save(tmp_path)
-    after = Classifier.load(tmp_path)
-    trained = after.scores(X).argmax(axis=1) < len(before.labels)
-    was, now = before.answers(before.scores(X)), after.answers(after.scores(X))
-    assert {was[row]["known"] for row in np.flatnonzero(trained)} == {True, False}
-    for row in np.flatnonzero(trained).tolist():
-        assert {key: now[row][key] for key in ("label", "known")} == {
-            key: was[row][key] for key in ("label", "known")
-        }
-        assert now[row]["confidence"] == pytest.approx(was[row]["confidence"], abs=1e-5)
+    assert Classifier.load(tmp_path).lowest == pytest.approx(after.lowest, abs=1e-5)
+    rest = after.without([f"far {row}" for row in range(1, 100)])
+    assert after.lowest < rest.lowest <= before.threshold
+    assert rest.without(["far 0"]).lowest == before.threshold
 
 
-def test_a_class_that_came_later_has_the_confidence_it_would_have_alone() -> None:
-    before = made(hub=CORRECTIONS[1])
-    both = before.with_classes([later(11), later(13)])
+def accepted_of_unknown(classifier: Classifier, lowest: float) -> float:
+    """Of the pictures whose class is taken out of the candidates."""
+    _, data = world()
+    scores = classifier.scores(data.X)
+    scores[np.arange(len(scores)), data.y] = -np.inf
+    return float((classifier.confidences(scores).max(axis=1) >= lowest).mean())
+
+
+def test_a_class_that_came_later_has_the_confidence_it_would_have_in_the_table() -> None:
+    trained = made([], CORRECTIONS[1])
+    later_on = made(hub=CORRECTIONS[1]).with_classes([later(11), later(13)])
+    order = [later_on.labels.index(name) for name in trained.labels]
     X = pictures()
-    for name in ("kind 11", "kind 13"):
-        alone = before.with_classes([later(int(name[5:]))])
-        expected = calibration.probabilities(alone.scores(X), before.temperature)[:, -1]
-        found = both.confidences(both.scores(X))[:, both.labels.index(name)]
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-    answers = both.answers(both.scores(X))
-    assert [each["known"] for each in answers] == [each["confidence"] >= both.threshold for each in answers]
+    np.testing.assert_allclose(
+        later_on.confidences(later_on.scores(X))[:, order], trained.confidences(trained.scores(X)), atol=1e-5
+    )
 
 
 def test_answers_among_some_classes_are_the_best_of_these_with_the_scores_they_have_among_all() -> None:

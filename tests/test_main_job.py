@@ -93,7 +93,7 @@ class TestARetrainedWorkspace:
     def test_has_a_bundle_without_pickles(self, trained: Place) -> None:
         found = {path.name for path in bundle_files(trained)}
         assert found >= {"bundle.json", "mapper.safetensors", "backbone.safetensors"}
-        assert {Path(name).suffix for name in found} == {".json", ".safetensors", ".parquet"}
+        assert {Path(name).suffix for name in found} == {".json", ".onnx", ".safetensors", ".parquet"}
 
     def test_has_figures_under_the_promised_keys(self, trained: Place) -> None:
         figures = trained.read("reports/metrics.json")

@@ -27,8 +27,8 @@ from ayeaye.errors import (
     listed,
 )
 from ayeaye.files import digest_folder, write_atomic
-from ayeaye.labelling import calibration, explanation, nearest, propagation
-from ayeaye.labelling.hubs import Correction
+from ayeaye.labelling import calibration, explanation, nearest, propagation, unknown
+from ayeaye.labelling.hubs import Bank, Correction
 from ayeaye.mapping import MAPPERS, Mapper
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ayeaye.embedding.backbones import Backbone
 
 FORMAT = 3
+JUDGES = 500  # pictures of the bank by which the threshold is moved
 READABLE = (1, 2, 3)  # 1 had neither hub correction nor threshold, 2 no bank for classes that come later
 Part = TypeVar("Part")
 
@@ -118,6 +119,7 @@ class Classifier:
             candidates=self.candidates
             and tuple(place[column] for column in self.candidates if column in place),
             later=len(kept) - trained,
+            judged=None if self._judges is None else self._judged[:, kept],
         )
 
     def _over(self, space: ClassSpace) -> Classifier:
@@ -134,12 +136,15 @@ class Classifier:
             correction=self.correction.extended(vectors, ~self.seen),
             candidates=None if self.candidates is None else self.candidates + more,
             later=self.later + len(vectors),
+            judged=None if self._judges is None else np.hstack([self._judged, self._judges.cosines(vectors)]),
         )
 
-    def _replaced(self, mapped: np.ndarray, **changes: Any) -> Classifier:
-        """The classifier with other parts, whose `mapped` classes need not be mapped again."""
+    def _replaced(self, mapped: np.ndarray, judged: np.ndarray | None = None, **changes: Any) -> Classifier:
+        """The classifier with other parts, whose `mapped` classes need not be mapped again, nor be `judged`."""
         replaced = replace(self, **changes)
         vars(replaced)["mapped_classes"] = mapped
+        if judged is not None:
+            vars(replaced)["_judged"] = judged
         return replaced
 
     def among(self, names: Sequence[str]) -> Classifier:
@@ -164,7 +169,11 @@ class Classifier:
                 unknown,
             )
         columns = tuple(sorted({place[name] for name in names}))
-        return self._replaced(self.mapped_classes, candidates=columns)
+        narrowed = self._replaced(
+            self.mapped_classes, None if self._judges is None else self._judged, candidates=columns
+        )
+        vars(narrowed)["lowest"] = self.lowest
+        return narrowed
 
     @property
     def answerable(self) -> list[int]:
@@ -206,25 +215,37 @@ class Classifier:
         return propagation.propagate(images, self.mapped_classes, self._scored, self.temperature)
 
     def confidences(self, scores: np.ndarray) -> np.ndarray:
-        """(n, C) of scores (n, C): a trained class's share among the trained ones, and that of one that came later
-        among these and itself.
+        """(n, C) of scores (n, C): the share of each class among all, as if those that came later had been there."""
+        return calibration.probabilities(scores, self.temperature)
 
-        Threshold and temperature were fitted on shares among the trained classes. Among all, a hundred that came
-        later would leave none of them a share that reaches the threshold, however far they are from the picture.
-        """
-        trained = len(self.labels) - self.later
-        shares = calibration.probabilities(scores[:, :trained], self.temperature)
-        return np.hstack(
-            [shares, calibration.joining(scores[:, :trained], scores[:, trained:], self.temperature)]
-        )
+    @cached_property
+    def lowest(self) -> float:
+        """The confidence below which a picture is of none of the classes as they are now: `threshold`, moved by what
+        the classes that came later take of a share (see `unknown.moved`), where the bundle has a bank."""
+        judges = self._judges
+        if not self.later or not self.threshold or judges is None or judges.y is None:
+            return self.threshold
+        scores, trained = self._scored(self._judged), len(self.labels) - self.later
+        return unknown.moved(self.threshold, scores, judges.y, trained, self.temperature)
+
+    @property
+    def _judges(self) -> Bank | None:
+        """Pictures of the bank, where it knows their classes."""
+        bank = self.correction.bank
+        return None if bank is None or bank.y is None else bank.some(JUDGES)
+
+    @cached_property
+    def _judged(self) -> np.ndarray:
+        """(b, C) cosines of the judges with the classes."""
+        return np.zeros((0, 0)) if self._judges is None else self._judges.cosines(self.space.vectors)
 
     def known(self, scores: np.ndarray) -> np.ndarray:
         """(n,) bool: whether pictures with these scores (n, C) are of the best of the classes that may be an answer.
 
-        The rate of false acceptance that was fitted holds of trained classes; each later one adds its own.
+        The rate of false acceptance was fitted on trained classes; `lowest` keeps it with later ones.
         """
         best = np.array(self.answerable)[scores[:, self.answerable].argmax(axis=1)]
-        return self.confidences(scores)[np.arange(len(scores)), best] >= self.threshold
+        return self.confidences(scores)[np.arange(len(scores)), best] >= self.lowest
 
     def answers(self, scores: np.ndarray, top: int = 5) -> list[dict[str, Any]]:
         """For each row of scores (n, C): label, seen, known, confidence, and the `top` best as alternatives."""
@@ -236,7 +257,7 @@ class Classifier:
             {
                 "label": self.labels[order[0]],
                 "seen": bool(self.seen[order[0]]),
-                "known": bool(confidences[row, order[0]] >= self.threshold),
+                "known": bool(confidences[row, order[0]] >= self.lowest),
                 "confidence": float(confidences[row, order[0]]),
                 "alternatives": [
                     {"label": self.labels[c], "seen": bool(self.seen[c]), "score": float(scores[row, c])}

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ayeaye.labelling.unknown import Fold, Trial, accepted, threshold, trials
+from ayeaye.labelling.calibration import probabilities
+from ayeaye.labelling.unknown import Fold, Trial, accepted, moved, threshold, trials
 
 
 def trial(confidence: list[float], y: list[int], unknown: list[bool]) -> Trial:
@@ -83,3 +84,28 @@ def test_a_side_without_pictures_has_no_rate() -> None:
     found = accepted([(trial([0.5], [0], [True]), 0.0)])
     assert found["accepted"] == {"unknown": 1.0, "seen": None, "unseen": None}
     assert accepted([])["accepted"]["unknown"] is None
+
+
+def test_a_threshold_moves_so_that_as_many_unknown_pictures_are_accepted() -> None:
+    chance = np.random.default_rng(0)
+    y = chance.integers(0, 5, 400)
+    scores = chance.normal(size=(400, 65)).astype(np.float32)
+    scores[np.arange(400), y] += 5  # taken out: it must not matter
+    first, temperature, lowest = 5, 0.5, 0.6
+
+    def share(count: int, least: float) -> float:
+        without = scores[:, :count].copy()
+        without[np.arange(400), y] = -np.inf
+        return float((probabilities(without, temperature).max(axis=1) >= least).mean())
+
+    after = moved(lowest, scores, y, first, temperature)
+    assert after < lowest / 2
+    assert share(65, after) == pytest.approx(share(5, lowest), abs=0.01)
+    assert share(65, lowest) < share(5, lowest) / 4
+    same = moved(lowest, scores[:, :5], y, first, temperature)
+    assert share(5, same) == share(5, lowest)
+
+
+def test_a_threshold_that_nothing_reaches_moves_as_the_shares_do() -> None:
+    scores, y = np.zeros((3, 9), np.float32), np.arange(3)
+    assert moved(0.9, scores, y, 5, 1.0) == pytest.approx(0.9 * 4 / 8)

@@ -39,10 +39,10 @@ def choose_gamma_over(folds: list[Fold]) -> float:
     return float(middles[best[np.argmax(np.diff(bounds)[best])]])
 
 
-def fit_temperature(scores: np.ndarray, y: np.ndarray) -> float:
+def fit_temperature(scores: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None) -> float:
     """The T > 0 that minimises the negative log-likelihood of softmax(scores / T) (Guo 2017).
 
-    `scores` may be before or after the offset, as they will be used.
+    `scores` may be before or after the offset, as they will be used; `weight` (n,) is that of each row.
     """
     from scipy.optimize import minimize_scalar
 
@@ -53,7 +53,8 @@ def fit_temperature(scores: np.ndarray, y: np.ndarray) -> float:
     def loss(log_temperature: float) -> float:
         logits = centred / np.exp(log_temperature)
         top = logits.max(axis=1)
-        return float(np.mean(top + np.log(np.exp(logits - top[:, None]).sum(axis=1))))
+        each = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+        return float(np.average(each, weights=weight))
 
     found = minimize_scalar(loss, bounds=(np.log(1e-3), np.log(1e2)), method="bounded")
     return float(np.exp(found.x))
@@ -65,14 +66,6 @@ def probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
     logits -= logits.max(axis=1, keepdims=True)
     exponentials = np.exp(logits)
     return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def joining(scores: np.ndarray, more: np.ndarray, temperature: float) -> np.ndarray:
-    """(n, m) the share of each of m classes with scores `more` (n, m) where it alone joins those of scores (n, C)."""
-    from scipy.special import expit, logsumexp
-
-    others = logsumexp(scores.astype(np.float64) / temperature, axis=1, keepdims=True)
-    return expit(more.astype(np.float64) / temperature - others).astype(np.float32)
 
 
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray]

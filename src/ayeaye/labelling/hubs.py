@@ -49,15 +49,22 @@ MOST = 2000  # pictures of a bank: with two mappers of 1,280 numbers each, 10 MB
 @dataclass(frozen=True)
 class Bank:
     """Pictures of seen classes, mapped by a mapper that did not learn from them: images (b, m) float16 at unit
-    length."""
+    length, and the numbers y (b,) of their classes, which banks did not keep before."""
 
     mapper: Mapper
     images: np.ndarray
+    y: np.ndarray | None = None
 
     @classmethod
-    def of(cls, mapper: Mapper, X: np.ndarray) -> Bank:
-        """The bank of embeddings X (b, d)."""
-        return cls(mapper, unit(mapper.map_images(X)).astype(np.float16))
+    def of(cls, mapper: Mapper, X: np.ndarray, y: np.ndarray | None = None) -> Bank:
+        """The bank of embeddings X (b, d) of classes y (b,)."""
+        images = unit(mapper.map_images(X)).astype(np.float16)
+        return cls(mapper, images, None if y is None else np.asarray(y, np.int32))
+
+    def some(self, most: int) -> Bank:
+        """At most so many of its pictures, evenly."""
+        step = -(-len(self.images) // most)
+        return replace(self, images=self.images[::step], y=None if self.y is None else self.y[::step])
 
     def cosines(self, A: np.ndarray) -> np.ndarray:
         """(b, C) float32 of the pictures with class vectors A (C, k)."""
@@ -71,12 +78,13 @@ class Bank:
         """What JSON holds and what safetensors hold, from which `from_state` makes the same bank."""
         arrays = {name: np.ascontiguousarray(array) for name, array in self.mapper.state().items()}
         about = {"name": self.mapper.name, "settings": self.mapper.settings}
-        return about, {"images": self.images, **under("mapper", arrays)}
+        classes = {} if self.y is None else {"y": self.y}
+        return about, {"images": self.images, **classes, **under("mapper", arrays)}
 
     @classmethod
     def from_state(cls, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Bank:
         mapper = MAPPERS[about["name"]].from_state(about["settings"], below("mapper", arrays))
-        return cls(mapper, arrays["images"])
+        return cls(mapper, arrays["images"], arrays.get("y"))
 
 
 def sample(y: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -96,7 +104,8 @@ class Correction:
     """A fitted correction of scores with C classes.
 
     `statistic` (C,) float32 is what the bank says of each class: r(c) of csls and nnn, T log mean exp of
-    inverted_softmax, σ(c) of local_scaling; of none it is empty. `bank` is kept for classes that come later.
+    inverted_softmax, σ(c) of local_scaling; of none it is empty. `bank` is kept for classes that come later, also
+    of none: it says how high the unknown then score.
     """
 
     kind: str = "none"
@@ -189,8 +198,7 @@ def fit(kind: str, settings: dict[str, Any], bank: np.ndarray) -> Correction:
 
 def fit_on(kind: str, settings: dict[str, Any], bank: Bank, A: np.ndarray) -> Correction:
     """The correction by a bank of the classes of vectors A (C, k), which keeps the bank; raises as `fit` does."""
-    fitted = fit(kind, settings, bank.cosines(A))
-    return fitted if kind == "none" else replace(fitted, bank=bank)
+    return replace(fit(kind, settings, bank.cosines(A)), bank=bank)
 
 
 def _statistic(kind: str, settings: dict[str, Any], bank: np.ndarray) -> np.ndarray:

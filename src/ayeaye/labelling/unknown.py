@@ -61,6 +61,25 @@ def threshold(found: Iterable[Trial], rate: float) -> float:
     return float(np.nextafter(np.float32(confidence[order[within]]), np.float32(2)))
 
 
+def moved(lowest: float, scores: np.ndarray, y: np.ndarray, first: int, temperature: float) -> float:
+    """The threshold among more classes that was fitted as `lowest` among the `first` ones.
+
+    scores (n, C) are of pictures of the classes y (n,), all among the first, which are taken out of the candidates:
+    of these pictures as many are accepted among all classes as were among the first. Shares get smaller the more
+    classes there are, and with one threshold for all numbers of them nothing would be known in the end.
+    """
+    unknown = scores.astype(np.float64)
+    unknown[np.arange(len(y)), y] = -np.inf
+    before, now = (
+        calibration.probabilities(each, temperature).max(axis=1) for each in (unknown[:, :first], unknown)
+    )
+    below = int(np.count_nonzero(before < lowest))
+    if below == len(now):
+        # None was accepted: the highest moves as the one nearest to the threshold does.
+        return float(min(1.0, lowest * now.max() / before.max()))
+    return float(np.sort(now)[below])
+
+
 def accepted(found: Iterable[tuple[Trial, float]]) -> dict[str, Any]:
     """Shares of pictures accepted at each trial's threshold, as means over classes, of unknown, seen and unseen
     classes; None for a side without pictures. Also how many pictures of unknown classes were judged."""

@@ -16,6 +16,9 @@ from ayeaye.mapping.base import frozen
 from ayeaye.params import Params
 from ayeaye.pipeline.blending import Blended, Family, blended, decisive, error_of, families
 from ayeaye.pipeline.examples import Examples
+from ayeaye.pipeline.folds import class_folds, hold_out
+
+FINE = 10  # folds of classes
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,17 @@ class Choice:
 
         The bank are their validation pictures, at most `hubs.MOST`, under a mapper fitted on their training
         pictures alone: under one that has learned them they would be nearer to their classes than any picture that
-        is to come.
+        is to come. Without a validation picture nothing is corrected.
         """
-        if self.hubs == "none":
-            return Correction()
         of_known = known[examples.y]
+        if self.hubs == "none" and not (of_known & examples.rows("validation")).any():
+            return Correction()
         mapper = self.fit(examples, of_known & examples.rows("train"), seed=seed, device=device)
         rows = np.flatnonzero(of_known & examples.rows("validation"))
         rows = rows[hubs.sample(examples.y[rows])]
-        bank = hubs.Bank.of(mapper, examples.X[rows])
+        number = np.full(len(known), -1)
+        number[columns] = np.arange(len(columns))
+        bank = hubs.Bank.of(mapper, examples.X[rows], number[examples.y[rows]])
         return hubs.fit_on(self.hubs, self.hub_settings, bank, examples.A[columns])
 
 
@@ -73,8 +78,33 @@ def select(
     **options: Any,
 ) -> Choice:
     """The best blend of the families by mean AUSUC over the folds (see `blended`, which takes the options), and
-    how its scores are read (see `read`)."""
-    return read(blended(among, examples, folds, **options), correction, false_accept)
+    how its scores are read (see `read`), its confidence on finer folds."""
+    found = blended(among, examples, folds, **options)
+    return read(found, correction, false_accept, finer(found, examples, folds, **options))
+
+
+def finer(
+    found: Blended,
+    examples: Examples,
+    folds: Sequence[np.ndarray],
+    *,
+    known: np.ndarray | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    **options: Any,
+) -> list[Fold]:
+    """What was found on FINE folds of the same classes: its mapper has learned nearly all of them, as the one that
+    is released has.
+
+    With a third of them held out it is less sure than that one will be, and a temperature that was fitted on it says
+    so of pictures of which nothing is unsure.
+    """
+    known = examples.seen if known is None else known
+    parts = class_folds(np.any(folds, axis=0) & known, FINE, seed=seed)
+    return [
+        hold_out(examples, part, known).score(create(found.mapper, **found.settings), seed, device)
+        for part in parts
+    ]
 
 
 def by_params(params: Params, examples: Examples, folds: Sequence[np.ndarray], **options: Any) -> Choice:
@@ -92,8 +122,15 @@ def by_params(params: Params, examples: Examples, folds: Sequence[np.ndarray], *
     )
 
 
-def read(found: Blended, correction: str = "none", false_accept: float = 1.0) -> Choice:
-    """The hub correction, the offset, the temperature and the threshold for what was found.
+def read(
+    found: Blended,
+    correction: str = "none",
+    false_accept: float = 1.0,
+    fine: Sequence[Fold] | None = None,
+) -> Choice:
+    """The hub correction, the offset, the temperature and the threshold for what was found, the temperature on `fine`
+    folds where they are given. The threshold is of the others: of classes that are taken out of the candidates there
+    more are near to those that stay, as in a world of which most is unknown.
 
     `correction` is a kind of hub correction, of which the settings with the highest mean AUSUC are taken, or
     `auto` for the best of all kinds; of these another than `none` must gain more than the standard error of its
@@ -107,7 +144,9 @@ def read(found: Blended, correction: str = "none", false_accept: float = 1.0) ->
         best = 0
     taken = each_corrected[best]
     gamma = offset(taken)
-    temperature = _temperature(taken, gamma)
+    how = corrections[best]
+    sure = taken if fine is None else corrected(fine, how["hubs"], how["settings"])
+    temperature = _temperature(sure, gamma)
     trials = (trial for fold in taken for trial in unknown.trials(fold._replace(gamma=gamma), temperature))
     return Choice(
         found.mapper,
@@ -115,8 +154,8 @@ def read(found: Blended, correction: str = "none", false_accept: float = 1.0) ->
         gamma,
         temperature,
         unknown.threshold(trials, false_accept),
-        corrections[best]["hubs"],
-        corrections[best]["settings"],
+        how["hubs"],
+        how["settings"],
         found.ranking,
         [{**each, **gain} for each, gain in zip(corrections, tried, strict=True)],
     )
@@ -158,5 +197,8 @@ def offset(folds: Sequence[Fold]) -> float:
 
 
 def _temperature(folds: Sequence[Fold], gamma: float) -> float:
+    """On all pictures of the folds; those of seen and of unseen classes weigh the same, however many they are."""
     scores = np.concatenate([calibration.stack(fold.scores, fold.seen, gamma) for fold in folds])
-    return calibration.fit_temperature(scores, np.concatenate([fold.y for fold in folds]))
+    of_seen = np.concatenate([fold.seen[fold.y] for fold in folds])
+    weight = 1 / np.bincount(of_seen, minlength=2)[of_seen.astype(int)]
+    return calibration.fit_temperature(scores, np.concatenate([fold.y for fold in folds]), weight)

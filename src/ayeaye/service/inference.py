@@ -271,7 +271,7 @@ class Inference:
             "classes": {"seen": seen, "unseen": len(classifier.labels) - seen},
             "run_time_classes": run_time,
             "thresholds": {
-                "known": classifier.threshold,
+                "known": now.classifier.lowest,
                 "seen_offset": classifier.gamma,
                 "temperature": classifier.temperature,
             },

@@ -95,6 +95,7 @@ class Living:
         with self._lock:
             if changed and asked >= self._as_of and changed[0] != self._now.revision:
                 self._now, self._as_of = self._made(*changed), asked
+                self._now.classifier.lowest  # noqa: B018  # once and here, as answers are made on the event loop
             return self._now
 
     def _made(self, revision: int, classes: Sequence[RuntimeClass]) -> Now:

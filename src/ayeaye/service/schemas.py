@@ -268,8 +268,8 @@ class Samples(BaseModel):
 
 class Thresholds(BaseModel):
     known: float = Field(
-        description="Below this confidence, a share among the trained classes and the one in question, a picture "
-        "is of none of the classes."
+        description="Below this confidence a picture is of none of the classes. Classes that come at run time move "
+        "it, as confidences are shares among all."
     )
     seen_offset: float = Field(description="Taken from the scores of seen classes.")
     temperature: float = Field(description="Divides scores before they become a confidence.")
