@@ -106,6 +106,6 @@ def test_a_threshold_moves_so_that_as_many_unknown_pictures_are_accepted() -> No
     assert share(5, same) == share(5, lowest)
 
 
-def test_a_threshold_that_nothing_reaches_moves_as_the_shares_do() -> None:
+def test_a_threshold_that_nothing_reaches_is_reached_by_nothing_afterwards() -> None:
     scores, y = np.zeros((3, 9), np.float32), np.arange(3)
-    assert moved(0.9, scores, y, 5, 1.0) == pytest.approx(0.9 * 4 / 8)
+    assert 1 / 8 < moved(0.9, scores, y, 5, 1.0) <= 0.9

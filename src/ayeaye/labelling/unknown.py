@@ -73,11 +73,7 @@ def moved(lowest: float, scores: np.ndarray, y: np.ndarray, first: int, temperat
     before, now = (
         calibration.probabilities(each, temperature).max(axis=1) for each in (unknown[:, :first], unknown)
     )
-    below = int(np.count_nonzero(before < lowest))
-    if below == len(now):
-        # None was accepted: the highest moves as the one nearest to the threshold does.
-        return float(min(1.0, lowest * now.max() / before.max()))
-    return float(np.sort(now)[below])
+    return float(np.interp(lowest, [0, *np.sort(before), 1], [0, *np.sort(now), 1]))
 
 
 def accepted(found: Iterable[tuple[Trial, float]]) -> dict[str, Any]:
