@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,12 +75,25 @@ def select(
     *,
     correction: str = "none",
     false_accept: float = 1.0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     **options: Any,
 ) -> Choice:
     """The best blend of the families by mean AUSUC over the folds (see `blended`, which takes the options), and
     how its scores are read (see `read`), its confidence on finer folds."""
-    found = blended(among, examples, folds, **options)
-    return read(found, correction, false_accept, finer(found, examples, folds, **options))
+    before = 0
+
+    def choosing(done: int, total: int) -> None:
+        nonlocal before
+        before = total
+        progress(done, total + FINE)
+
+    found = blended(among, examples, folds, progress=choosing, **options)
+    fine = []
+    for fold in finer(found, examples, folds, **options):
+        fine.append(fold)
+        progress(before + len(fine), before + FINE)
+    progress(before + FINE, before + FINE)  # where there are fewer classes
+    return read(found, correction, false_accept, fine)
 
 
 def finer(
@@ -92,7 +105,7 @@ def finer(
     seed: int = 0,
     device: str = "cpu",
     **options: Any,
-) -> list[Fold]:
+) -> Iterator[Fold]:
     """What was found on FINE folds of the same classes: its mapper has learned nearly all of them, as the one that
     is released has.
 
@@ -101,10 +114,8 @@ def finer(
     """
     known = examples.seen if known is None else known
     parts = class_folds(np.any(folds, axis=0) & known, FINE, seed=seed)
-    return [
-        hold_out(examples, part, known).score(create(found.mapper, **found.settings), seed, device)
-        for part in parts
-    ]
+    for part in parts:
+        yield hold_out(examples, part, known).score(create(found.mapper, **found.settings), seed, device)
 
 
 def by_params(params: Params, examples: Examples, folds: Sequence[np.ndarray], **options: Any) -> Choice:
