@@ -583,7 +583,7 @@ def assert_answer(answer: dict[str, Any], version: int) -> None:
     assert answer["alternatives"][0]["label"] == answer["label"]
     scores = [each["score"] for each in answer["alternatives"]]
     assert scores == sorted(scores, reverse=True)
-    assert all(each.keys() == {"label", "seen", "score"} for each in answer["alternatives"])
+    assert all(each.keys() == {"label", "seen", "score", "confidence"} for each in answer["alternatives"])
     assert answer["model"]["version"] == version
     assert answer["model"]["bento"].startswith(f"ayeaye:v{version}-")
 

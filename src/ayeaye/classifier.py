@@ -260,7 +260,12 @@ class Classifier:
                 "known": bool(confidences[row, order[0]] >= self.lowest),
                 "confidence": float(confidences[row, order[0]]),
                 "alternatives": [
-                    {"label": self.labels[c], "seen": bool(self.seen[c]), "score": float(scores[row, c])}
+                    {
+                        "label": self.labels[c],
+                        "seen": bool(self.seen[c]),
+                        "score": float(scores[row, c]),
+                        "confidence": float(confidences[row, c]),
+                    }
                     for c in order
                 ],
             }

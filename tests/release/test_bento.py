@@ -358,7 +358,7 @@ def test_an_unseen_class_is_answered_in_the_promised_form(service: httpx.Client,
     assert set(answer) == {"id", "label", "seen", "known", "confidence", "alternatives", "model"}
     assert answer["model"] == {"version": 3, "bento": tag}
     assert len(answer["alternatives"]) == 5
-    assert set(answer["alternatives"][0]) == {"label", "seen", "score"}
+    assert set(answer["alternatives"][0]) == {"label", "seen", "score", "confidence"}
     assert answer["alternatives"][0]["label"] == answer["label"]
     assert 0 < answer["confidence"] <= 1
 

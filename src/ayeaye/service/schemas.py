@@ -15,8 +15,8 @@ _ANSWER = {
     "known": True,
     "confidence": 0.41,
     "alternatives": [
-        {"label": "aye-aye", "seen": False, "score": 0.52},
-        {"label": "okapi", "seen": True, "score": 0.47},
+        {"label": "aye-aye", "seen": False, "score": 0.52, "confidence": 0.41},
+        {"label": "okapi", "seen": True, "score": 0.47, "confidence": 0.27},
     ],
 }
 
@@ -45,6 +45,7 @@ class Alternative(BaseModel):
     label: str
     seen: bool
     score: float
+    confidence: float = Field(ge=0, le=1.000001)
 
 
 class Named(BaseModel):
