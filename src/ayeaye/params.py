@@ -23,6 +23,7 @@ from pydantic import (
 
 from ayeaye.errors import ParamsError
 
+STATE_IN_IMAGE = "/state"  # in a container, where no params.yaml is; elsewhere it is serve.state
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 

@@ -1,6 +1,6 @@
 """Bentos: packed from a staging folder, tried with real requests, served.
 
-    bentos/                     BENTOML_HOME of the workspace
+    bentoml/                    BENTOML_HOME of the workspace
       bentos/<name>/<version>/  finished ones only: each appears by one rename
       .staging/                 what is being built; what a killed build left is removed by the next
       .run/                     homes of running services, so that none clears another's metrics
@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -34,13 +34,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import ayeaye
 from ayeaye.data.decode import Limits
 from ayeaye.data.samples import Samples
 from ayeaye.errors import ReleaseError, TrialFailed
 from ayeaye.files import digest_file, sync_folder, write_atomic
-from ayeaye.params import Serve
+from ayeaye.params import STATE_IN_IMAGE, Serve
 from ayeaye.processes import alive, free_port, guarded, start, stop
 from ayeaye.release.card import Card
 from ayeaye.release.proxy import CLIENT_HEADER
@@ -55,6 +57,7 @@ _AGAIN = "make it again with `ayeaye promote VERSION`"
 # Where this ayeaye is imported from; a Bento must not find it there.
 PROGRAM = Path(ayeaye.__file__).resolve().parents[1]
 _CARD = ("card.md", "card.html")  # beside the bundle
+_ENTRY = "ayeaye_bento"  # the module, beside the program, where a Bento begins: see ayeaye/service/entry.py
 _BROKEN = b"\xff\xd8\xff\xe0 this is not a picture"
 
 
@@ -217,6 +220,7 @@ def _stage(recipe: Recipe, context: Path) -> None:
     context.mkdir(parents=True)
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(Path(ayeaye.__file__).parent, context / "ayeaye", ignore=ignored)
+    shutil.copyfile(context / "ayeaye" / "service" / "entry.py", context / f"{_ENTRY}.py")
     shutil.copytree(recipe.bundle, context / "bundle")
     (context / "serve.json").write_text(json.dumps(recipe.settings, indent=1, default=str))
     for name, content in _card(recipe).items():
@@ -242,13 +246,15 @@ def _bentofile(recipe: Recipe) -> dict[str, Any]:
         "model_version": str(recipe.version),
     }
     python = dict(content.get("python") or {})
-    python["packages"] = [_pinned(package) for package in python.get("packages") or ()]
+    python["packages"] = _pinned(python.get("packages") or ())
     made = {**content, "name": recipe.name.lower(), "labels": labels, "python": python}
+    # Not left to the template: a workspace of an earlier ayeaye has its own, without them.
+    made["envs"] = [*(content.get("envs") or ()), {"name": "AYEAYE_STATE", "value": STATE_IN_IMAGE}]
+    made["service"] = f"{_ENTRY}:{content['service'].rpartition(':')[2]}"
+    if "include" in content:
+        made["include"] = [*(content["include"] or ()), f"{_ENTRY}.py", *(_CARD if recipe.card else ())]
     if recipe.card:
         made["description"] = recipe.card.markdown()
-        if "include" in content:
-            # Not left to the template: a workspace of an earlier ayeaye has its own, without them.
-            made["include"] = [*(content["include"] or ()), *_CARD]
     return made
 
 
@@ -257,12 +263,28 @@ def _card(recipe: Recipe) -> dict[str, bytes]:
     return {name: files[name] for name in _CARD if name in files}
 
 
-def _pinned(package: str) -> str:
-    try:
+def _pinned(packages: Iterable[str]) -> list[str]:
+    """These packages and all that they need, each as it is installed; one with a version, or not installed, stays."""
+    given = {canonicalize_name(each.name): each for each in map(Requirement, packages)}
+    pinned = {name: str(each) for name, each in given.items() if each.specifier or each.url}
+    waiting = [(name, extra) for name, each in given.items() for extra in ("", *each.extras)]
+    seen = set[tuple[str, str]]()
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            pinned.setdefault(name, name)
+            continue
         # A local suffix such as +cpu is not on the registry.
-        return f"{package}=={metadata.version(package).partition('+')[0]}"
-    except metadata.PackageNotFoundError:
-        return package
+        pinned.setdefault(name, f"{name}=={found.version.partition('+')[0]}")
+        for needed in map(Requirement, found.requires or ()):
+            if not needed.marker or needed.marker.evaluate({"extra": extra}):
+                waiting += [(canonicalize_name(needed.name), each) for each in ("", *needed.extras)]
+    return [pinned[name] for name in sorted(pinned)]
 
 
 def _digest_program(folder: Path) -> str:
@@ -293,7 +315,8 @@ def _pack(tag: str, staging: Path) -> None:
 
 def _check_packed(tag: str, built: Path) -> None:
     """BentoML reports success also when it packed nothing."""
-    for name in ("bento.yaml", "src/ayeaye/service/service.py", "src/bundle/bundle.json", "src/serve.json"):
+    src = (f"{_ENTRY}.py", "ayeaye/service/service.py", "bundle/bundle.json", "serve.json")
+    for name in ("bento.yaml", *(f"src/{each}" for each in src)):
         if not (built / name).is_file():
             raise ReleaseError(f"the Bento {tag} was built without {name}: mend `include` in bentofile.yaml")
 

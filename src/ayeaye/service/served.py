@@ -11,6 +11,7 @@ AYEAYE_DATABASE      address of a database instead of the SQLite file in that fo
 AYEAYE_TOKEN         the token that changes need
 AYEAYE_TOKEN_FILE    a file that holds it
 AYEAYE_RATE          instead of the packed `rate`; empty: unlimited
+AYEAYE_WORKERS       how many processes answer
 AYEAYE_PREDICTIONS   instead of the packed `predictions`: true or false
 AYEAYE_SHADOW        set by `ayeaye serve`: the address of a challenger, and the share of pictures that go there, too
 AYEAYE_SHADOW_SHARE
@@ -21,6 +22,7 @@ AYEAYE_PROXY         set by `ayeaye serve`: its proxy asks, and names the client
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -63,6 +65,11 @@ class Served:
         path = self.bundle.parent / "card.html"
         return path.read_bytes() if path.is_file() else None
 
+    @property
+    def most_of_one(self) -> int:
+        """How many requests of one client a worker has at work: three quarters of its share of `concurrency`."""
+        return math.ceil(math.ceil(self.settings.concurrency / workers()) * 0.75)
+
     @classmethod
     def here(cls) -> Served:
         """From where this package lies and the environment.
@@ -92,6 +99,10 @@ class Served:
             shadow=os.environ.get("AYEAYE_SHADOW") or None,
             shadow_share=float(os.environ.get("AYEAYE_SHADOW_SHARE") or 0.0),
         )
+
+
+def workers() -> int:
+    return int(os.environ.get("AYEAYE_WORKERS", "1"))
 
 
 def settings() -> Serve:

@@ -10,20 +10,34 @@ BentoML's own process before it starts the workers: what only a worker needs is 
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from typing import TYPE_CHECKING
 
 import bentoml
+from bentoml.images import Image
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ayeaye.params import STATE_IN_IMAGE
 from ayeaye.service import traffic
-from ayeaye.service.served import Served, settings
+from ayeaye.service.served import Served, settings, workers
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _packed = settings()
+
+
+def _image() -> Image:
+    """With a folder for the state, so that a volume there belongs to the user whom the service runs as.
+
+    Where it begins and its own first command come from bentofile.yaml while a Bento is built.
+    """
+    image = Image()
+    image.base_image, image.commands = (
+        "",
+        [f"mkdir {STATE_IN_IMAGE} && chown bentoml:bentoml {STATE_IN_IMAGE}"],
+    )
+    return image
 
 
 @cache
@@ -54,7 +68,8 @@ class Routed:
 
 @bentoml.service(
     name="Ayeaye",
-    workers=int(os.environ.get("AYEAYE_WORKERS", "1")),
+    image=_image(),
+    workers=workers(),
     traffic={"timeout": _packed.timeout, "max_concurrency": _packed.concurrency},
 )
 class Ayeaye:
@@ -64,6 +79,12 @@ class Ayeaye:
         from ayeaye.service.inference import Inference
 
         self.inference = Inference(Served.here())
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check() -> None:
+        """In BentoML's own process, which ends where there is nothing to serve; a worker would be started for ever."""
+        Served.here()
 
     @bentoml.on_shutdown
     def stop(self) -> None:
