@@ -149,7 +149,7 @@ class Serve(Section):
     max_batch: Count = 64
     max_batch_bytes: Count = 100_000_000
     decode_seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
-    concurrency: Count = 128
+    concurrency: Count = 256
     timeout: Annotated[float, Field(gt=0, le=3600)] = 60.0
     rate: Annotated[str | None, AfterValidator(_rate)] = None
     predictions: bool = True

@@ -63,6 +63,9 @@ def test_without_a_token_changes_from_elsewhere_are_refused_with_what_to_do(
         {"Host": "[broken"},
         {"Origin": "http://attacker.example"},
         {"Origin": "null"},
+        {"Origin": "http://localhost"},
+        {"Origin": "http://127.0.0.1:8930"},
+        {"Host": "127.0.0.1:8911", "Origin": "http://127.0.0.1:8930"},
     ],
     ids=str,
 )
@@ -71,6 +74,12 @@ def test_a_proxy_and_a_page_of_another_site_are_not_this_machine(
 ) -> None:
     with services.within(Served(colours, tmp_path)) as (asking, _):
         assert changes(asking, headers) == {403}
+
+
+def test_the_page_of_the_service_may_change_it(colours: Path, tmp_path: Path) -> None:
+    with services.within(Served(colours, tmp_path)) as (asking, _):
+        for host in ("127.0.0.1", "localhost:8911", "[::1]:8911"):
+            assert changes(asking, {"Host": host, "Origin": f"http://{host}"}) == {200, 201}
 
 
 def test_a_proxy_that_says_nothing_of_itself_is_known_by_its_old_protocol() -> None:
@@ -177,6 +186,34 @@ def test_the_rate_is_that_of_each_client(colours: Path, tmp_path: Path) -> None:
         inference.limiter.check("192.0.2.8")
 
 
+def test_opening_the_page_does_not_count_towards_the_rate(colours: Path, tmp_path: Path) -> None:
+    served = Served(colours, tmp_path, settings=Serve(rate="3/minute"))
+    with services.within(served, AWAY) as (asking, _):
+        for _ in range(5):
+            for path in ("/", "/page.css", "/page.js", "/icon.svg"):
+                assert asking.get(path).status_code == 200
+            assert asking.get("/samples/0123456789abcdef").status_code == 404
+        assert [asking.get("/samples").status_code for _ in range(4)] == [200, 200, 200, 429]
+
+
+def test_one_client_has_three_quarters_of_what_a_worker_answers_at_once(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Served(colours, tmp_path).most_of_one == 192
+    assert Served(colours, tmp_path, settings=Serve(concurrency=1)).most_of_one == 1
+    monkeypatch.setenv("AYEAYE_WORKERS", "4")
+    assert Served(colours, tmp_path).most_of_one == 48
+
+
+@pytest.mark.parametrize("concurrency", [1, 256, 1000])
+def test_no_picture_that_is_let_in_finds_too_many_waiting(
+    colours: Path, tmp_path: Path, concurrency: int
+) -> None:
+    served = Served(colours, tmp_path, settings=Serve(concurrency=concurrency))
+    with services.within(served) as (_, inference):
+        assert inference._batcher.waiting >= concurrency
+
+
 def test_the_network_of_an_ipv6_client_is_one_client() -> None:
     limiter = RateLimiter("1/hour")
     limiter.check("2001:db8::1")
@@ -197,3 +234,9 @@ def test_a_wrong_rate_raises_meaningful_error(monkeypatch: pytest.MonkeyPatch) -
 def test_every_answer_has_the_headers(client: services.TestClient, path: str) -> None:
     headers: Any = client.get(path).headers
     assert {name: headers.get(name) for name in HEADERS} == HEADERS
+
+
+def test_a_page_may_use_nothing_of_the_browser_and_stands_alone(client: services.TestClient) -> None:
+    headers = client.get("/").headers
+    assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert "camera=()" in headers["Permissions-Policy"] and "microphone=()" in headers["Permissions-Policy"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +25,7 @@ from workspaces import wait_for
 
 from ayeaye.classifier import Classifier
 from ayeaye.errors import PictureError
+from ayeaye.processes import free_port
 from ayeaye.service import predictions
 from ayeaye.service.security import HEADERS
 
@@ -78,6 +82,16 @@ def test_an_unknown_address_is_a_404_in_json(server: services.Server, path: str)
         removed = client.delete("/classes/a%0Ab")
     assert response.status_code == removed.status_code == 404
     assert response.json()["error"] and removed.json()["error"]
+
+
+def test_an_address_cannot_write_lines_of_its_own_into_the_log(server: services.Server) -> None:
+    with server.client() as client:
+        client.get("/forged%0d%0a2026-11-28%20all%20is%20well%1b[31m%c2%9b1m%e2%80%a8end")
+    wait_for(lambda: "forged" in server.log.read_text(), 10, "nothing is logged")
+    log = server.log.read_text()
+    (line,) = [line for line in log.splitlines() if "forged" in line]
+    assert "path=/forged\\r\\n2026-11-28 all is well\\x1b[31m\\x9b1m\\u2028end," in line
+    assert "\x1b" not in log
 
 
 def test_requests_are_counted_by_the_addresses_that_there_are(server: services.Server) -> None:
@@ -207,6 +221,21 @@ def listens(server: services.Server) -> bool:
     except httpx.TransportError:
         return False
     return True
+
+
+def test_a_service_that_has_nothing_to_serve_ends_at_once_and_says_why(tmp_path: Path) -> None:
+    """BentoML starts a worker that fails again and again."""
+    command = [sys.executable, "-m", "bentoml", "serve", "ayeaye.service.service:Ayeaye"]
+    done = subprocess.run(
+        [*command, "--port", str(free_port())],
+        env={**os.environ, "AYEAYE_BUNDLE": str(tmp_path / "none"), "BENTOML_DO_NOT_TRACK": "True"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode
+    assert "none: serve a Bento, or set AYEAYE_BUNDLE to a bundle's folder" in done.stderr
 
 
 def test_more_requests_at_once_than_allowed_are_a_429_and_late_ones_a_504(

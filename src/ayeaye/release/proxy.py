@@ -134,7 +134,7 @@ class Proxy:
 
     def _config(self) -> str:
         for status, (name, error) in _FAULTS.items():
-            (self._folder / f"{status}.http").write_bytes(_fault(status, name, error))
+            (self._folder / f"{status}.http").write_bytes(fault(status, name, error))
         config = _CONFIG.format(
             socket=_quoted(self._socket),
             longest=_LONGEST,
@@ -213,7 +213,7 @@ def _name(slot: int) -> str:
     return f"{_SHADOWS if slot == SHADOW else _BACKEND}/{slot}"
 
 
-def _fault(status: int, name: str, error: str) -> bytes:
+def fault(status: int, name: str, error: str) -> bytes:
     """An answer in the form of the service's own, with the headers that all of them carry."""
     body = json.dumps({"error": error}).encode()
     again = "Retry-After: 1\r\n" if status in (503, 504) else ""

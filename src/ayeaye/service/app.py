@@ -22,7 +22,7 @@ from ayeaye.data.samples import Use
 from ayeaye.service import openapi, page, schemas, uploads
 from ayeaye.service.faults import answer_to, faults_of, install
 from ayeaye.service.inference import Inference, check_top
-from ayeaye.service.security import Proxied, RateLimited, client_of
+from ayeaye.service.security import Proxied, RateLimited, Shared, client_of
 from ayeaye.service.store import RuntimeClass
 
 ALTERNATIVES = 5
@@ -56,7 +56,8 @@ def create(service: Callable[[], Inference]) -> FastAPI:
 
     # The last added is the first to be asked.
     app.add_middleware(uploads.BodyLimit, largest=lambda path: _largest(service(), path))
-    app.add_middleware(RateLimited, limiter=lambda: service().limiter)
+    app.add_middleware(Shared, most=lambda: service().served.most_of_one)
+    app.add_middleware(RateLimited, limiter=lambda: service().limiter, free=_is_of_the_page)
     app.add_middleware(Proxied, trusted=lambda: service().served.proxy)
     return app
 
@@ -258,6 +259,11 @@ async def _each(service: Inference, images: Sequence[UploadFile | str], top: int
                 return {"error": fault["error"], "status": status}
 
     return list(await asyncio.gather(*map(one, images)))
+
+
+def _is_of_the_page(path: str) -> bool:
+    """What a browser gets beside the answers, each of it cheap: opening the page is some twenty requests."""
+    return path in page.PATHS or path.startswith("/samples/")
 
 
 def _largest(service: Inference, path: str) -> int:

@@ -50,6 +50,7 @@ _WORDS = {
     401: "Not the token",
     403: "The service has no token, and the request is not from its own machine",
     404: "Not there: nothing has that name",
+    408: "The body came too slowly; the connection is closed",
     409: "In conflict with what is there: a name or a vector that a class has already, or as much as is kept",
     413: "More bytes than allowed",
     415: "Of a type that is not taken here",
@@ -64,9 +65,10 @@ _log = logging.getLogger(__name__)
 
 
 def faults_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route for these statuses and those that every route has."""
+    """The `responses` of a route for these statuses and those that every route has; what may come in too large may
+    come too slowly."""
     documented: dict[int | str, dict[str, Any]] = {}
-    for status in (*statuses, *_ALWAYS):
+    for status in (*statuses, *((408,) if 413 in statuses else ()), *_ALWAYS):
         documented[status] = {"model": schemas.Fault, "description": _WORDS[status]}
         if status in RETRIED:
             documented[status]["headers"] = {

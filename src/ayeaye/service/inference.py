@@ -27,7 +27,7 @@ from ayeaye.service.served import Served
 from ayeaye.service.shadow import FOLDER, Shadow
 from ayeaye.service.store import RuntimeClass, Store, comparable, there_already
 
-LARGEST_BATCH = 32
+LARGEST_BATCH, WAITING = 32, 256
 MOST_DECODERS = 8
 _ANSWER_ID = re.compile(r"(\d{1,9})-([0-9a-f]{64})-([0-9a-f]{12})")
 
@@ -80,7 +80,9 @@ class Inference:
             labeller.pixels,
             served.limits.max_pixels,
         )
-        self._batcher: Batcher[Prepared, Reading] = Batcher(labeller.read, LARGEST_BATCH)
+        self._batcher: Batcher[Prepared, Reading] = Batcher(
+            labeller.read, LARGEST_BATCH, max(WAITING, served.settings.concurrency)
+        )
         labeller.warm_up()
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ KINDS = {
     "page.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
+PATHS = {"/" if name == "index.html" else f"/{name}": name for name in KINDS}
 # Nothing from elsewhere, nothing inline, and no form that a browser would send by itself.
 _NOTHING_ELSE = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 POLICY = "; ".join(
@@ -34,10 +35,17 @@ POLICY = "; ".join(
 )
 
 
+# No page of ours wants any of it, nor to be reached from the window that opened it.
+_HEADERS = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+
+
 def install(app: FastAPI) -> None:
     """Serve the page at `/` and its files beside it."""
-    for name in KINDS:
-        _serve(app, "/" if name == "index.html" else f"/{name}", name)
+    for path, name in PATHS.items():
+        _serve(app, path, name)
 
 
 def _serve(app: FastAPI, path: str, name: str) -> None:
@@ -61,6 +69,7 @@ def card(request: Request, content: bytes) -> Response:
 def _answer(request: Request, content: bytes, kind: str, policy: str) -> Response:
     # A browser asks each time whether it has the newest, so that a new model never meets an old page.
     headers = {
+        **_HEADERS,
         "Cache-Control": "no-cache",
         "Content-Security-Policy": policy,
         "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',

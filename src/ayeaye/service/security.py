@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from urllib.parse import urlsplit
@@ -89,7 +90,7 @@ class Guard:
             and request.scope.get("http_version") != "1.0"
             # A page of another site, in a browser on this machine, is not a request of this machine.
             and _is_loopback(_host_of(f"//{request.headers.get('host', '')}"))
-            and _is_loopback(_host_of(request.headers.get("origin", "http://localhost")))
+            and _is_own_page(request)
         )
         if not local:
             raise HTTPException(
@@ -110,6 +111,12 @@ def _host_of(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def _is_own_page(request: Request) -> bool:
+    """Whether a page that asks, if one does, is the service's own, and not that of another program on this machine."""
+    origin = request.headers.get("origin")
+    return origin is None or origin.partition("://")[2].lower() == request.headers.get("host", "").lower()
 
 
 def _is_loopback(host: str) -> bool:
@@ -145,15 +152,24 @@ class Proxied:
 
 
 class RateLimited:
-    """ASGI middleware: a client that asks too often is answered 429 before anything of its request is read."""
+    """ASGI middleware: a client that asks too often is answered 429 before anything of its request is read.
 
-    def __init__(self, app: ASGIApp, limiter: Callable[[], RateLimiter]) -> None:
+    The paths that are `free` do not count: what a page is made of, which a browser gets in one go.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        limiter: Callable[[], RateLimiter],
+        free: Callable[[str], bool] = lambda path: False,
+    ) -> None:
         self.app = app
         self.limiter = limiter
+        self.free = free
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer: Callable[[Scope, Receive, Send], Awaitable[None]] = self.app
-        if scope["type"] == "http":
+        if scope["type"] == "http" and not self.free(scope["path"]):
             try:
                 self.limiter().check(client_of(scope))
             except HTTPException as refused:
@@ -178,6 +194,35 @@ class RateLimiter:
                 raise HTTPException(
                     429, f"at most {rate} are answered: try again in {wait} s", {"Retry-After": str(wait)}
                 )
+
+
+class Shared:
+    """ASGI middleware: one client has at most `most` requests at work; more are answered 429.
+
+    BentoML bounds the requests of all clients together, and one alone could take them all.
+    """
+
+    def __init__(self, app: ASGIApp, most: Callable[[], int]) -> None:
+        self.app = app
+        self.most = most
+        self._at_work = Counter[str]()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        client = _network(client_of(scope))
+        if self._at_work[client] >= (most := self.most()):
+            error = f"{most} requests of yours are being answered, as many as one client may have: try again"
+            await JSONResponse({"error": error}, 429)(scope, receive, send)
+            return
+        self._at_work[client] += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._at_work[client] -= 1
+            if not self._at_work[client]:
+                del self._at_work[client]
 
 
 def _network(client: str) -> str:

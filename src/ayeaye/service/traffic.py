@@ -2,15 +2,19 @@
 
 Its counters of requests go by the addresses that there are: BentoML counts by what was asked for, and keeps every
 address it ever saw; whoever asks for ever new ones fills its memory, and GET /metrics with them. Its own answers,
-429 where too many ask and 504 where one takes too long, carry the headers of all others.
+429 where too many ask and 504 where one takes too long, carry the headers of all others. Its log of requests holds
+one line for each, whatever is in an address, and its connections are bounded.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
+import uvicorn.config
 from bentoml._internal.server.http import instruments
 from bentoml._internal.server.http import traffic as bentoml
 from starlette.routing import BaseRoute, Route
@@ -62,7 +66,21 @@ class WithHeaders(bentoml.TimeoutMiddleware):
         await SecurityHeaders(super().__call__)(scope, receive, send)
 
 
+def in_one_line(record: logging.LogRecord) -> bool:
+    """Of a log: what a client sent is told without the characters that end a line or lead a terminal."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(_printable(each) if isinstance(each, str) else each for each in record.args)
+    return True
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def install(routes: Callable[[], Iterable[BaseRoute]]) -> None:
     """In BentoML's place: it looks the classes up when the service starts, and then `routes` are asked for."""
     instruments.RunnerTrafficMetricsMiddleware = partial(CountedByEndpoint, routes=routes)
     bentoml.TimeoutMiddleware = WithHeaders
+    logging.getLogger("bentoml.access").addFilter(in_one_line)
+    if find_spec("httptools"):  # h11, which stands in for it, has such bounds
+        uvicorn.config.HTTP_PROTOCOLS["auto"] = "ayeaye.service.connections:Bounded"

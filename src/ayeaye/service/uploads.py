@@ -26,6 +26,8 @@ JSON_BYTES = 1_000_000
 MULTIPART = "multipart/form-data"
 # How much of a body that is too large is read and thrown away, so that its sender gets to read the answer.
 _LINGER_BYTES, _LINGER_SECONDS = 1_000_000_000, 10.0
+# How long a body may take: so many seconds, and what is there of it at so many bytes a second.
+GRACE_SECONDS, LEAST_RATE = 10.0, 16_000
 Model = TypeVar("Model")
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
@@ -147,8 +149,20 @@ def too_large(max_bytes: int) -> HTTPException:
     return HTTPException(413, f"the upload is too large: at most {max_bytes:,} bytes are allowed")
 
 
+def too_slow() -> HTTPException:
+    return HTTPException(
+        408,
+        f"the upload comes too slowly: send at least {LEAST_RATE // 1000} kB a second, or a smaller picture",
+    )
+
+
 class BodyLimit:
-    """ASGI middleware: a body above the `largest` bytes of its path is answered with 413, its length told or not."""
+    """ASGI middleware: a body above the `largest` bytes of its path is answered with 413, its length told or not, and
+    one that comes too slowly with 408.
+
+    Slow is what takes longer than GRACE_SECONDS and its bytes so far at LEAST_RATE; what the service itself takes
+    until it reads on does not count.
+    """
 
     def __init__(self, app: ASGIApp, largest: Callable[[str], int]) -> None:
         self.app = app
@@ -158,20 +172,12 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        largest, taken, started = self.largest(scope["path"]), 0, False
+        largest, started = self.largest(scope["path"]), False
         told = _content_length(scope)
         if told is not None and told > largest:
             await _linger(receive)
-            await self._answer(largest)(scope, receive, send)
+            await _refusal(too_large(largest - ENVELOPE))(scope, receive, send)
             return
-
-        async def bounded() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > largest:
-                raise _TooLarge
-            return message
 
         async def watched(message: Message) -> None:
             nonlocal started
@@ -179,21 +185,48 @@ class BodyLimit:
             await send(message)
 
         try:
-            await self.app(scope, bounded, watched)
-        except _TooLarge:
+            await self.app(scope, _Body(receive, largest).receive, watched)
+        except _Refused as refused:
             if started:
                 raise
-            await _linger(receive)
-            await self._answer(largest)(scope, receive, send)
-
-    def _answer(self, largest: int) -> JSONResponse:
-        error = too_large(largest - ENVELOPE)
-        return JSONResponse({"error": error.detail}, error.status_code, headers={"Connection": "close"})
+            if refused.error.status_code == 413:
+                await _linger(receive)
+            await _refusal(refused.error)(scope, receive, send)
 
 
-class _TooLarge(BaseException):
+class _Body:
+    """A body as it comes; raises _Refused where there is too much of it, or it takes too long."""
+
+    def __init__(self, receive: Receive, largest: int) -> None:
+        self._receive, self._largest = receive, largest
+        self._taken, self._waited, self._more = 0, 0.0, True
+
+    async def receive(self) -> Message:
+        if not self._more:
+            # All that is left to come is that the client goes.
+            return await self._receive()
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(GRACE_SECONDS + self._taken / LEAST_RATE - self._waited):
+                message = await self._receive()
+        except TimeoutError:
+            raise _Refused(too_slow()) from None
+        self._waited += time.monotonic() - began
+        self._taken += len(message.get("body", b""))
+        self._more = bool(message.get("more_body"))
+        if self._taken > self._largest:
+            raise _Refused(too_large(self._largest - ENVELOPE))
+        return message
+
+
+class _Refused(BaseException):
     # Not an Exception: nothing between here and the middleware may take it for a fault of its own.
-    pass
+    def __init__(self, error: HTTPException) -> None:
+        self.error = error
+
+
+def _refusal(error: HTTPException) -> JSONResponse:
+    return JSONResponse({"error": error.detail}, error.status_code, headers={"Connection": "close"})
 
 
 def _content_length(scope: Scope) -> int | None:
