@@ -23,6 +23,7 @@ from ayeaye.service.served import Served
 
 PNG = {"Content-Type": "image/png"}
 PINK = {"name": "pink", "attributes": {"r": 1.0, "g": 0.5, "b": 0.6}}
+ROSE = {"name": "rose", "attributes": {"r": 1.0, "g": 0.1, "b": 0.5}}
 
 
 def classify(client: TestClient, content: bytes, **query: Any) -> Any:
@@ -400,6 +401,19 @@ def test_without_its_database_the_service_labels_and_says_what_it_cannot(
     for response in refused:
         assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
         assert str(tmp_path) not in response.text
+
+
+def test_a_database_that_comes_back_is_used_again(colours: Path, tmp_path: Path) -> None:
+    with services.within(Served(colours, tmp_path / "state")) as (client, _):
+        client.post("/classes", json=PINK)
+        (tmp_path / "state").rename(tmp_path / "away")
+        assert client.post("/classes", json=ROSE).status_code == 503
+        assert len(classify(client, picture("red"), top=7)["alternatives"]) == 7
+        (tmp_path / "away").rename(tmp_path / "state")
+        assert client.post("/classes", json=ROSE).status_code == 201
+        assert len(classify(client, picture("red"), top=8)["alternatives"]) == 8
+    with services.within(Served(colours, tmp_path / "state")) as (client, _):
+        assert client.get("/model").json()["run_time_classes"] == 2
 
 
 # The model, and what is not there

@@ -176,6 +176,26 @@ def test_answers_go_on_while_the_store_cannot_be_asked(
         living.fresh()
 
 
+def test_the_classes_are_those_of_the_database_that_is_there(trained: Classifier, tmp_path: Path) -> None:
+    """Also where its revision has the number of that of the one before."""
+    store, other = Store(locate(tmp_path / "state")), Store(locate(tmp_path / "other"))
+    store.add(WOLF)
+    other.add(RuntimeClass("lobo", "a grey animal that swims"))
+    other.close()
+    living = Living(trained, store)
+    assert living.latest().classifier.labels[-1] == "wolf"
+    (tmp_path / "state").rename(tmp_path / "away")
+    assert living.latest().classifier.labels[-1] == "wolf"
+    with pytest.raises(StoreError):
+        living.fresh()
+    (tmp_path / "other").rename(tmp_path / "state")
+    assert living.fresh().classifier.labels == [*services.ANIMALS, "lobo"]
+    (tmp_path / "state").rename(tmp_path / "other")
+    (tmp_path / "away").rename(tmp_path / "state")
+    assert living.latest().classifier.labels == [*services.ANIMALS, "wolf"]
+    store.close()
+
+
 def test_answers_go_on_while_the_store_is_silent(
     trained: Classifier,
     proxied: tuple[Proxy, URL],

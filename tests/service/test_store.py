@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import multiprocessing
+import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -313,6 +315,124 @@ def test_a_server_that_stands_still_is_given_up_and_used_again_when_it_goes_on(
     monkeypatch.undo()
     assert store.add(OKAPI) == store.revision() == 1
     store.close()
+
+
+# ---- a file that is moved away, deleted or replaced while it is open ----
+
+
+def moved(folder: Path, to: Path, pattern: str = "service.db*") -> None:
+    to.mkdir(exist_ok=True)
+    for path in sorted(folder.glob(pattern)):
+        path.rename(to / path.name)
+
+
+@pytest.mark.parametrize("pattern", ["service.db", "service.db*"])
+def test_a_database_that_was_moved_away_takes_nothing_until_it_is_back(tmp_path: Path, pattern: str) -> None:
+    state, away = tmp_path / "state", tmp_path / "away"
+    store = Store(locate(state))
+    store.add(OKAPI)
+    moved(state, away, pattern)
+    left = sorted(state.iterdir())
+    for _ in range(2):
+        for use in (lambda: store.add(RuntimeClass("quagga")), store.revision, store.classes, store.pending):
+            with pytest.raises(
+                StoreError, match="is not there any more: put it back, or start the service again"
+            ):
+                use()
+    assert sorted(state.iterdir()) == left
+    moved(away, state)
+    assert store.add(RuntimeClass("quagga")) == store.revision() == 2
+    store.close()
+    again = Store(locate(state))
+    assert [each.name for each in again.classes()[1]] == ["okapi", "quagga"]
+    again.close()
+
+
+def test_a_database_that_was_deleted_is_made_anew_by_a_start_alone(tmp_path: Path) -> None:
+    store = Store(locate(tmp_path))
+    store.add(OKAPI)
+    for path in tmp_path.glob("service.db*"):
+        path.unlink()
+    with pytest.raises(StoreError, match="is not there any more"):
+        store.add(RuntimeClass("quagga"))
+    assert list(tmp_path.iterdir()) == []
+    started = Store(locate(tmp_path))
+    assert started.add(RuntimeClass("quagga")) == store.revision() == 1
+    started.close()
+    store.close()
+
+
+def test_another_database_in_its_place_counts_at_once(tmp_path: Path) -> None:
+    state, other = tmp_path / "state", tmp_path / "other"
+    store, backup, worker = Store(locate(state)), Store(locate(other)), Store(locate(state))
+    store.add(OKAPI)
+    backup.add(RuntimeClass("quagga"))
+    backup.close()
+    before = store.openings
+    moved(state, tmp_path / "away")
+    moved(other, state, "service.db")
+    for each in (store, worker):
+        assert [found.name for found in each.classes()[1]] == ["quagga"]
+    assert store.openings != before
+    assert store.add(OKAPI) == worker.revision() == 2
+    worker.close()
+    store.close()
+
+
+def test_another_database_is_not_mixed_with_what_was_left_of_the_one_before(tmp_path: Path) -> None:
+    state, other = tmp_path / "state", tmp_path / "other"
+    store, backup = Store(locate(state)), Store(locate(other))
+    store.add(OKAPI)
+    backup.add(RuntimeClass("quagga"))
+    backup.close()
+    (other / "service.db").replace(state / "service.db")
+    with pytest.raises(
+        StoreError, match=r"was replaced, and service\.db-wal and service\.db-shm beside it are of the"
+    ):
+        store.classes()
+    for ending in ("-wal", "-shm"):
+        (state / f"service.db{ending}").unlink()
+    assert [found.name for found in store.classes()[1]] == ["quagga"]
+    store.close()
+
+
+def test_what_is_no_database_of_ours_is_not_made_one_while_running(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    store = Store(locate(state))
+    moved(state, tmp_path / "away")
+    (state / "service.db").touch()
+    with pytest.raises(StoreError, match="no such table"):
+        store.add(OKAPI)
+    moved(tmp_path / "away", state)
+    assert store.add(OKAPI) == 1
+    store.close()
+
+
+def test_a_change_is_not_acknowledged_where_the_file_goes_meanwhile(tmp_path: Path) -> None:
+    database = Database(locate(tmp_path / "state"))
+    with pytest.raises(StoreError, match="moved away while it was written"), database.writing():
+        moved(tmp_path / "state", tmp_path / "away")
+    database.close()
+
+
+def test_none_but_their_owner_reads_what_is_kept(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        kept = [
+            tmp_path / name for name in ("service.db", "service.db-wal", "service.db-shm", "service.db.lock")
+        ]
+        for _ in range(2):  # new, and as it was found
+            store = Store(locate(tmp_path))
+            store.add(RuntimeClass("okapi"))
+            assert [stat.S_IMODE(path.stat().st_mode) for path in kept] == [0o600] * 4
+            store.remove("okapi", "")
+            store.close()
+            kept[0].chmod(0o644)
+    finally:
+        os.umask(before)
+
+
+# ---- addresses ----
 
 
 @pytest.mark.parametrize(

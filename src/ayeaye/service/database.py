@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +45,7 @@ PATIENCE = 10  # seconds that a writer waits for its turn
 ANSWER = 15  # seconds within which a server answers, the writer's wait included
 PENDING: Final = "pending"  # feedback nobody has decided
 _CREATION = 0x617965617965  # number of the advisory lock under which the tables are made
+_Identity = tuple[int, int]  # of a file: its device and number
 
 
 # With them a server ends what takes too long, and a network that drops packets is noticed.
@@ -145,32 +147,46 @@ for _name, _column, _where in (
 class Database:
     """One of the service; its tables are made when they are not there. Open it after a fork, not before.
 
-    `name` is its address without the password. Raises StoreError when it cannot be used, here and in the
-    transactions, whose messages do not hold the password either.
+    A file that is moved away while it is open cannot be used, and is not made anew; it is used again when it is back,
+    and so is another database in its place.
+
+    `name` is its address without the password; `openings` is another number once it may be another database. Raises
+    StoreError when it cannot be used, here and in the transactions, whose messages do not hold the password either.
     """
 
     def __init__(self, url: URL) -> None:
         # The query may hold a password too.
         self.name = url.set(query={}).render_as_string(hide_password=True)
+        self.openings = 0
         self._engine = _engine(url)
+        self._file = _path_of(url)
+        self._opened: _Identity | None = None
+        self._beside: dict[Path, _Identity | None] = {}
+        self._reopening = threading.Lock()
         with self._told():
-            self._create(url)
+            self._create()
 
     def close(self) -> None:
         self._engine.dispose()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with self._told(), self._engine.connect() as connection:
-            yield connection
+        with self._told():
+            self._check_file()
+            with self._engine.connect() as connection:
+                yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that no other writer runs beside."""
-        with self._told(), self._begun() as connection:
-            # PostgreSQL's turn is this row, SQLite's came with the BEGIN.
-            self._check_version(connection.execute(select(SCHEMA).with_for_update()).scalar_one())
-            yield connection
+        with self._told():
+            opened = self._check_file()
+            with self._begun() as connection:
+                # PostgreSQL's turn is this row, SQLite's came with the BEGIN.
+                self._check_version(connection.execute(select(SCHEMA).with_for_update()).scalar_one())
+                yield connection
+            if self._file and _identity(self._file) != opened:
+                raise StoreError(f"the service's database {self.name} was moved away while it was written")
 
     @contextmanager
     def _begun(self) -> Iterator[Connection]:
@@ -179,15 +195,78 @@ class Database:
             with writing.begin():
                 yield writing
 
-    def _create(self, url: URL) -> None:
-        """Make the tables where they are missing; of several processes that do so at once, one does."""
-        with _alone(url), self._begun() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(select(func.pg_advisory_xact_lock(_CREATION)))
-            if not inspect(connection).has_table(SCHEMA.name):
-                _metadata.create_all(connection)
-                connection.execute(SCHEMA.insert().values(version=VERSION))
-            self._check_version(connection.execute(select(SCHEMA)).scalar_one())
+    def _create(self) -> None:
+        """Make the file and the tables where they are missing; of several processes that do so at once, one does."""
+        if self._file:
+            # Pictures that clients sent are nobody else's business.
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _alone(self._file):
+            if self._file and not self._file.exists():
+                os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            with self._begun() as connection:
+                if connection.dialect.name == "postgresql":
+                    connection.execute(select(func.pg_advisory_xact_lock(_CREATION)))
+                if not inspect(connection).has_table(SCHEMA.name):
+                    _metadata.create_all(connection)
+                    connection.execute(SCHEMA.insert().values(version=VERSION))
+                self._check_version(connection.execute(select(SCHEMA)).scalar_one())
+            self._remember()
+
+    def _check_file(self) -> _Identity | None:
+        """See that the file is the one that was opened, and give its identity.
+
+        SQLite would not: it goes on with a file that was moved away or deleted, and what it writes there is lost.
+        """
+        if self._file is None:
+            return None
+        found = _identity(self._file)
+        if found is None or found != self._opened:
+            with self._reopening:
+                self._reopen(self._file)
+        return self._opened
+
+    def _reopen(self, file: Path) -> None:
+        found, left = _identity(file), self._left_behind()
+        if found is None:
+            if not left:
+                self._let_go()
+            raise StoreError(
+                f"the service's database {self.name} is not there any more: put it back, or start the service again "
+                "to begin with an empty one"
+            )
+        if found == self._opened:
+            return  # it is back, or another thread was first
+        if left:
+            raise StoreError(
+                f"the service's database {self.name} was replaced, and {' and '.join(left)} beside it are of the one "
+                "before: move them away, too"
+            )
+        self._let_go()
+        with _alone(file):
+            with self._engine.connect() as connection:
+                self._check_version(connection.execute(select(SCHEMA)).scalar_one())
+            self._remember()
+
+    def _remember(self) -> None:
+        """Which files are open now, and that none but their owner reads them."""
+        self.openings += 1
+        if self._file:
+            beside = [self._file.with_name(self._file.name + ending) for ending in ("-wal", "-shm")]
+            for path in (self._file, *beside):
+                with suppress(FileNotFoundError, PermissionError):  # not there; another one's
+                    path.chmod(0o600)
+            self._opened, self._beside = _identity(self._file), {path: _identity(path) for path in beside}
+
+    def _left_behind(self) -> list[str]:
+        """What lies beside the file and is of the database that is open: with any other it would be damage.
+
+        While they are open, no other files have their identities.
+        """
+        return [path.name for path, opened in self._beside.items() if opened and _identity(path) == opened]
+
+    def _let_go(self) -> None:
+        self._engine.dispose()
+        self._opened, self._beside = None, {}
 
     def _check_version(self, version: int) -> None:
         if version > VERSION:
@@ -246,6 +325,9 @@ def _engine(url: URL) -> Engine:
             return _Patient.connect(*arguments, **options)
 
         return engine
+    # Files are made by Database alone, not by whatever connects.
+    uri = Path(str(url.database)).absolute().as_uri()
+    url = url.set(database=uri, query={**url.query, "mode": "rw", "uri": "true"})
     engine = create_engine(url, hide_parameters=True, connect_args={"timeout": PATIENCE})
 
     # As SQLAlchemy's documentation says: sqlite3 must not begin transactions by its own rules.
@@ -261,16 +343,27 @@ def _engine(url: URL) -> Engine:
     return engine
 
 
+def _path_of(url: URL) -> Path | None:
+    """The file of a SQLite database."""
+    return Path(str(url.database)).absolute() if url.get_backend_name() == "sqlite" else None
+
+
+def _identity(file: Path) -> _Identity | None:
+    """What a file stays, however it is called; None where there is none."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 @contextmanager
-def _alone(url: URL) -> Iterator[None]:
+def _alone(file: Path | None) -> Iterator[None]:
     """One process at a time: SQLite does not wait for its turn while it begins to write ahead."""
-    if url.get_backend_name() != "sqlite":
+    if file is None:
         yield
         return
-    path = Path(str(url.database))
-    # Pictures that clients sent are nobody else's business.
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

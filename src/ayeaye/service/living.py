@@ -20,18 +20,22 @@ if TYPE_CHECKING:
 
 PATIENCE = 30.0  # seconds until a store that could not be asked is asked again
 ANSWER = 1.0  # seconds that answers wait for the store
-_Changed = tuple[int, list[RuntimeClass]]
+_Changed = tuple[int, int, list[RuntimeClass]]  # the opening, the revision and its classes
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Now:
-    """The classifier with the run-time classes of a revision; `refused` are those it cannot take, with the reason."""
+    """The classifier with the run-time classes of a revision; `refused` are those it cannot take, with the reason.
+
+    `opening` says of which database it is a revision: one that was put in the place of another counts on its own.
+    """
 
     revision: int
     classifier: Classifier
     classes: Sequence[RuntimeClass] = ()
     refused: Sequence[tuple[RuntimeClass, str]] = ()
+    opening: int = 0
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -51,7 +55,7 @@ class Living:
         self._store = store
         self._names = {comparable(name): name for name in trained.labels}
         self._lock = threading.Lock()
-        self._now, self._as_of = Now(0, trained), 0.0
+        self._now, self._as_of = Now(0, trained, opening=store.openings), 0.0
         self._ask_from = 0.0
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="classes")
         self._late: Future[_Changed | None] | None = None  # a question that waits for its answer
@@ -87,18 +91,22 @@ class Living:
         return self._names.get(comparable(name))
 
     def _ask(self) -> _Changed | None:
-        """The revision and the classes of the store, where it is another revision."""
-        return None if self._store.revision() == self._now.revision else self._store.classes()
+        """What the store says, where it is of another revision or database."""
+        revision, opening = self._store.revision(), self._store.openings
+        if (opening, revision) == (self._now.opening, self._now.revision):
+            return None
+        return opening, *self._store.classes()
 
     def _as_told(self, asked: float, changed: _Changed | None) -> Now:
         """With what the store said to a question of some time (monotonic), unless a later one is known."""
         with self._lock:
-            if changed and asked >= self._as_of and changed[0] != self._now.revision:
+            self._ask_from = 0.0  # it can be asked
+            if changed and asked >= self._as_of and changed[:2] != (self._now.opening, self._now.revision):
                 self._now, self._as_of = self._made(*changed), asked
                 self._now.classifier.lowest  # noqa: B018  # once and here, as answers are made on the event loop
             return self._now
 
-    def _made(self, revision: int, classes: Sequence[RuntimeClass]) -> Now:
+    def _made(self, opening: int, revision: int, classes: Sequence[RuntimeClass]) -> Now:
         before = self._left(classes) or Now(0, self.trained)
         by_name = {each.name: each for each in classes[len(before.classes) :]}
         taken = {name: trained for name in by_name if (trained := self.trained_name(name))}
@@ -108,7 +116,7 @@ class Living:
         reasons += [(by_name[name], f"{trained} is trained now") for name, trained in taken.items()]
         for left_out, reason in reasons:
             _log.warning("the run-time class %r is left out: %s", left_out.name, reason)
-        return Now(revision, classifier, classes, [*before.refused, *reasons])
+        return Now(revision, classifier, classes, [*before.refused, *reasons], opening)
 
     def _left(self, classes: Sequence[RuntimeClass]) -> Now | None:
         """What is left of the classes as they were, to which those after them are added; None: begin anew."""

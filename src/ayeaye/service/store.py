@@ -135,6 +135,11 @@ class Store:
     def close(self) -> None:
         self._database.close()
 
+    @property
+    def openings(self) -> int:
+        """Another number once it may be another database, whose revisions say nothing of those before."""
+        return self._database.openings
+
     # ---- run-time classes ----
 
     def revision(self) -> int:
