@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -70,6 +71,11 @@ def test_a_row_comes_back_as_it_was_given(opened: Opened) -> None:
     assert one == row(1, vector=[1.0, 2.0, 3.0, 4.0])
     assert two["picture_id"] is two["model_version"] is None
     assert two["vector"] == pytest.approx([0.5, -1e-3], rel=1e-3)
+
+
+def test_none_but_their_owner_reads_the_rows(opened: Opened, tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir(mode=0o755)
+    assert stat.S_IMODE(opened().folder.stat().st_mode) == 0o700
 
 
 def test_a_log_that_is_not_there_reads_as_empty(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@
     <folder>/.<writer>.lock                                      held by a writer for as long as it lives
 
 Rows wait in memory and are written by a thread of their own: what is killed loses the rows of at most `age`
-seconds, what is stopped loses none. Rows that the disk does not take wait on, as many as may.
+seconds, what is stopped loses none that the disk takes. Rows that it does not take wait on, as many as may; what still
+waits when the service is stopped is tried once more, and then lost.
 """
 
 from __future__ import annotations
@@ -174,7 +175,10 @@ class RowLog:
     def _enter(self) -> int:
         """Make the folder and this writer's lock, and clear what dead writers left; returns the lock."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            # Who showed what is nobody else's business.
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(PermissionError):  # another one's
+                self.folder.chmod(0o700)
             with _door(self.folder):
                 held = os.open(_lock_of(self.folder, self._writer), os.O_RDWR | os.O_CREAT, 0o644)
                 fcntl.flock(held, fcntl.LOCK_EX)
