@@ -336,6 +336,27 @@ def test_json_is_bounded_where_pictures_may_be_larger(client: TestClient) -> Non
     assert client.post("/feedback", json=said).status_code == 413
 
 
+@pytest.mark.parametrize("name", ["pi\nnk", "pink\x1b[2J", "\N{RIGHT-TO-LEFT OVERRIDE}knip"])
+def test_a_name_or_label_that_does_not_show_what_it_is_is_a_422(client: TestClient, name: str) -> None:
+    response = client.post("/classes", json=PINK | {"name": name})
+    assert response.status_code == 422
+    assert response.json()["error"].startswith("the name of the class holds the character U+")
+    said = {"answer": classify(client, picture("red"))["id"], "label": name}
+    for response in (
+        client.post("/feedback", json=said),
+        client.post("/feedback", files={"x": b""}, data=said),
+    ):
+        assert response.status_code == 422
+        assert response.json()["error"].startswith("the label holds the character U+")
+
+
+@pytest.mark.parametrize("name", ["unheard of", "a%0Ab", "a/b", ""])
+def test_a_class_that_there_is_not_is_a_404_that_says_so(client: TestClient, name: str) -> None:
+    response = client.delete(f"/classes/{name}")
+    assert response.status_code == 404
+    assert response.json()["error"].startswith(("there is no class ", "there is no run-time class "))
+
+
 # Feedback and the log
 
 

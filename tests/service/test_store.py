@@ -69,7 +69,7 @@ def test_each_change_is_a_later_revision_that_another_worker_sees(store: Store, 
     other.close()
 
 
-@pytest.mark.parametrize("same", ["Okapi", "okapi ", "\tOKAPI", "ｏｋａｐｉ", "oka\N{ZERO WIDTH SPACE}pi"])
+@pytest.mark.parametrize("same", ["Okapi", "okapi ", " OKAPI", "ｏｋａｐｉ", "oka\N{ZERO WIDTH JOINER}pi"])
 def test_names_are_compared_without_case_width_and_spaces(store: Store, same: str) -> None:
     store.add(OKAPI)
     with pytest.raises(Conflict, match="okapi is there already"):
@@ -153,6 +153,67 @@ def test_there_are_only_so_many_run_time_classes(address: URL) -> None:
 def test_what_cannot_be_kept_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError):
         replace(OKAPI, **wrong)
+
+
+UNSEEN = {
+    "escape": "\x1b[2J",
+    "newline": "\n",
+    "tab": "\t",
+    "end of a string": "\x9c",
+    "override": "\N{RIGHT-TO-LEFT OVERRIDE}",
+    "mark of order": "\N{ZERO WIDTH NO-BREAK SPACE}",
+    "tag": "\N{TAG LATIN SMALL LETTER A}",
+}
+
+
+@pytest.mark.parametrize("unseen", UNSEEN.values(), ids=UNSEEN)
+@pytest.mark.parametrize("field", ["name", "synonyms", "attributes", "label"])
+def test_a_character_that_nobody_sees_is_refused_in_names(store: Store, field: str, unseen: str) -> None:
+    name, said = (
+        f"ok{unseen}api",
+        f"holds the character U\\+{ord(unseen[0]):04X}.*, which nobody sees: remove it",
+    )
+    with pytest.raises(DataError, match=said):
+        match field:
+            case "label":
+                store.give("a", name, "ann")
+            case "name":
+                RuntimeClass(name)
+            case "synonyms":
+                replace(OKAPI, synonyms=("giraffe", name))
+            case _:
+                replace(OKAPI, attributes={name: 1.0})
+
+
+def test_the_character_is_named_where_it_has_a_name() -> None:
+    with pytest.raises(DataError) as refused:
+        RuntimeClass("ok\N{RIGHT-TO-LEFT OVERRIDE}api")
+    assert str(refused.value) == (
+        "the name of the class holds the character U+202E (RIGHT-TO-LEFT OVERRIDE), which nobody sees: remove it"
+    )
+
+
+def test_names_keep_the_joiners_of_their_script_and_descriptions_their_lines(store: Store) -> None:
+    name, said = (
+        "می\N{ZERO WIDTH NON-JOINER}خواهم",
+        "one\r\n\ttwo\N{SOFT HYPHEN}fold \N{LEFT-TO-RIGHT MARK}three",
+    )
+    store.add(RuntimeClass(name, said, (name,)))
+    (found,) = store.classes()[1]
+    assert (found.name, found.description, found.synonyms) == (name, said, (name,))
+    with pytest.raises(DataError, match=r"the description of okapi holds the character U\+001B"):
+        replace(OKAPI, description="red \x1b[31m")
+
+
+def test_what_was_kept_before_stays_readable_and_can_be_removed(store: Store, address: URL) -> None:
+    store.add(OKAPI)
+    engine = create_engine(address)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE ayeaye_classes SET name = 'oka\x1bpi'"))
+    assert [each.name for each in store.classes()[1]] == ["oka\x1bpi"]
+    store.remove("okapi", "ann")
+    assert store.classes()[1] == []
+    engine.dispose()
 
 
 # ---- several processes ----
@@ -477,6 +538,14 @@ def test_feedback_waits_to_be_decided(store: Store) -> None:
     assert (two.id, two.has_picture, two.picture_bytes, two.model_version) == (second, False, 0, None)
     assert one.status == two.status == "pending" and one.decided is None and one.time.tzinfo is UTC
     assert store.picture(first) == PICTURE and store.picture(second) is None
+
+
+def test_a_label_is_kept_as_the_name_of_a_class_is(store: Store) -> None:
+    store.give("a", " cafe\u0301  au lait ", "ann")
+    assert store.pending()[0].label == "caf\u00e9 au lait"
+    for blank in ("", "  ", "\N{ZERO WIDTH JOINER}"):
+        with pytest.raises(DataError, match="the label is empty: give one"):
+            store.give("b", blank, "ann")
 
 
 def test_accepted_feedback_keeps_its_picture_until_it_is_kept_elsewhere(store: Store) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ayeaye.texts import shown
 from ayeaye.workspace import Workspace
 
 REFUSED = 3
@@ -49,7 +50,8 @@ def say(text: str) -> None:
 
 def print_result(value: Any, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+        lines = json.dumps(value, indent=2, ensure_ascii=False, default=str).split("\n")
+        typer.echo("\n".join(map(shown, lines)))
         return
     for key, content in value.items():
         if not isinstance(content, dict | list):

@@ -16,6 +16,7 @@ from ayeaye.evaluation import report
 from ayeaye.labelling.explanation import phrase
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.release import comparison, gate
+from ayeaye.texts import shown
 
 if TYPE_CHECKING:
     from ayeaye.release.garbage import Item
@@ -251,25 +252,32 @@ def answers(found: Sequence[Mapping[str, Any]]) -> None:
 
 
 def feedback(pending: Sequence[Mapping[str, Any]], decided: Sequence[Mapping[str, Any]]) -> None:
-    """What was decided now, and what waits."""
+    """What was decided now, and what waits; of answers what tells them apart."""
     console = Console()
     for each in decided:
         if "error" in each:
-            console.print(f"{each['id']}: [red]{escape(each['error'])}[/]", soft_wrap=True)
+            console.print(f"{each['id']}: [red]{escape(shown(each['error']))}[/]", soft_wrap=True)
         else:
             said = f"{each['id']} ({each['label']}): {each['status']}; {each['outcome']}."
-            console.print(said, markup=False, soft_wrap=True)
+            console.print(shown(said), markup=False, soft_wrap=True)
     if not pending:
         console.print("No feedback is pending.")
         return
     table = Table(box=None, padding=(0, 1, 0, 0))
     for column in ("id", "time", "label", "picture", "caller", "answer"):
-        table.add_column(column, no_wrap=column != "label")
+        folded = column in ("label", "caller")
+        table.add_column(column, no_wrap=not folded, overflow="fold", min_width=12 if folded else None)
     for each in pending:
-        picture = f"{each['picture_bytes']:,} bytes" if each["picture_bytes"] else "none"
-        cells = (each["id"], each["time"], each["label"], picture, each["caller"], each["answer"])
-        table.add_row(*(escape(str(cell)) for cell in cells))
+        picture = decimal(each["picture_bytes"]) if each["picture_bytes"] else "none"
+        time = each["time"][:19].replace("T", " ")
+        cells = (each["id"], time, each["label"], picture, each["caller"], _answer(each["answer"]))
+        table.add_row(*(escape(shown(str(cell))) for cell in cells))
     console.print(table)
+
+
+def _answer(id: str) -> str:
+    """The version and the beginning of the picture's digest."""
+    return id if len(id) <= 12 else f"{id[:11]}…"
 
 
 def explanation(explained: Mapping[str, Any], top: int) -> None:

@@ -30,6 +30,7 @@ from ayeaye.service import schemas, uploads
 from ayeaye.service.batching import OverloadError
 from ayeaye.service.decoding import SlowPicture
 from ayeaye.service.security import RETRIED
+from ayeaye.texts import shown
 
 # Of an error's classes the first that is named here decides.
 STATUS: Mapping[type[Exception], int] = {
@@ -61,6 +62,7 @@ _WORDS = {
     504: "The answer took longer than it may",
 }
 _ALWAYS = (429, 500, 503, 504)
+_CLASSES = "/classes/"
 _log = logging.getLogger(__name__)
 
 
@@ -98,6 +100,14 @@ def answer_to(error: Exception) -> tuple[int, dict[str, Any]]:
     return status, {"error": str(error)}
 
 
+def _nothing_at(path: str) -> str:
+    if path.startswith(_CLASSES):
+        return (
+            f"there is no class {shown(path.removeprefix(_CLASSES)[:200])}: GET /classes says which there are"
+        )
+    return f"there is no {path[:200]}: GET /openapi.json says what there is"
+
+
 def _unknown_words(error: UnknownWords) -> dict[str, Any]:
     near = {word: found for words in error.unknown.values() for word, found in words.items()}
     told = [f"{word} (near: {', '.join(found)})" if found else word for word, found in near.items()]
@@ -115,7 +125,7 @@ def install(app: FastAPI) -> None:
         status, body = answer_to(error)
         headers = dict(getattr(error, "headers", None) or {})
         if status == 404 and isinstance(error, HTTPException):
-            body = {"error": f"there is no {request.url.path[:200]}: GET /openapi.json says what there is"}
+            body = {"error": _nothing_at(request.url.path)}
         if status == 405:
             body = {"error": f"{request.method} is not for this address; {headers.get('Allow', '')} is"}
         return JSONResponse(body, status, headers=headers)

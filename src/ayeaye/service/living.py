@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ayeaye.classspace.later import NewClass
 from ayeaye.errors import StoreError
 from ayeaye.service.store import RuntimeClass, Store, comparable
+from ayeaye.texts import shown
 
 if TYPE_CHECKING:
     from ayeaye.classifier import Classifier
@@ -115,7 +116,7 @@ class Living:
         reasons = [(by_name[new.name], reason) for new, reason in refused]
         reasons += [(by_name[name], f"{trained} is trained now") for name, trained in taken.items()]
         for left_out, reason in reasons:
-            _log.warning("the run-time class %r is left out: %s", left_out.name, reason)
+            _log.warning("the run-time class %r is left out: %s", left_out.name, shown(reason))
         return Now(revision, classifier, classes, [*before.refused, *reasons], opening)
 
     def _left(self, classes: Sequence[RuntimeClass]) -> Now | None:

@@ -11,7 +11,7 @@ import hashlib
 import math
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -19,6 +19,7 @@ from sqlalchemy import URL, Connection, CursorResult, Row, Table, func, select, 
 
 from ayeaye.errors import Conflict, DataError, NotKept, Outdated, StoreFull
 from ayeaye.service.database import CHANGES, CLASSES, FEEDBACK, PENDING, Database
+from ayeaye.texts import check_name, check_prose
 
 Status = Literal["pending", "accepted", "rejected"]
 ACCEPTED: Final = "accepted"
@@ -38,7 +39,8 @@ class StoreLimits:
 class RuntimeClass:
     """A class as a caller described it. `vector` (k,) is one of the class space, not of words.
 
-    `created` is set by the store. Raises DataError for an empty name, and for values that cannot be kept.
+    `created` is set by the store. Raises DataError for an empty name, and for values that cannot be kept; what is
+    kept already has been looked at when it came.
     """
 
     name: str
@@ -50,10 +52,14 @@ class RuntimeClass:
     created: datetime | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", " ".join(unicodedata.normalize("NFC", self.name).split()))
+        if self.created is not None:
+            return
+        object.__setattr__(self, "name", clean(self.name, "the name of the class"))
         _check_texts(self.name, self.description, self.caller, *self.synonyms, *(self.attributes or ()))
-        if not comparable(self.name):
-            raise DataError("the name of the class is empty: give it one")
+        check_prose(self.description, f"the description of {self.name}")
+        for what, names in (("synonym", self.synonyms), ("attribute", self.attributes or ())):
+            for name in names:
+                check_name(name, f"a {what} of {self.name}")
         for what, values in (("attributes", (self.attributes or {}).values()), ("vector", self.vector or ())):
             if not all(math.isfinite(value) for value in values):
                 raise DataError(f"the {what} of {self.name} must be finite numbers")
@@ -110,6 +116,16 @@ def comparable(name: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return " ".join("".join(c for c in folded if unicodedata.category(c) != "Cf").split())
+
+
+def clean(name: str, what: str) -> str:
+    """A name of a class as it is kept: composed, with single spaces; raises DataError where it shows nothing, or not
+    all that is in it."""
+    check_name(name, what)
+    composed = " ".join(unicodedata.normalize("NFC", name).split())
+    if not comparable(composed):
+        raise DataError(f"{what} is empty: give one")
+    return composed
 
 
 _REVISION = select(func.coalesce(func.max(CHANGES.c.revision), 0))
@@ -220,7 +236,8 @@ class Store:
         `answer` is the answer it is about, `picture_id` the SHA-256 of the picture that was answered. Raises
         DataError where the picture is another one or empty, StoreFull where too much is pending.
         """
-        _check_texts(answer, label, caller, picture_id or "")
+        label = clean(label, "the label")
+        _check_texts(answer, caller, picture_id or "")
         if picture is not None:
             if not picture:
                 raise DataError("the picture is empty: send it, or feedback without one")
@@ -348,15 +365,15 @@ def _number(inserted: CursorResult[Any]) -> int:
 def _runtime_class(row: Row[Any]) -> RuntimeClass:
     content = row.content
     vector = content["vector"]
-    given = RuntimeClass(
+    return RuntimeClass(
         row.name,
         content["description"],
         tuple(content["synonyms"]),
         content["attributes"],
         None if vector is None else tuple(vector),
         row.caller,
+        row.created,
     )
-    return replace(given, created=row.created)
 
 
 def _found(connection: Connection, id: int) -> Feedback:
