@@ -175,6 +175,10 @@ class Classifier:
         vars(narrowed)["lowest"] = self.lowest
         return narrowed
 
+    def near(self, name: str) -> list[str]:
+        """Up to three classes that are spelled much like a name, the most alike first."""
+        return _near(name, self.labels)
+
     @property
     def answerable(self) -> list[int]:
         """The columns that may be an answer, ascending."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ayeaye.embedding import engines
 from ayeaye.embedding.engines import Engine
 from ayeaye.params import Serve
 from ayeaye.service import predictions
+from ayeaye.service.inference import name_answer
 from ayeaye.service.labeller import Labeller
 from ayeaye.service.served import Served
 
@@ -364,18 +366,65 @@ def test_feedback_is_kept_with_the_picture_of_its_answer_alone(colours: Path, tm
     with services.within(Served(colours, tmp_path, version=3)) as (client, inference):
         answer = classify(client, picture("red"))
         said = {"answer": answer["id"], "label": "crimson"}
-        assert client.post("/feedback", json=said).json() == {"feedback": 1, "status": "pending"}
+        for status in (201, 200):
+            response = client.post("/feedback", json=said)
+            assert response.status_code == status
+            assert response.json() == {"feedback": 1, "status": "pending", "picture": False, "near": []}
+        (first,) = inference.store.pending()
         form = {"data": said, "files": {"image": picture("red")}}
-        assert client.post("/feedback", **form).status_code == 201
+        response = client.post("/feedback", **form)
+        assert (response.status_code, response.json()["picture"]) == (201, True)
         other = client.post("/feedback", data=said, files={"image": picture("blue")})
         assert other.status_code == 422
-        first, second = inference.store.pending()
+        (second,) = inference.store.pending()
     assert (first.label, first.model_version, first.caller) == ("crimson", 3, "127.0.0.1")
     assert first.picture_id == second.picture_id
     assert (first.has_picture, second.has_picture) == (False, True)
 
 
-@pytest.mark.parametrize("said", [{"answer": "7", "label": "red"}, {"answer": "", "label": ""}, {}, []])
+def test_feedback_tells_which_classes_are_spelled_like_its_label(client: TestClient) -> None:
+    id = classify(client, picture("red"))["id"]
+
+    def near(label: str) -> Any:
+        return client.post("/feedback", json={"answer": id, "label": label}).json().get("near")
+
+    assert (near("gren"), near("Green "), near("quagga")) == (["green"], None, [])
+    client.post("/classes", json=PINK)
+    assert (near("pinkk"), near("pink")) == (["pink"], None)
+
+
+NO_PICTURES: dict[str, tuple[int, bytes]] = {
+    "empty": (422, b""),
+    "no picture": (400, b"<script>"),
+    "damaged": (400, picture("red")[:-30]),
+    "too large": (400, services.png(40_000, 40_000)),
+}
+
+
+@pytest.mark.parametrize(("status", "content"), NO_PICTURES.values(), ids=NO_PICTURES)
+def test_what_is_no_picture_is_not_kept_with_feedback(
+    colours: Path, tmp_path: Path, status: int, content: bytes
+) -> None:
+    said = {"answer": name_answer(3, hashlib.sha256(content).hexdigest()), "label": "red"}
+    with services.within(Served(colours, tmp_path)) as (client, inference):
+        response = client.post("/feedback", data=said, files={"image": ("red.png", content)})
+        assert response.status_code == status
+        assert "picture" in response.json()["error"]
+        assert client.post("/feedback", data=said | {"image": ""}, files={"x": b""}).status_code == 400
+        assert inference.store.pending() == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"answer": "7", "label": "red"},
+        {"answer": "", "label": ""},
+        {"answer": name_answer(3, "0" * 64), "label": " "},
+        {"answer": f"٣-{'0' * 64}-{'0' * 12}", "label": "red"},
+        {},
+        [],
+    ],
+)
 def test_feedback_about_no_answer_is_a_422(client: TestClient, said: Any) -> None:
     assert client.post("/feedback", json=said).status_code == 422
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ayeaye.workspace import Workspace
 
 SEEN = "paint 000"
 UNSEEN = workspaces.UNSEEN[0]
+_numbers = count()
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def store(workspace: Workspace) -> Iterator[Store]:
 
 
 def give(store: Store, label: str, content: bytes | None = None) -> int:
-    return store.give("answer", label, "ann", content, model_version=1)
+    return store.give(f"answer {next(_numbers)}", label, "ann", content, model_version=1).id
 
 
 def review(place: Place, *options: object, code: int = 0) -> Any:

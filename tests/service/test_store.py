@@ -21,7 +21,7 @@ from sqlalchemy import URL, create_engine, text
 
 from ayeaye.errors import Conflict, DataError, NotKept, Outdated, StoreError, StoreFull
 from ayeaye.service.database import Database, locate
-from ayeaye.service.store import RuntimeClass, Store, StoreLimits, comparable
+from ayeaye.service.store import Given, RuntimeClass, Store, StoreLimits, comparable
 
 OKAPI = RuntimeClass(
     "okapi",
@@ -524,8 +524,8 @@ PICTURE_ID = hashlib.sha256(PICTURE).hexdigest()
 
 
 def test_feedback_waits_to_be_decided(store: Store) -> None:
-    first = store.give("answer-1", "okapi", "ann", PICTURE, PICTURE_ID, 3)
-    second = store.give("answer-2", "zebra", "bob", picture_id=PICTURE_ID)
+    first = store.give("answer-1", "okapi", "ann", PICTURE, PICTURE_ID, 3).id
+    second = store.give("answer-2", "zebra", "bob", picture_id=PICTURE_ID).id
     one, two = store.pending()
     assert (one.id, one.answer, one.label, one.caller, one.model_version) == (
         first,
@@ -549,7 +549,7 @@ def test_a_label_is_kept_as_the_name_of_a_class_is(store: Store) -> None:
 
 
 def test_accepted_feedback_keeps_its_picture_until_it_is_kept_elsewhere(store: Store) -> None:
-    id = store.give("a", "okapi", "ann", PICTURE)
+    id = store.give("a", "okapi", "ann", PICTURE).id
     decided = store.decide(id, True, "rea", "well seen")
     assert (decided.status, decided.reviewer, decided.reason) == ("accepted", "rea", "well seen")
     assert decided.decided is not None and decided.decided >= decided.time
@@ -559,13 +559,13 @@ def test_accepted_feedback_keeps_its_picture_until_it_is_kept_elsewhere(store: S
 
 
 def test_a_rejected_picture_is_forgotten(store: Store) -> None:
-    id = store.give("a", "okapi", "ann", PICTURE)
+    id = store.give("a", "okapi", "ann", PICTURE).id
     assert store.decide(id, False, "rea", "a zebra").has_picture is False
     assert store.picture(id) is None
 
 
 def test_deciding_twice_alike_changes_nothing_and_otherwise_is_a_conflict(store: Store) -> None:
-    id = store.give("a", "okapi", "ann")
+    id = store.give("a", "okapi", "ann").id
     decided = store.decide(id, True, "rea")
     assert store.decide(id, True, "another") == decided
     with pytest.raises(Conflict, match=f"feedback {id} was accepted by rea"):
@@ -576,8 +576,8 @@ def test_deciding_twice_alike_changes_nothing_and_otherwise_is_a_conflict(store:
 
 def test_only_so_much_feedback_may_be_pending(address: URL) -> None:
     store = Store(address, StoreLimits(feedback=2, picture_bytes=2 * len(PICTURE)))
-    first = store.give("a", "okapi", "ann", PICTURE)
-    second = store.give("b", "okapi", "ann")
+    first = store.give("a", "okapi", "ann", PICTURE).id
+    second = store.give("b", "okapi", "ann").id
     with pytest.raises(StoreFull, match="2 pieces of feedback are pending"):
         store.give("c", "okapi", "ann")
     store.decide(first, True, "rea")
@@ -589,6 +589,40 @@ def test_only_so_much_feedback_may_be_pending(address: URL) -> None:
         store.give("d", "okapi", "ann", b"x")
     store.give("d", "okapi", "ann")
     store.close()
+
+
+def test_the_same_feedback_again_is_kept_once(address: URL) -> None:
+    """Else a caller that tries again fills the room that there is."""
+    store = Store(address, StoreLimits(feedback=1, picture_bytes=len(PICTURE)))
+    first = store.give("a", "okapi", "ann", PICTURE)
+    for again in (store.give("a", " okapi", "ann", PICTURE), store.give("a", "okapi", "ann")):
+        assert again == Given(first.id, new=False, picture=True)
+    assert [each.id for each in store.pending()] == [first.id]
+    store.decide(first.id, False, "rea")
+    assert store.give("a", "okapi", "ann") == Given(first.id + 1, new=True, picture=False)
+    store.close()
+
+
+def test_what_a_caller_says_later_of_an_answer_takes_the_place_of_what_was_said(address: URL) -> None:
+    store = Store(address, StoreLimits(feedback=2, picture_bytes=len(PICTURE)))
+    first = store.give("a", "okapi", "ann", PICTURE)
+    other = store.give("a", "okapi", "bob")
+    later = store.give("a", "zebra", "ann")
+    assert later.new and later.picture and later.id > other.id  # a number of its own: nobody has looked at it
+    assert [(each.id, each.label, each.picture_id) for each in store.pending()] == [
+        (other.id, "okapi", None),
+        (later.id, "zebra", PICTURE_ID),
+    ]
+    assert store.picture(later.id) == PICTURE
+    with pytest.raises(NotKept):
+        store.decide(first.id, True, "rea")
+    store.close()
+
+
+def test_a_picture_that_comes_later_makes_it_another_number(store: Store) -> None:
+    without, shown = store.give("a", "okapi", "ann"), store.give("a", "okapi", "ann", PICTURE)
+    assert (without.picture, shown.picture, shown.new) == (False, True, True) and shown.id > without.id
+    assert [each.has_picture for each in store.pending()] == [True]
 
 
 def test_the_picture_must_be_the_one_that_was_answered(store: Store) -> None:

@@ -179,27 +179,27 @@ def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
         "/feedback",
         status_code=201,
         response_model=schemas.Kept,
-        responses=faults_of(400, 401, 403, 409, 413, 415, 422),
+        responses={200: openapi.AGAIN, **faults_of(400, 401, 403, 409, 413, 415, 422)},
         openapi_extra=openapi.FEEDBACK | openapi.CHANGES,
     )
     async def feedback(request: Request) -> Any:
         """Say what an answer should have been; a person decides about it before the next training.
 
-        With the picture, it can be learnt from even where nobody else kept it."""
+        With the picture, it can be learnt from even where nobody else kept it. Until somebody decides, another label
+        takes the place of the one before, and the same again is kept once."""
         service().guard.check(request)
-        picture = b""
+        picture = None
         if uploads.kind_of(request) == uploads.MULTIPART:
             async with uploads.form(request, files=1) as fields:
                 texts = {name: uploads.text_of(fields, name) for name in ("answer", "label")}
-                picture = await uploads.image_of(fields, service().served.limits.max_bytes, required=False)
+                if "image" in fields:
+                    picture = await uploads.image_of(fields, service().served.limits.max_bytes)
             given = uploads.check(texts, schemas.Correction, "the form")
         else:
             given = await uploads.json_body(request, schemas.Correction)
         caller = client_of(request.scope)
-        number = await asyncio.to_thread(
-            service().give_feedback, given.answer, given.label, caller, picture or None
-        )
-        return JSONResponse({"feedback": number, "status": "pending"}, 201)
+        said, new = await service().give_feedback(given.answer, given.label, caller, picture)
+        return JSONResponse(said, 201 if new else 200)
 
     @app.get("/model", response_model=schemas.About, responses=faults_of())
     async def model() -> Any:

@@ -25,11 +25,11 @@ from ayeaye.service.predictions import PredictionLog
 from ayeaye.service.security import Guard, RateLimiter
 from ayeaye.service.served import Served
 from ayeaye.service.shadow import FOLDER, Shadow
-from ayeaye.service.store import RuntimeClass, Store, comparable, there_already
+from ayeaye.service.store import RuntimeClass, Store, check_picture, comparable, there_already
 
 LARGEST_BATCH, WAITING = 32, 256
 MOST_DECODERS = 8
-_ANSWER_ID = re.compile(r"(\d{1,9})-([0-9a-f]{64})-([0-9a-f]{12})")
+_ANSWER_ID = re.compile(r"([0-9]{1,9})-([0-9a-f]{64})-([0-9a-f]{12})")
 
 
 def name_answer(version: int | None, picture: str) -> str:
@@ -224,10 +224,24 @@ class Inference:
             raise
         return self.living.fresh()
 
-    def give_feedback(self, answer: str, label: str, caller: str, picture: bytes | None) -> int:
-        """Keep feedback and return its number; raises DataError and StoreFull."""
+    async def give_feedback(
+        self, answer: str, label: str, caller: str, picture: bytes | None
+    ) -> tuple[dict[str, Any], bool]:
+        """Keep feedback, for POST /feedback, and whether it is new; raises DataError and StoreFull, and what `read`
+        does for the picture."""
         version, digest = answered(answer)
-        return self.store.give(answer, label, caller, picture, digest, version)
+        if picture is not None:
+            check_picture(picture, answer, digest)
+            await self._decoders(picture)
+        return await asyncio.to_thread(self._kept, answer, label, caller, picture, digest, version)
+
+    def _kept(self, answer: str, label: str, *other: Any) -> tuple[dict[str, Any], bool]:
+        given = self.store.give(answer, label, *other)
+        said = {"feedback": given.id, "status": "pending", "picture": given.picture}
+        now = self.living.latest()
+        if comparable(label) not in now.names:
+            said["near"] = now.classifier.near(label)
+        return said, given.new
 
     # ---- the model ----
 

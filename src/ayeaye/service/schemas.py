@@ -232,9 +232,14 @@ class Correction(BaseModel):
 
 
 class Kept(BaseModel):
-    model_config = _example({"feedback": 12, "status": "pending"})
+    model_config = _example({"feedback": 12, "status": "pending", "picture": True, "near": ["fossa"]})
     feedback: int
     status: Literal["pending"] = "pending"
+    picture: bool = Field(description="Whether a picture is kept with it.")
+    near: list[str] | None = Field(
+        None,
+        description="Where no class has the label now, which may be right: classes spelled much like it.",
+    )
 
 
 class Sample(BaseModel):

@@ -109,6 +109,15 @@ class Feedback:
     decided: datetime | None
 
 
+@dataclass(frozen=True)
+class Given:
+    """The number of feedback. It is `new` unless the same was pending; `picture`: one is kept with it."""
+
+    id: int
+    new: bool
+    picture: bool
+
+
 def comparable(name: str) -> str:
     """A name as names are compared: 'Okapi' and ' okapi ' are one, as are all ways to write an é.
 
@@ -230,37 +239,29 @@ class Store:
         picture: bytes | None = None,
         picture_id: str | None = None,
         model_version: int | None = None,
-    ) -> int:
-        """Keep feedback, pending, and return its number.
+    ) -> Given:
+        """Keep feedback, pending, in the place of what the caller said of that answer before.
 
-        `answer` is the answer it is about, `picture_id` the SHA-256 of the picture that was answered. Raises
-        DataError where the picture is another one or empty, StoreFull where too much is pending.
+        `answer` is the answer it is about, `picture_id` the SHA-256 of the picture that was answered. The same again
+        is kept once; what differs has a number of its own, so that nobody decides about what they have not seen, and
+        keeps the picture that was sent before. Raises DataError where the picture is another one or empty, StoreFull
+        where too much is pending.
         """
         label = clean(label, "the label")
         _check_texts(answer, caller, picture_id or "")
         if picture is not None:
-            if not picture:
-                raise DataError("the picture is empty: send it, or feedback without one")
-            digest = hashlib.sha256(picture).hexdigest()
-            if picture_id not in (None, digest):
-                raise DataError(
-                    f"the picture is not the one of answer {answer}: send the one that was labelled"
-                )
-            picture_id = digest
-        size = len(picture or b"")
+            picture_id = check_picture(picture, answer, picture_id)
         with self._database.writing() as connection:
-            if _count(connection, FEEDBACK, FEEDBACK.c.status == PENDING) >= self.limits.feedback:
-                raise StoreFull(
-                    f"{self.limits.feedback} pieces of feedback are pending, as many as are allowed: "
-                    "`ayeaye data review` decides them"
-                )
-            held = select(func.coalesce(func.sum(FEEDBACK.c.picture_bytes), 0))
-            held = held.where(FEEDBACK.c.picture.is_not(None))
-            if size and connection.execute(held).scalar_one() + size > self.limits.picture_bytes:
-                raise StoreFull(
-                    f"pending feedback holds {self.limits.picture_bytes:,} bytes of pictures, as many as are "
-                    "allowed: `ayeaye data review` decides it; feedback without a picture is still taken"
-                )
+            said = _said_before(connection, answer, caller)
+            for before in said:
+                if before.label == label and (picture is None or before.has_picture):
+                    return Given(before.id, new=False, picture=before.has_picture)
+            for before in said:
+                picture = picture or _picture(connection, before.id)
+                picture_id = picture_id or before.picture_id
+                connection.execute(FEEDBACK.delete().where(FEEDBACK.c.id == before.id))
+            size = len(picture or b"")
+            self._check_room(connection, size)
             made = connection.execute(
                 FEEDBACK.insert().values(
                     time=_now(),
@@ -274,7 +275,22 @@ class Store:
                     picture=picture,
                 )
             )
-            return _number(made)
+            return Given(_number(made), new=True, picture=picture is not None)
+
+    def _check_room(self, connection: Connection, size: int) -> None:
+        """Raise StoreFull where there is no room for feedback with a picture of so many bytes."""
+        if _count(connection, FEEDBACK, FEEDBACK.c.status == PENDING) >= self.limits.feedback:
+            raise StoreFull(
+                f"{self.limits.feedback} pieces of feedback are pending, as many as are allowed: "
+                "`ayeaye data review` decides them"
+            )
+        held = select(func.coalesce(func.sum(FEEDBACK.c.picture_bytes), 0))
+        held = held.where(FEEDBACK.c.picture.is_not(None))
+        if size and connection.execute(held).scalar_one() + size > self.limits.picture_bytes:
+            raise StoreFull(
+                f"pending feedback holds {self.limits.picture_bytes:,} bytes of pictures, as many as are "
+                "allowed: `ayeaye data review` decides it; feedback without a picture is still taken"
+            )
 
     def pending(self) -> list[Feedback]:
         """What nobody has decided yet, the oldest first."""
@@ -296,7 +312,7 @@ class Store:
     def picture(self, id: int) -> bytes | None:
         """The picture that was sent with a piece of feedback, while the database holds it."""
         with self._database.reading() as connection:
-            return connection.scalar(select(FEEDBACK.c.picture).where(FEEDBACK.c.id == id))
+            return _picture(connection, id)
 
     def decide(self, id: int, accepted: bool, reviewer: str, reason: str = "") -> Feedback:
         """Accept or reject feedback; a rejected picture is forgotten. Deciding twice alike changes nothing.
@@ -320,6 +336,16 @@ class Store:
         """Drop the picture of a piece of feedback, once it is kept elsewhere."""
         with self._database.writing() as connection:
             connection.execute(FEEDBACK.update().where(FEEDBACK.c.id == id).values(picture=None))
+
+
+def check_picture(picture: bytes, answer: str, picture_id: str | None) -> str:
+    """The SHA-256 of a picture; raises DataError where it is empty, or not the one that was answered."""
+    if not picture:
+        raise DataError("the picture is empty: send it, or feedback without one")
+    digest = hashlib.sha256(picture).hexdigest()
+    if picture_id not in (None, digest):
+        raise DataError(f"the picture is not the one of answer {answer}: send the one that was labelled")
+    return digest
 
 
 def check_undecided(found: Feedback, status: Status) -> None:
@@ -381,3 +407,14 @@ def _found(connection: Connection, id: int) -> Feedback:
     if row is None:
         raise NotKept(f"there is no feedback {id}")
     return Feedback(**row._mapping)
+
+
+def _said_before(connection: Connection, answer: str, caller: str) -> list[Feedback]:
+    """What the caller says of an answer, and nobody has decided; the newest first."""
+    same = (FEEDBACK.c.status == PENDING, FEEDBACK.c.answer == answer, FEEDBACK.c.caller == caller)
+    rows = connection.execute(_WITHOUT_PICTURE.where(*same).order_by(FEEDBACK.c.id.desc()))
+    return [Feedback(**row._mapping) for row in rows]
+
+
+def _picture(connection: Connection, id: int) -> bytes | None:
+    return connection.scalar(select(FEEDBACK.c.picture).where(FEEDBACK.c.id == id))

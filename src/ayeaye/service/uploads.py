@@ -73,11 +73,9 @@ async def form(request: Request, files: int, name: str = "image") -> AsyncIterat
         await fields.close()
 
 
-async def image_of(fields: FormData, max_bytes: int, required: bool = True) -> bytes:
-    """The bytes of the one file in field `image`, none where it may be missing; raises HTTPException."""
+async def image_of(fields: FormData, max_bytes: int) -> bytes:
+    """The bytes of the one file in field `image`; raises HTTPException."""
     images = fields.getlist("image")
-    if not images and not required:
-        return b""
     if len(images) != 1:
         raise HTTPException(400, f"{len(images)} fields `image`: send exactly one picture in it")
     return await read_file(images[0], max_bytes)
