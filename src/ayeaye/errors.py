@@ -23,7 +23,7 @@ AyeayeError
 ├── StoreError             what the service keeps cannot be reached, read or written
 │   ├── Conflict           a run-time class of that name is there already, or feedback was decided otherwise
 │   │   └── Outdated       the run-time classes are no longer those that a new one was compared with
-│   ├── NotKept            no run-time class of that name, or no feedback of that number
+│   ├── NotKept            no class of that name, or no feedback of that number
 │   └── StoreFull          as many run-time classes, or as much pending feedback, as is allowed
 └── ReleaseError           a Bento cannot be built, tried or served
     ├── TrialFailed        the Bento answered, but not as it should
@@ -147,7 +147,11 @@ class Outdated(Conflict):
 
 
 class NotKept(StoreError):
-    pass
+    """`unknown`: the name, and the near ones that there are, where it is a name."""
+
+    def __init__(self, message: str, unknown: dict[str, list[str]] | None = None) -> None:
+        super().__init__(message)
+        self.unknown = unknown or {}
 
 
 class StoreFull(StoreError):

@@ -22,6 +22,7 @@ from ayeaye.service import predictions
 from ayeaye.service.inference import name_answer
 from ayeaye.service.labeller import Labeller
 from ayeaye.service.served import Served
+from ayeaye.service.store import RuntimeClass
 
 PNG = {"Content-Type": "image/png"}
 PINK = {"name": "pink", "attributes": {"r": 1.0, "g": 0.5, "b": 0.6}}
@@ -293,6 +294,97 @@ def test_words_nobody_knows_are_named_with_near_ones(words: TestClient) -> None:
     response = words.post("/classes", json={"name": "quux", "description": "a striped brown bird"})
     assert response.status_code == 201
     assert "quux" in response.json()["unknown"]
+
+
+def test_a_class_is_said_anew_in_one_step(client: TestClient) -> None:
+    assert client.put("/classes/pink", json=PINK).status_code == 201
+    response = client.put("/classes/PINK", json=ROSE | {"name": " Pink"})
+    assert (response.status_code, response.json()) == (200, {"name": "Pink", "revision": 2, "unknown": {}})
+    assert client.get("/classes/pink").json()["attributes"] == ROSE["attributes"]
+    assert len(classify(client, picture("red"), top=7)["alternatives"]) == len(COLOURS) + 1
+    assert client.post("/classes", json=PINK | {"name": "rose"}).status_code == 201
+    refused = {
+        "like another": client.put("/classes/pink", json=PINK),
+        "trained": client.put("/classes/Red", json=PINK | {"name": "red"}),
+        "another name": client.put("/classes/pink", json=ROSE),
+        "too little": client.put("/classes/pink", json={"name": "pink"}),
+        "too large": client.put("/classes/pink", content=b"x" * 2_000_000),
+    }
+    assert [each.status_code for each in refused.values()] == [409, 409, 422, 422, 413]
+    assert "the address is of pink, the class is rose" in refused["another name"].json()["error"]
+    assert client.get("/classes").json()["revision"] == 3
+
+
+def test_a_class_tells_what_it_was_made_of(words: TestClient) -> None:
+    described = {"name": "wolf", "description": "a grey animal\nthat hunts", "synonyms": ["lobo"]}
+    assert words.post("/classes", json=described).status_code == 201
+    wolf = words.get("/classes/WOLF").json()
+    assert wolf.pop("created")
+    expected = {"seen": False, "origin": "run-time", "attributes": None, "vector": False, "refused": None}
+    assert wolf == described | expected
+    okapi = words.get("/classes/okapi").json()
+    assert (okapi["origin"], okapi["seen"], okapi["description"]) == (
+        "trained",
+        True,
+        services.ANIMALS["okapi"],
+    )
+    missing = words.get("/classes/woolf")
+    assert (missing.status_code, missing.json()["near"]) == (404, {"woolf": ["wolf"]})
+    assert missing.json()["error"].startswith("there is no class woolf (near: wolf): GET /classes")
+
+
+def test_a_class_tells_its_numbers_but_not_those_of_a_vector(client: TestClient) -> None:
+    red = client.get("/classes/red").json()
+    assert (set(red["attributes"]), red["description"], red["created"]) == ({"r", "g", "b"}, "", None)
+    client.post("/classes", json={"name": "far", "vector": [1.0, 0.0, 0.0]}).raise_for_status()
+    far = client.get("/classes/far").json()
+    assert (far["vector"], far["attributes"]) == (True, None)
+
+
+def test_a_class_that_the_model_cannot_take_tells_why(
+    words: TestClient, animals: Path, tmp_path: Path
+) -> None:
+    with services.within(Served(animals, tmp_path)) as (client, inference):
+        inference.store.add(RuntimeClass("pink", attributes={"r": 1.0}))
+        pink = client.get("/classes/pink").json()
+        assert pink["refused"] and pink["attributes"] == {"r": 1.0}
+        said = {"name": "pink", "description": "a grey animal that swims"}
+        assert client.put("/classes/pink", json=said).status_code == 200
+        assert client.get("/classes/pink").json()["refused"] is None
+
+
+@pytest.mark.parametrize("synonym", ["Okapi", " zebra", "lobo"])
+def test_a_synonym_is_not_the_name_of_another_class(words: TestClient, synonym: str) -> None:
+    said = {"name": "wolf", "description": "a grey animal that hunts"}
+    assert words.post("/classes", json={"name": "lobo", "description": "a grey bird"}).status_code == 201
+    for response in (
+        words.post("/classes", json=said | {"synonyms": ["grey wolf", synonym]}),
+        words.put("/classes/wolf", json=said | {"synonyms": [synonym]}),
+    ):
+        assert response.status_code == 409
+        assert f"{synonym}, a synonym of wolf, is the name of a class" in response.json()["error"]
+    assert words.post("/classes", json=said | {"synonyms": ["Wolf", "grey wolf"]}).status_code == 201
+
+
+def test_every_change_is_told_with_its_caller_a_page_at_a_time(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.post("/classes", json=PINK)
+    client.put("/classes/pink", json=ROSE | {"name": "pink"})
+    client.delete("/classes/pink")
+    found = client.get("/changes").json()
+    told = [(each["revision"], each["action"], each["name"], each["caller"]) for each in found["changes"]]
+    assert told == [
+        (n, action, "pink", "127.0.0.1") for n, action in enumerate(("add", "replace", "remove"), 1)
+    ]
+    assert found["changes"][1]["attributes"] == ROSE["attributes"] and not found["more"]
+    monkeypatch.setattr("ayeaye.service.inference.CHANGES", 2)
+    page = client.get("/changes").json()
+    assert ([each["revision"] for each in page["changes"]], page["more"]) == ([1, 2], True)
+    page = client.get("/changes?after=2").json()
+    assert ([each["revision"] for each in page["changes"]], page["more"]) == ([3], False)
+    for after in ("-1", "x", 2**31):
+        assert client.get("/changes", params={"after": after}).status_code == 422
 
 
 BODIES: dict[str, tuple[int, Any]] = {

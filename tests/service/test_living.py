@@ -51,10 +51,10 @@ def test_of_two_classes_that_are_alike_and_come_at_once_one_is_kept_and_one_refu
     compared, add = threading.Barrier(2), Store.add
     first = threading.local()
 
-    def add_together(self: Store, new: RuntimeClass, after: int | None = None) -> int:
+    def add_together(self: Store, new: RuntimeClass, after: int | None = None, **options: Any) -> int:
         if not hasattr(first, "came"):
             first.came = compared.wait(30)
-        return add(self, new, after)
+        return add(self, new, after, **options)
 
     monkeypatch.setattr(Store, "add", add_together)
 
@@ -129,6 +129,32 @@ def test_a_removal_encodes_nothing_and_leaves_what_a_new_worker_has(
     )
     X = np.stack([services.row(number) for number in range(8)])
     np.testing.assert_allclose(now.classifier.scores(X), new.classifier.scores(X), atol=1e-6)
+
+
+def test_a_class_that_was_said_anew_is_so_on_every_worker_and_alone_encoded(
+    animals: Path, address: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = address.render_as_string(hide_password=False)
+    first, second = (Inference(Served(animals, tmp_path / name, database=url)) for name in "ab")
+    first.add(WOLF)
+    first.add(RuntimeClass("lobo", "a grey animal that swims"))
+    before = second.living.latest().classifier
+    encoded, reencode = [], Classifier.reencode
+
+    def recorded(self: Classifier, classes: Sequence[NewClass]) -> Any:
+        encoded.extend(each.name for each in classes)
+        return reencode(self, classes)
+
+    monkeypatch.setattr(Classifier, "reencode", recorded)
+    said, new = first.put(RuntimeClass("Wolf", "a red bird of mountains"))
+    assert (said["revision"], new) == (3, False)
+    now = second.living.latest().classifier
+    assert now.labels == [*services.ANIMALS, "lobo", "Wolf"] and encoded == ["Wolf", "Wolf"]
+    assert not np.allclose(now.space.vectors[-1], before.space.vectors[-2])
+    with pytest.raises(CoincidentClasses):
+        second.put(RuntimeClass("wolf", "a grey animal that swims"))
+    for worker in (first, second):
+        worker.close()
 
 
 def test_a_class_refused_for_being_like_another_is_taken_when_that_one_goes(

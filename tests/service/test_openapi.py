@@ -21,7 +21,10 @@ OPERATIONS = {
     "post /embed",
     "get /classes",
     "post /classes",
+    "get /classes/{name}",
+    "put /classes/{name}",
     "delete /classes/{name}",
+    "get /changes",
     "post /feedback",
     "get /model",
     "get /card",
@@ -32,7 +35,7 @@ OPERATIONS = {
     "get /readyz",
     "get /metrics",
 }
-CHANGES = {"post /classes", "delete /classes/{name}", "post /feedback"}
+CHANGES = {"post /classes", "put /classes/{name}", "delete /classes/{name}", "get /changes", "post /feedback"}
 
 
 @pytest.fixture

@@ -103,6 +103,31 @@ def test_every_change_is_recorded_with_its_content_and_caller(store: Store) -> N
     assert store.changes(after=second) == found[2:]
 
 
+def test_a_class_takes_the_place_of_the_one_of_its_name_in_one_change(address: URL) -> None:
+    store = Store(address, StoreLimits(classes=2))
+    store.add(RuntimeClass("Okapi", caller="ann"), instead=True)
+    before = store.add(RuntimeClass("quagga"))
+    revision = store.add(replace(OKAPI, caller="bob"), after=before, instead=True)
+    found_at, (first, last) = store.classes()
+    assert (found_at, first.name, replace(last, created=None)) == (
+        revision,
+        "quagga",
+        replace(OKAPI, caller="bob"),
+    )
+    assert [(c.action, c.name, c.caller) for c in store.changes()] == [
+        ("add", "Okapi", "ann"),
+        ("add", "quagga", ""),
+        ("replace", "okapi", "bob"),
+    ]
+    assert store.changes()[-1].content == OKAPI.content()
+    with pytest.raises(Outdated):
+        store.add(OKAPI, after=before, instead=True)
+    with pytest.raises(StoreFull):
+        store.add(RuntimeClass("zebu"), instead=True)
+    assert [change.revision for change in store.changes(after=1, most=1)] == [2]
+    store.close()
+
+
 def test_a_class_is_kept_only_beside_those_it_was_compared_with(store: Store) -> None:
     first = store.add(OKAPI, after=0)
     with pytest.raises(Outdated, match="changed while quagga was added: add it again"):

@@ -23,7 +23,7 @@ from ayeaye.service import openapi, page, schemas, uploads
 from ayeaye.service.faults import answer_to, faults_of, install
 from ayeaye.service.inference import Inference, check_top
 from ayeaye.service.security import Proxied, RateLimited, Shared, client_of
-from ayeaye.service.store import RuntimeClass
+from ayeaye.service.store import RuntimeClass, comparable
 
 ALTERNATIVES = 5
 CANDIDATES = 100
@@ -37,6 +37,7 @@ Labels = Annotated[
     list[Annotated[str, Query(max_length=200)]] | None,
     Query(max_length=100, description="Of these classes alone; none: of all."),
 ]
+After = Annotated[int, Query(ge=0, lt=2**31, description="The revision after which changes are told.")]
 Against = Annotated[
     str | None, Query(max_length=200, description="The class to compare with; none: the next best.")
 ]
@@ -152,16 +153,30 @@ def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
     async def add_class(request: Request) -> Any:
         """Make a class that nobody trained; it is one at once, and stays one with the next model."""
         service().guard.check(request)
-        given = await uploads.json_body(request, schemas.Described)
-        new = RuntimeClass(
-            given.name,
-            given.description,
-            tuple(given.synonyms),
-            given.attributes,
-            None if given.vector is None else tuple(given.vector),
-            caller=client_of(request.scope),
-        )
+        new = await _described(request)
         return JSONResponse(await asyncio.to_thread(service().added, new), 201)
+
+    @app.get("/classes/{name:path}", response_model=schemas.OneClass, responses=faults_of(404, 422))
+    async def one_class(name: str) -> Any:
+        """One class, with what it was made of."""
+        return JSONResponse(await asyncio.to_thread(service().listed_class, name))
+
+    @app.put(
+        "/classes/{name:path}",
+        response_model=schemas.Added,
+        responses={201: openapi.ADDED, **faults_of(400, 401, 403, 404, 409, 413, 415, 422)},
+        openapi_extra=openapi.json_of("Described") | openapi.CHANGES,
+    )
+    async def put_class(request: Request, name: str) -> Any:
+        """Say anew what a run-time class is, or add it, in one step; one that was trained stays (409)."""
+        service().guard.check(request)
+        new = await _described(request)
+        if comparable(new.name) != comparable(name):
+            raise HTTPException(
+                422, f"the address is of {name[:200]}, the class is {new.name}: send one name"
+            )
+        said, added = await asyncio.to_thread(service().put, new)
+        return JSONResponse(said, 201 if added else 200)
 
     @app.delete(
         "/classes/{name:path}",
@@ -174,6 +189,17 @@ def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
         service().guard.check(request)
         now = await asyncio.to_thread(service().remove, name, client_of(request.scope))
         return JSONResponse({"name": name, "revision": now.revision})
+
+    @app.get(
+        "/changes",
+        response_model=schemas.Changes,
+        responses=faults_of(401, 403, 422),
+        openapi_extra=openapi.CHANGES,
+    )
+    async def changes(request: Request, after: After = 0) -> Any:
+        """Who changed the run-time classes, when and how."""
+        service().guard.check(request)
+        return JSONResponse(await asyncio.to_thread(service().listed_changes, after))
 
     @app.post(
         "/feedback",
@@ -240,6 +266,18 @@ async def _top(service: Inference, request: Request, top: int) -> int:
     return top
 
 
+async def _described(request: Request) -> RuntimeClass:
+    given = await uploads.json_body(request, schemas.Described)
+    return RuntimeClass(
+        given.name,
+        given.description,
+        tuple(given.synonyms),
+        given.attributes,
+        None if given.vector is None else tuple(given.vector),
+        caller=client_of(request.scope),
+    )
+
+
 def _new(given: schemas.Described) -> NewClass:
     return NewClass(given.name, given.description, given.synonyms, given.attributes or {}, given.vector)
 
@@ -268,6 +306,6 @@ def _is_of_the_page(path: str) -> bool:
 
 def _largest(service: Inference, path: str) -> int:
     settings = service.served.settings
-    if path == "/classes":
+    if path == "/classes" or path.startswith("/classes/"):
         return uploads.JSON_BYTES + uploads.ENVELOPE
     return (settings.max_batch_bytes if path == "/classify_batch" else settings.max_bytes) + uploads.ENVELOPE

@@ -90,7 +90,7 @@ def answer_to(error: Exception) -> tuple[int, dict[str, Any]]:
         return status, {"error": f"overloaded ({error}): try again"}
     if isinstance(error, UnknownWords):
         return status, _unknown_words(error)
-    if isinstance(error, NoSuchClass):
+    if isinstance(error, NoSuchClass | NotKept) and error.unknown:
         return status, {"error": str(error), "near": error.unknown}
     if status >= 500:
         # What the message names, a file or an address, is nobody's business out there.

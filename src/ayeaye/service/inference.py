@@ -6,7 +6,7 @@ import asyncio
 import math
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -26,7 +26,9 @@ from ayeaye.service.security import Guard, RateLimiter
 from ayeaye.service.served import Served
 from ayeaye.service.shadow import FOLDER, Shadow
 from ayeaye.service.store import RuntimeClass, Store, check_picture, comparable, there_already
+from ayeaye.texts import shown
 
+CHANGES = 100  # told at once
 LARGEST_BATCH, WAITING = 32, 256
 MOST_DECODERS = 8
 _ANSWER_ID = re.compile(r"([0-9]{1,9})-([0-9a-f]{64})-([0-9a-f]{12})")
@@ -189,11 +191,75 @@ class Inference:
         ]
         return {"revision": now.revision, "classes": listed, "refused": refused}
 
+    def listed_class(self, name: str) -> dict[str, Any]:
+        """One class and what is known of it, for GET /classes/NAME; raises NotKept, with near names."""
+        now = self.living.fresh()
+        if trained := self.living.trained_name(name):
+            return self._trained(trained)
+        kept = next((each for each in now.classes if comparable(each.name) == comparable(name)), None)
+        if kept is None:
+            near = now.classifier.near(name)
+            spelled = f" (near: {', '.join(near)})" if near else ""
+            raise NotKept(
+                f"there is no class {shown(name)}{spelled}: GET /classes says which there are", {name: near}
+            )
+        return {
+            "name": kept.name,
+            "seen": False,
+            "origin": "run-time",
+            "created": kept.created and kept.created.isoformat(),
+            **_content(kept.content()),
+            "refused": next((reason for each, reason in now.refused if each == kept), None),
+        }
+
+    def _trained(self, name: str) -> dict[str, Any]:
+        classifier = self.living.trained
+        row = classifier.labels.index(name)
+        table = classifier.space.table([row])
+        (told,) = table.frame.to_dict("records")
+        attributes = {
+            column: float(value)
+            for matrix in table.matrices.values()
+            for column, value in matrix.iloc[0].items()
+            if math.isfinite(value)
+        }
+        return {
+            "name": name,
+            "seen": bool(classifier.seen[row]),
+            "origin": "trained",
+            "created": None,
+            "description": told["description"],
+            "synonyms": list(told["synonyms"]),
+            "attributes": attributes or None,
+            "vector": False,
+            "refused": None,
+        }
+
+    def listed_changes(self, after: int) -> dict[str, Any]:
+        """The changes of the run-time classes since a revision, for GET /changes; raises StoreError."""
+        found = self.store.changes(after, CHANGES + 1)
+        listed = [
+            {
+                "revision": each.revision,
+                "time": each.time.isoformat(),
+                "caller": each.caller,
+                "action": each.action,
+                "name": each.name,
+                **_content(each.content),
+            }
+            for each in found[:CHANGES]
+        ]
+        return {"changes": listed, "more": len(found) > CHANGES}
+
     def added(self, new: RuntimeClass) -> dict[str, Any]:
         """Keep a class, for POST /classes; raises what `add` does."""
-        now = self.add(new)
-        unknown = now.classifier.space.unknown_words(new.name) if new.name in now.classifier.labels else {}
-        return {"name": new.name, "revision": now.revision, "unknown": unknown}
+        return _told(new, self.add(new))
+
+    def put(self, new: RuntimeClass) -> tuple[dict[str, Any], bool]:
+        """Keep a class in the place of the run-time class of its name, for PUT /classes/NAME, and whether there was
+        none; raises what `add` does for any other name."""
+        now, replaced = self._keep(new, instead=True)
+        return _told(new, now), not replaced
 
     def add(self, new: RuntimeClass) -> Now:
         """Keep a class, after it was seen that the classifier can take it.
@@ -201,18 +267,26 @@ class Inference:
         Raises Conflict, TakenName and CoincidentClasses; UnknownWords, IncompleteClass and other ClassSpaceErrors
         where there is too little to tell it by; StoreFull.
         """
+        return self._keep(new, instead=False)[0]
+
+    def _keep(self, new: RuntimeClass, *, instead: bool) -> tuple[Now, bool]:
+        """Also says whether a class of that name was there."""
         if trained := self.living.trained_name(new.name):
             raise Conflict(f"{trained} is a class that was trained: choose another name")
         while True:
             before = self.living.fresh()
-            if there := before.names.get(comparable(new.name)):
+            there = before.names.get(comparable(new.name))
+            if there and not instead:
                 raise there_already(there)
-            before.classifier.with_classes([described(new)])
+            _check_synonyms(new, before)
+            others = before.classifier.without([there]) if there else before.classifier
+            others.with_classes([described(new)])
             try:
-                self.store.add(new, after=before.revision)
+                self.store.add(new, after=before.revision, instead=instead)
             except Outdated:
                 continue  # another class came first, and may be like this one
-            return self.living.fresh()
+            replaced = any(comparable(each.name) == comparable(new.name) for each in before.classes)
+            return self.living.fresh(), replaced
 
     def remove(self, name: str, caller: str) -> Now:
         """Forget a run-time class; raises NotKept, and Conflict for a class that was trained."""
@@ -320,6 +394,24 @@ def check_top(top: int, most: int, what: str = "classes") -> None:
     """Raises DataError unless as many alternatives can be given."""
     if not 1 <= top <= most:
         raise DataError(f"top is {top}: there are {most} {what}, ask for 1 to {most} alternatives")
+
+
+def _check_synonyms(new: RuntimeClass, now: Now) -> None:
+    """Raises Conflict for one that is the name of another class: an answer of that name would mean two."""
+    for synonym in new.synonyms:
+        there = now.names.get(comparable(synonym))
+        if there and comparable(there) != comparable(new.name):
+            raise Conflict(f"{synonym}, a synonym of {new.name}, is the name of a class: leave it out")
+
+
+def _told(new: RuntimeClass, now: Now) -> dict[str, Any]:
+    unknown = now.classifier.space.unknown_words(new.name) if new.name in now.classifier.labels else {}
+    return {"name": new.name, "revision": now.revision, "unknown": unknown}
+
+
+def _content(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given of a class, but for the numbers of a vector."""
+    return {**kept, "vector": kept["vector"] is not None}
 
 
 def _split(candidates: Sequence[str | NewClass], known: dict[str, str]) -> tuple[list[str], list[NewClass]]:

@@ -80,6 +80,7 @@ FEEDBACK = _body(
         **_form(["answer", "label"], {**_CORRECTION, "image": _FILE}),
     }
 )
+ADDED: dict[str, Any] = {"model": schemas.Added, "description": "There was none of that name"}
 AGAIN: dict[str, Any] = {"model": schemas.Kept, "description": "The same is pending already: its number"}
 # From the service's own machine no token is needed where there is none.
 CHANGES: dict[str, Any] = {"security": [{"token": []}, {}]}

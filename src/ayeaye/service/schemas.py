@@ -208,6 +208,70 @@ class Classes(BaseModel):
     refused: list[Refused]
 
 
+class Content(BaseModel):
+    """`vector`: one was given, and stands instead of everything else."""
+
+    description: str
+    synonyms: list[str]
+    attributes: dict[str, float] | None = None
+    vector: bool
+
+
+class OneClass(Class, Content):
+    """A class and what is known of it: of a run-time class what was given, of a trained one what its model keeps.
+    `refused`: why the present model cannot take it; null for a class that is an answer."""
+
+    model_config = _example(
+        {
+            "name": "fossa",
+            "seen": False,
+            "origin": "run-time",
+            "created": "2026-01-31T12:00:00Z",
+            "description": "A slender brown cat-like animal with a long tail that lives in forests.",
+            "synonyms": ["Cryptoprocta ferox"],
+            "attributes": None,
+            "vector": False,
+            "refused": None,
+        }
+    )
+    refused: str | None = None
+
+
+class Change(Content):
+    """One change of the run-time classes, with the class that was added or removed, or took another's place."""
+
+    revision: int
+    time: datetime
+    caller: str = Field(description="The address that asked for it.")
+    action: Literal["add", "replace", "remove"]
+    name: str
+
+
+class Changes(BaseModel):
+    """The changes after a revision, the newest last. `more`: there are later ones, after the last of these."""
+
+    model_config = _example(
+        {
+            "changes": [
+                {
+                    "revision": 1,
+                    "time": "2026-01-31T12:00:00Z",
+                    "caller": "192.0.2.17",
+                    "action": "add",
+                    "name": "fossa",
+                    "description": "A slender brown cat-like animal with a long tail that lives in forests.",
+                    "synonyms": ["Cryptoprocta ferox"],
+                    "attributes": None,
+                    "vector": False,
+                }
+            ],
+            "more": False,
+        }
+    )
+    changes: list[Change] = Field(max_length=100)
+    more: bool
+
+
 class Added(BaseModel):
     """A class that is one now, on every worker. `unknown`: words its vector was made without, with near ones."""
 

@@ -76,12 +76,13 @@ class RuntimeClass:
 
 @dataclass(frozen=True)
 class Change:
-    """One change of the run-time classes; `content` is the class that was added or removed."""
+    """One change of the run-time classes; `content` is the class that was added or removed, or came in the place of
+    another."""
 
     revision: int
     time: datetime
     caller: str
-    action: Literal["add", "remove"]
+    action: Literal["add", "replace", "remove"]
     name: str
     content: dict[str, Any]
 
@@ -181,8 +182,8 @@ class Store:
             rows = connection.execute(both.order_by(CLASSES.c.created, CLASSES.c.key)).all()
         return rows[0].revision, [_runtime_class(row) for row in rows if row.key is not None]
 
-    def add(self, described: RuntimeClass, after: int | None = None) -> int:
-        """Keep a class and return the new revision.
+    def add(self, described: RuntimeClass, after: int | None = None, *, instead: bool = False) -> int:
+        """Keep a class and return the new revision; with `instead` in the place of the one of its name, if any.
 
         With `after`, the revision of the classes that it was compared with, it is kept as the next change or not
         at all. Raises Conflict where the name is taken, Outdated where another change came first, StoreFull where
@@ -196,17 +197,18 @@ class Store:
             if after is not None and connection.scalar(_REVISION) != after:
                 raise Outdated(f"the run-time classes changed while {described.name} was added: add it again")
             there = connection.scalar(select(CLASSES.c.name).where(CLASSES.c.key == key))
-            if there is not None:
+            if there is not None and not instead:
                 raise there_already(there)
-            if _count(connection, CLASSES) >= self.limits.classes:
+            if there is None and _count(connection, CLASSES) >= self.limits.classes:
                 raise StoreFull(
                     f"there are {self.limits.classes} run-time classes, as many as are allowed: remove some, "
                     "or train with them"
                 )
             row = {"name": described.name, "content": described.content(), "caller": described.caller}
             now = _later(_now(), connection.scalar(select(func.max(CLASSES.c.created))))
+            connection.execute(CLASSES.delete().where(CLASSES.c.key == key))
             connection.execute(CLASSES.insert().values(key=key, created=now, **row))
-            return _record(connection, action="add", time=now, **row)
+            return _record(connection, action="add" if there is None else "replace", time=now, **row)
 
     def remove(self, name: str, caller: str) -> int:
         """Forget a class and return the new revision; raises NotKept where there is none of that name."""
@@ -223,9 +225,9 @@ class Store:
                 connection, action="remove", time=_now(), caller=caller, name=gone.name, content=gone.content
             )
 
-    def changes(self, after: int = 0) -> list[Change]:
-        """Every change since a revision, in order."""
-        rows = select(CHANGES).where(CHANGES.c.revision > after).order_by(CHANGES.c.revision)
+    def changes(self, after: int = 0, most: int | None = None) -> list[Change]:
+        """The changes since a revision in order, the first `most` of them."""
+        rows = select(CHANGES).where(CHANGES.c.revision > after).order_by(CHANGES.c.revision).limit(most)
         with self._database.reading() as connection:
             return [Change(**row._mapping) for row in connection.execute(rows)]
 
