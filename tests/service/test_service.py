@@ -64,6 +64,31 @@ def test_a_class_is_one_of_every_worker_at_once(server: services.Server) -> None
             assert not any(map(pink, clients))
 
 
+def test_no_worker_writes_into_a_database_that_was_moved_away(colours: Path, tmp_path: Path) -> None:
+    state, away = tmp_path / "state", tmp_path / "away"
+    away.mkdir()
+    rose = {"name": "rose", "attributes": {"r": 1.0, "g": 0.1, "b": 0.5}}
+    with (
+        services.serving(colours, state, tmp_path / "run", workers=2) as server,
+        server.of_every_worker() as clients,
+    ):
+        clients[0].post("/classes", json=PINK).raise_for_status()
+        for client in clients:
+            client.get("/classes").raise_for_status()
+        for path in state.glob("service.db*"):
+            path.rename(away / path.name)
+        for client in clients * 2:
+            assert client.post("/classes", json=rose).status_code == 503
+            assert client.post("/classify?top=7", files={"image": picture("red")}).status_code == 200
+        assert not list(state.glob("service.db*"))
+        for path in away.iterdir():
+            path.rename(state / path.name)
+        clients[-1].post("/classes", json=rose).raise_for_status()
+        for client in clients:
+            names = [each["name"] for each in client.get("/classes").json()["classes"]]
+            assert names[-2:] == ["pink", "rose"]
+
+
 def test_the_description_is_that_of_what_is_served(server: services.Server) -> None:
     with server.client() as client:
         described = client.get("/openapi.json").json()
