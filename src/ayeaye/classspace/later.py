@@ -69,6 +69,14 @@ def _row(new: NewClass, matrix: str, columns: Sequence[str]) -> list[float]:
     return [float(number) for number in found if number is not None]
 
 
+def strange_attributes(new: NewClass, matrices: Mapping[str, Sequence[str]]) -> list[str]:
+    """The attributes of a class that no column of `matrices`, by name, takes; one with a vector needs none."""
+    columns = {
+        key for name, own in matrices.items() for column in own for key in (column, f"{name}/{column}")
+    }
+    return [name for name in new.attributes if name not in columns] if new.vector is None else []
+
+
 def unit_vector(new: NewClass, width: int) -> np.ndarray:
     """(width,) float32: the vector given for a class, at unit length.
 

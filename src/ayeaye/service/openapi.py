@@ -19,7 +19,12 @@ _RAW = {"schema": {"type": "string", "format": "binary"}}
 
 
 def _form(required: list[str], properties: dict[str, Any], **other: Any) -> dict[str, Any]:
-    schema = {"type": "object", "required": required, "properties": properties}
+    schema = {
+        "type": "object",
+        "required": required,
+        "properties": properties,
+        "additionalProperties": False,
+    }
     return {"multipart/form-data": {"schema": schema, **other}}
 
 
@@ -39,28 +44,24 @@ PICTURES = _body(
         {"images": {"type": "array", "items": _FILE, "minItems": 1, "description": "Many in one field."}},
     )
 )
-AMONG = _body(
-    _form(
-        ["image", "candidates"],
-        {
-            "image": _FILE,
-            "candidates": {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": 100,
-                "items": {
-                    "anyOf": [
-                        {"type": "string", "minLength": 1, "maxLength": 200},
-                        {"$ref": "#/components/schemas/Described"},
-                    ]
-                },
-                "description": "As JSON: names of classes, texts that describe what there may be, or classes "
-                "described in full.",
-                "examples": [["okapi", "a striped cat", {"name": "fossa", "description": "A brown cat."}]],
-            },
-        },
-        encoding={"candidates": {"contentType": "application/json"}},
-    )
+_CANDIDATES = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": 100,
+    "items": {
+        "anyOf": [
+            {"type": "string", "minLength": 1, "maxLength": 200},
+            {"$ref": "#/components/schemas/Described"},
+        ]
+    },
+    "description": "As JSON: names of classes, texts that describe what there may be, or classes described in full.",
+    "examples": [["okapi", "a striped cat", {"name": "fossa", "description": "A brown cat."}]],
+}
+_AS_JSON = {"candidates": {"contentType": "application/json"}}
+_CHOICE = {"image": _FILE, "candidates": _CANDIDATES}
+AMONG = _body(_form(["image", "candidates"], _CHOICE, encoding=_AS_JSON))
+EXPLAINED = _body(
+    {**_form(["image"], _CHOICE, encoding=_AS_JSON), "image/*": _RAW, "application/octet-stream": _RAW}
 )
 JPEG: dict[str, Any] = {
     "description": "The picture",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, Strict
 
 _ID = f"3-{'0a' * 32}-0123456789ab"
 _MODEL = {"version": 3, "bento": "ayeaye:v3-1a2b3c4d"}
@@ -22,6 +22,7 @@ _ANSWER = {
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=10_000)]
+Number = Annotated[FiniteFloat, Strict()]  # and no text of one
 
 
 def _example(example: dict[str, Any], extra: Literal["ignore", "forbid"] = "ignore") -> ConfigDict:
@@ -45,11 +46,14 @@ class Alternative(BaseModel):
     label: str
     seen: bool
     score: float
-    confidence: float = Field(ge=0, le=1.000001)
+    confidence: float = Field(ge=0, le=1.000001, description="What it would be if this were the label.")
 
 
 class Named(BaseModel):
-    id: str = Field(description="Names this answer, for POST /feedback and in the log of predictions.")
+    id: str = Field(
+        description="Names this answer for POST /feedback. The log of predictions has those of POST /classify and "
+        "POST /classify_batch alone."
+    )
     model: ModelName
 
 
@@ -63,6 +67,14 @@ class Answer(Named):
     known: bool
     confidence: float = Field(ge=0, le=1.000001)
     alternatives: list[Alternative] = Field(min_length=1)
+
+
+class AnswerAmong(Answer):
+    """The most likely of the candidates. `left_out`: words and attributes of described ones that are not known, so
+    that nothing was made of them."""
+
+    model_config = _example({"id": _ID, **_ANSWER, "model": _MODEL, "left_out": ["cryptoprocta"]})
+    left_out: list[str]
 
 
 class ItemFault(BaseModel):
@@ -169,8 +181,8 @@ class Described(BaseModel):
     name: Name
     description: Text = ""
     synonyms: Annotated[list[Name], Field(max_length=50)] = []
-    attributes: Annotated[dict[Name, FiniteFloat], Field(max_length=10_000)] | None = None
-    vector: Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536)] | None = None
+    attributes: Annotated[dict[Name, Number], Field(max_length=10_000)] | None = None
+    vector: Annotated[list[Number], Field(min_length=1, max_length=65_536)] | None = None
 
 
 class Class(BaseModel):
@@ -209,7 +221,8 @@ class Classes(BaseModel):
 
 
 class Added(BaseModel):
-    """A class that is one now, on every worker. `unknown`: words its vector was made without, with near ones."""
+    """A class that is one now, on every worker. `unknown`: words and attributes its vector was made without, with near
+    ones that are known."""
 
     model_config = _example({"name": "fossa", "revision": 1, "unknown": {"cryptoprocta": []}})
     name: str
