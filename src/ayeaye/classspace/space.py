@@ -20,7 +20,7 @@ from ayeaye.classspace.parts import KINDS, About, Arrays, Matrix, Part, Terms, W
 from ayeaye.classspace.tfidf import TermTable, terms
 from ayeaye.classspace.words import WordTable
 from ayeaye.data.table import ClassTable
-from ayeaye.errors import ClassSpaceError, CoincidentClasses, IncompleteClass, TakenName
+from ayeaye.errors import ClassSpaceError, CoincidentClasses, IncompleteClass, TakenName, listed
 from ayeaye.files import replacing, write_atomic
 from ayeaye.states import below, under
 
@@ -161,6 +161,7 @@ class ClassSpace:
         for row in given:
             vectors[row] = unit_vector(classes[row], self.vectors.shape[1])
         if told:
+            self._check_described([classes[row] for row in told])
             table = table_of([classes[row] for row in told], self.encoder.columns)
             vectors[told], covered = self.encoder.encode(table)
             for source, rows in _values(self.encoder.parts, table).items():
@@ -220,6 +221,15 @@ class ClassSpace:
             for part in parts
             for word in part["missing"]
         }
+
+    def _check_described(self, classes: Sequence[NewClass]) -> None:
+        bare = [each.name for each in classes if not each.description.strip()]
+        texts = [getattr(part, "text", "") for part in self.encoder.parts]
+        if bare and text.DESCRIPTIONS in texts:
+            raise IncompleteClass(
+                f"no description for {listed(bare)}: give one, as the other classes have, or a vector",
+                ["description"],
+            )
 
     def _check_names(self, names: list[str], beside: Collection[str]) -> None:
         blank = [name for name in names if not name.strip()]

@@ -603,8 +603,11 @@ def serve(
     workers: int | None = None,
     say: Say = _silent,
 ) -> None:
-    """Serve the champion's Bento, made anew where it is not current, until interrupted."""
-    changes = {"host": host, "port": port, "workers": workers}
+    """Serve the champion's Bento, made anew where it is not current, until interrupted.
+
+    What is given goes before the environment, and that before the parameters.
+    """
+    changes = {"host": host, "port": port, "workers": workers or bento.workers_told()}
     given = workspace.params.serve
     token = given.token_file and str(workspace.resolve(given.token_file))
     settings = given.model_copy(

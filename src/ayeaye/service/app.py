@@ -21,7 +21,7 @@ from ayeaye.classspace.later import NewClass
 from ayeaye.data.samples import Use
 from ayeaye.errors import DataError
 from ayeaye.service import openapi, page, schemas, uploads
-from ayeaye.service.faults import answer_to, faults_of, install
+from ayeaye.service.faults import Heads, answer_to, faults_of, install
 from ayeaye.service.inference import Inference, check_top
 from ayeaye.service.security import Proxied, RateLimited, client_of
 from ayeaye.service.store import RuntimeClass
@@ -57,6 +57,7 @@ def create(service: Callable[[], Inference]) -> FastAPI:
     # The last added is the first to be asked.
     app.add_middleware(uploads.BodyLimit, largest=lambda path: _largest(service(), path))
     app.add_middleware(RateLimited, limiter=lambda: service().limiter)
+    app.add_middleware(Heads)
     app.add_middleware(Proxied, trusted=lambda: service().served.proxy)
     return app
 
@@ -210,7 +211,6 @@ def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
         """What is being served."""
         return JSONResponse(await asyncio.to_thread(service().about))
 
-    @app.head("/card", include_in_schema=False)
     @app.get("/card", response_class=Response, responses={**faults_of(404), 200: openapi.HTML})
     async def card(request: Request) -> Any:
         """The model card: what the model is for, how good it is and where it fails, as a page."""
