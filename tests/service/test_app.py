@@ -366,6 +366,8 @@ def test_every_labelled_picture_is_a_row_of_the_log(colours: Path, tmp_path: Pat
         sent = [("images", each) for each in (picture("blue"), b"broken", picture("cyan"))]
         many = client.post("/classify_batch", files=sent).json()["answers"]
         among(client, ["red", "blue"])
+        for path in ("/explain", "/embed"):
+            assert client.post(path, files={"image": picture("red")}).json()["id"]
     rows = predictions.read(tmp_path / "predictions").to_pylist()
     rows[1:] = sorted(rows[1:], key=lambda row: row["label"])  # of a batch, what is ready first comes first
     assert [row["answer"] for row in rows] == [one["id"], many[0]["id"], many[2]["id"]]

@@ -39,6 +39,14 @@ Say = Callable[[str], None]
 # With which entries in the record begin that the flow made, and the service: any other was made by hand.
 FLOW, SERVICE = "retrain flow", "service"
 ANCHOR = "record"  # the model's tag with length and newest digest of the record
+# Figures that GET /model tells beside the headline: whether its confidence and its "none of these" can be trusted.
+TRUST = (
+    "reliability.ece",
+    "none_of_these.false_accept",
+    "none_of_these.accepted.unknown",
+    "none_of_these.accepted.seen",
+    "none_of_these.accepted.unseen",
+)
 GOLDEN_EACH = 3  # requests with pictures of seen, and of unseen classes
 
 
@@ -272,7 +280,10 @@ def _recipe(workspace: Workspace, version: Version) -> Recipe:
         template=workspace.root / "bentofile.yaml",
         serve=workspace.params.serve,
         data_digest=version.tags.get("data_digest"),
-        metrics={name: figures[name] for name in HEADLINE if name in figures},
+        metrics={
+            "estimated_on": version.tags.get("estimated_on"),
+            **{name: figures[name] for name in (*HEADLINE, *TRUST) if name in figures},
+        },
         card=_card(workspace, version, packed=True),
     )
 

@@ -47,7 +47,14 @@ def create(service: Callable[[], Inference]) -> FastAPI:
     from ayeaye import __version__
 
     # /docs and /redoc would load their scripts from elsewhere.
-    app = FastAPI(title="ayeaye", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="ayeaye",
+        version=__version__,
+        description=openapi.ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     install(app)
     _pictures(app, service)
     _classes(app, service)
@@ -116,7 +123,7 @@ def _pictures(app: FastAPI, service: Callable[[], Inference]) -> None:
     @app.post(
         "/explain",
         response_model=schemas.Explanation,
-        responses=faults_of(400, 413, 415, 422),
+        responses=faults_of(400, 409, 413, 415, 422),
         openapi_extra=openapi.EXPLAINED,
     )
     async def explain(request: Request, label: Label = None, against: Against = None) -> Any:

@@ -74,6 +74,10 @@ def faults_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
             documented[status]["headers"] = {
                 "Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}
             }
+        if status == 401:
+            documented[status]["headers"] = {
+                "WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}
+            }
     return documented
 
 

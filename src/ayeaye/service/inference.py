@@ -1,4 +1,5 @@
-"""What the service does, without HTTP: it reads pictures, keeps classes and feedback, and logs its answers."""
+"""What the service does, without HTTP: it reads pictures, keeps classes and feedback, and logs what it labels by
+itself."""
 
 from __future__ import annotations
 

@@ -7,8 +7,17 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from ayeaye.service import schemas
+from ayeaye.service import examples, schemas
 
+ABOUT = """Labels pictures with classes, also with ones that no training picture showed and that were only described.
+
+A picture goes as the field `image` of a form, with a filename, or as the body itself; no address is ever fetched. The
+answer names it (`id`), so that feedback can say what it should have been. Classes may be added at run time, and a
+request may bring candidates of its own.
+
+Every fault is `{"error": …}`, which says what to do; `near` has the words or names that are not known, with near ones
+that are. What changes the service needs the token, or comes from its own machine where there is none. HEAD is answered
+wherever GET is."""
 _FILE = {
     "type": "string",
     "contentMediaType": "application/octet-stream",
@@ -107,17 +116,30 @@ BENTOML = {
 }
 
 
+def _add_examples(paths: dict[str, Any]) -> None:
+    """Give each fault of each operation an example of its own."""
+    for path, item in paths.items():
+        for method, operation in item.items():
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    fault = examples.of(f"{method} {path}", int(status))
+                    response["content"]["application/json"]["example"] = fault
+
+
 def install(app: FastAPI) -> None:
     """Describe the whole service at /openapi.json, and at /docs.json, where BentoML's page looks for it."""
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
-            made = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            made = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
             components = made.setdefault("components", {})
             components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             for request in REQUESTS:
                 schema = request.model_json_schema(ref_template="#/components/schemas/{model}")
                 components["schemas"][request.__name__] = schema
+            _add_examples(made["paths"])
             made["paths"] |= BENTOML
             app.openapi_schema = made
         return app.openapi_schema

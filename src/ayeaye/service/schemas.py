@@ -86,6 +86,14 @@ class ItemFault(BaseModel):
 
 
 class Answers(BaseModel):
+    model_config = _example(
+        {
+            "answers": [
+                {"id": _ID, **_ANSWER, "model": _MODEL},
+                {"error": "the picture cannot be read: empty file (0 bytes)", "status": 400},
+            ]
+        }
+    )
     answers: list[Answer | ItemFault] = Field(description="One per picture, in the order they were sent.")
 
 
@@ -149,7 +157,7 @@ class Explanation(Named):
                 "to_picture": [{"label": "loris", "cosine": 0.6}],
                 "to_label": [{"label": "loris", "cosine": 0.7}],
             },
-            "sentence": "aye-aye rather than okapi: less long neck (+0.08); besides: hub correction (-0.03)",
+            "sentence": "aye-aye rather than okapi: no long neck (+0.08); besides: correction of hubs (−0.03)",
         }
     )
     label: str
@@ -301,8 +309,44 @@ class Weights(BaseModel):
 
 class About(BaseModel):
     """What is being served. `code` is "bento" when the program itself comes from the Bento; `backbone` is null for a
-    model of features."""
+    model of features. `metrics` are figures of the evaluation, `estimated_on` what pictures."""
 
+    model_config = _example(
+        {
+            "version": 3,
+            "bento": "ayeaye:v3-1a2b3c4d",
+            "bundle_digest": "0a" * 32,
+            "data_digest": "0b" * 32,
+            "metrics": {
+                "estimated_on": "unseen classes",
+                "H": 0.61,
+                "reliability.ece": 0.04,
+                "none_of_these.false_accept": 0.1,
+                "none_of_these.accepted.unknown": 0.11,
+            },
+            "classes": {"seen": 40, "unseen": 10},
+            "run_time_classes": 1,
+            "thresholds": {"known": 0.21, "seen_offset": 0.12, "temperature": 0.05},
+            "backbone": {
+                "name": "mobilenet_v3_small",
+                "weights": "torchvision IMAGENET1K_V1",
+                "width": 576,
+                "licence": "BSD-3-Clause",
+                "engine": "openvino bf16",
+                "running": "torch fp32",
+                "fallback": "openvino is not installed",
+            },
+            "limits": {
+                "max_bytes": 20_000_000,
+                "max_pixels": 50_000_000,
+                "max_batch": 64,
+                "max_batch_bytes": 100_000_000,
+                "decode_seconds": 10.0,
+            },
+            "card": True,
+            "code": "bento",
+        }
+    )
     version: int | None
     bento: str | None
     bundle_digest: str
