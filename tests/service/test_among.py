@@ -26,12 +26,14 @@ EXAMPLE = openapi.AMONG["requestBody"]["content"]["multipart/form-data"]["schema
 
 @pytest.fixture(scope="module")
 def corrected(animals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The animals, with hubs corrected by a bank and an offset, so that scores depend on what classes there are."""
+    """The animals, with hubs corrected by a bank and a threshold: both depend on what classes there are."""
     folder = tmp_path_factory.mktemp("corrected") / "classifier"
     classifier = Classifier.load(animals)
-    bank = hubs.Bank.of(classifier.mapper, np.stack([services.row(number) for number in range(50, 70)]))
-    correction = hubs.fit_on("csls", {"k": 5}, bank, classifier.space.vectors)
-    replace(classifier, correction=correction).save(folder)
+    X, y = np.stack([services.row(number) for number in range(50, 70)]), np.arange(20) % 5
+    correction = hubs.fit_on(
+        "csls", {"k": 5}, hubs.Bank.of(classifier.mapper, X, y), classifier.space.vectors
+    )
+    replace(classifier, correction=correction, threshold=0.3).save(folder)
     return folder
 
 
