@@ -240,7 +240,9 @@ def test_words_that_are_not_known_are_named_with_near_ones() -> None:
 
 
 def test_a_class_without_a_description_is_told_to_have_one() -> None:
-    with pytest.raises(IncompleteClass, match="no description for wolf") as caught:
+    with pytest.raises(
+        IncompleteClass, match="no description for wolf: give one, as the other classes have"
+    ) as caught:
         told().with_classes([NewClass("wolf")])
     assert caught.value.needs == ["description"]
 

@@ -147,17 +147,21 @@ class Classifier:
             vars(replaced)["_judged"] = judged
         return replaced
 
-    def among(self, names: Sequence[str]) -> Classifier:
-        """A classifier of which only these classes are answers, for one request; a bundle does not keep them.
+    def among(self, names: Sequence[str], described: Sequence[NewClass] = ()) -> Classifier:
+        """A classifier of which only the classes of these names and the `described` ones are answers, for one request;
+        a bundle does not keep them.
 
+        Those that are described have to differ from each other and from the named ones; of the other classes one may
+        have their name, or be like them.
         Scores and confidences are those that the classes have among all. A confidence among the named ones alone
         would be 1 for a single one whatever the picture shows, and the threshold, fitted among all, would refuse
         nothing. So the trained ones stay as what else a picture may show; one that means nearly the same as a named one
-        takes its share of the confidence. Raises NoSuchClass, with near names, and DataError without a name.
+        takes its share of the confidence. Raises NoSuchClass, with near names, DataError where there is nothing to
+        choose among, and what `ClassSpace.extended` does.
         """
-        if not names:
+        if not names and not described:
             raise DataError("no class to choose among: name one or more")
-        place = {self.labels[column]: column for column in self.answerable}
+        place = self._places
         strange = [name for name in dict.fromkeys(names) if name not in place]
         if strange:
             # Near names take a moment each: the first few are shown them.
@@ -168,16 +172,22 @@ class Classifier:
                 f"no class {listed(strange)}{spelled}: name classes that there are, or describe new ones",
                 unknown,
             )
-        columns = tuple(sorted({place[name] for name in names}))
-        narrowed = self._replaced(
-            self.mapped_classes, None if self._judges is None else self._judged, candidates=columns
+        wider = self._over(self.space.extended(described, names)) if described else self
+        columns = (*sorted({place[name] for name in names}), *range(len(self.labels), len(wider.labels)))
+        narrowed = wider._replaced(
+            wider.mapped_classes, None if wider._judges is None else wider._judged, candidates=columns
         )
-        vars(narrowed)["lowest"] = self.lowest
+        vars(narrowed)["lowest"] = wider.lowest
         return narrowed
 
     def near(self, name: str) -> list[str]:
         """Up to three classes that are spelled much like a name, the most alike first."""
         return _near(name, self.labels)
+
+    @property
+    def _places(self) -> dict[str, int]:
+        """The columns that may be an answer, by name."""
+        return {self.labels[column]: column for column in self.answerable}
 
     @property
     def answerable(self) -> list[int]:
@@ -281,13 +291,14 @@ class Classifier:
     ) -> dict[str, Any]:
         """Why a picture with this embedding (d,) is of one class rather than of another, ready for JSON.
 
-        `label` is the highest class unless it is given, `against` the highest other one. The difference of their
+        `label` is the highest class unless it is given, `against` the highest other one, of those that may be an
+        answer. The difference of their
         scores is the sum of the contributions of `parts`, strongest first, of `hub_correction`, which is what the
         bank says more of one than of the other, and of `seen_offset`. A part is an attribute, a word or a term in
         which the two differ, with its value for either; or a source as a whole, with None as values, where nothing
         in it has a name. `nearest_seen` are the `top` seen classes nearest to the picture in the common space, and
         to the label in the class space, by cosine.
-        Raises DataError for a class that there is not.
+        Raises NoSuchClass, with near names, and DataError where there is nothing to compare with.
         """
         image = self.mapper.map_images(np.asarray(embedding)[None])
         cosines = nearest.scores(image, self.mapped_classes)
@@ -322,7 +333,7 @@ class Classifier:
     def _compared(self, scores: np.ndarray, label: str | None, against: str | None) -> tuple[int, int]:
         """Rows of two different classes: those named, else the highest of scores (C,)."""
         named = [self._row(name) for name in (label, against) if name is not None]
-        ranked = np.argsort(-scores, kind="stable").tolist()
+        ranked = sorted(self.answerable, key=lambda column: -scores[column])
         others = iter([c for c in ranked if c not in named])
         row = self._row(label) if label is not None else next(others, -1)
         other = self._row(against) if against is not None else next(others, -1)
@@ -333,11 +344,12 @@ class Classifier:
         return row, other
 
     def _row(self, label: str) -> int:
-        if label not in self.labels:
-            near = difflib.get_close_matches(label, self.labels, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {listed(self.labels)}"
-            raise DataError(f"no class {label}: {hint}")
-        return self.labels.index(label)
+        places = self._places
+        if label not in places:
+            near = _near(label, list(places))
+            hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {listed(list(places))}"
+            raise NoSuchClass(f"no class {label}: {hint}", {label: near})
+        return places[label]
 
     def _nearest_seen(self, cosines: np.ndarray, most: int, but: int | None = None) -> list[dict[str, Any]]:
         """The seen classes of the highest cosines (C,), without one of them."""

@@ -16,7 +16,7 @@ from ayeaye.classspace.later import NewClass
 from ayeaye.classspace.space import build
 from ayeaye.data import bestiary
 from ayeaye.data.table import ClassTable
-from ayeaye.errors import DataError
+from ayeaye.errors import DataError, NoSuchClass
 from ayeaye.labelling import hubs
 from ayeaye.labelling.explanation import STEPS, contributions, phrase, sentence
 from ayeaye.labelling.nearest import scores
@@ -248,8 +248,9 @@ def test_the_nearest_seen_classes_are_told(world: World) -> None:
 
 def test_a_class_that_there_is_not_is_refused_with_the_nearest_names(world: World) -> None:
     classifier = world.classifier()
-    with pytest.raises(DataError, match="no class aye aye: did you mean aye-aye"):
+    with pytest.raises(NoSuchClass, match="no class aye aye: did you mean aye-aye") as refused:
         classifier.explain(world.query, "aye aye")
+    assert refused.value.unknown["aye aye"][0] == "aye-aye"
     with pytest.raises(DataError, match="nothing to be compared with"):
         classifier.explain(world.query, "aye-aye", "aye-aye")
 

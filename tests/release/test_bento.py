@@ -621,12 +621,14 @@ def test_a_service_is_told_where_it_keeps_things_and_variables_go_first(
     bento.serve(tag, home, settings)
     monkeypatch.setenv("AYEAYE_STATE", "/elsewhere")
     monkeypatch.setenv("AYEAYE_TOKEN", "secret")
+    monkeypatch.setenv("AYEAYE_PREDICTIONS", "false")
     bento.serve(tag, home, settings)
     first, second = environments
     assert (first["AYEAYE_STATE"], second["AYEAYE_STATE"]) == (str(tmp_path), "/elsewhere")
     assert first["AYEAYE_DATABASE"] == second["AYEAYE_DATABASE"] == database
     assert first["AYEAYE_TOKEN_FILE"] == "/run/token"
     assert ("AYEAYE_TOKEN" in first, second["AYEAYE_TOKEN"]) == (False, "secret")
+    assert ("AYEAYE_PREDICTIONS" in first, second["AYEAYE_PREDICTIONS"]) == (False, "false")
 
 
 def test_a_bundle_trained_on_features_takes_rows(tmp_path: Path) -> None:

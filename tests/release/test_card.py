@@ -283,6 +283,18 @@ class TestARegisteredVersion:
         assert (folder / "src" / "card.html").read_text() == packed.html()
         assert (folder / "README.md").read_text() == packed.markdown()
 
+    def test_tells_in_its_bento_how_far_it_can_be_trusted(self, trained: Place) -> None:
+        workspace = Workspace(trained.root)
+        tag = promotion.record_of(workspace).state().bento
+        assert tag is not None
+        packed = json.loads((bento.folder_of(tag, workspace.bentos) / "src" / "serve.json").read_text())
+        told, metrics = packed["metrics"], trained.read("reports/metrics.json")
+        assert told["estimated_on"] == metrics["estimated_on"]
+        assert told["reliability.ece"] == metrics["reliability"]["ece"]
+        assert told["none_of_these.false_accept"] == metrics["none_of_these"]["false_accept"]
+        for side, share in metrics["none_of_these"]["accepted"].items():
+            assert told[f"none_of_these.accepted.{side}"] == share
+
     def test_is_described_once(self, copied: Place) -> None:
         workspace = Workspace(copied.root)
         registry = promotion.registry_of(workspace)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from workspaces import Place
 
-from ayeaye.errors import RegistryError, TrialFailed
+from ayeaye.errors import RegistryError, ReleaseError, TrialFailed
+from ayeaye.params import Serve
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import bento, promotion, serving
 from ayeaye.release.registry import CHALLENGER, CHAMPION, Version
@@ -121,6 +122,24 @@ def champions_bento(workspace: Workspace) -> Path:
     tag = promotion.record_of(workspace).state().bento
     assert tag
     return bento.folder_of(tag, workspace.bentos)
+
+
+def test_workers_are_those_that_are_given_then_those_of_the_environment_then_of_the_parameters(
+    bare: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bare.root / "params.yaml").write_text("serve:\n  workers: 2\n")
+    settings = list[Serve]()
+    monkeypatch.setattr(serving, "serve", lambda workspace, given, *_: settings.append(given))
+    promotion.serve(bare)
+    monkeypatch.setenv("AYEAYE_WORKERS", "3")
+    promotion.serve(bare)
+    promotion.serve(bare, workers=4)
+    assert [each.workers for each in settings] == [2, 3, 4]
+    assert bento.place(settings[1])["AYEAYE_WORKERS"] == "3"
+    for wrong in ("0", "-1", "many", "1.5"):
+        monkeypatch.setenv("AYEAYE_WORKERS", wrong)
+        with pytest.raises(ReleaseError, match=f"AYEAYE_WORKERS is {wrong}: give a number from 1"):
+            promotion.serve(bare)
 
 
 @pytest.mark.slow

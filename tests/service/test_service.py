@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ import httpx
 import numpy as np
 import pytest
 import services
-from small_bundle import COLOURS, picture
+from small_bundle import COLOURS, picture, write_bundle
 from sqlalchemy import URL
 from workspaces import wait_for
 
 from ayeaye.classifier import Classifier
+from ayeaye.classspace.later import NewClass
+from ayeaye.embedding.engines import Engine
 from ayeaye.errors import PictureError
+from ayeaye.labelling import hubs
 from ayeaye.processes import free_port
 from ayeaye.service import predictions
 from ayeaye.service.security import HEADERS
@@ -34,21 +38,50 @@ pytestmark = pytest.mark.slow
 PINK = {"name": "pink", "attributes": {"r": 1.0, "g": 0.5, "b": 0.6}}
 
 
-def test_200_pictures_at_once_are_answered_as_offline(server: services.Server, colours: Path) -> None:
+@pytest.fixture(scope="module", params=["csls", "nnn"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of all that a bundle may have: an engine, hubs corrected by a bank, an offset, and a threshold that
+    some pictures do not reach."""
+    folder = tmp_path_factory.mktemp(request.param) / "classifier"
+    write_bundle(folder, engine=Engine("onnxruntime"))
+    plain = Classifier.load(folder)
+    X = np.stack(plain.read([picture(colour, number) for number in range(90, 95) for colour in COLOURS]))
+    bank = hubs.Bank.of(plain.mapper, X, np.tile(np.arange(len(COLOURS)), 5))
+    correction = hubs.fit_on(request.param, hubs.GRIDS[request.param][0], bank, plain.space.vectors)
+    made = replace(plain, correction=correction, gamma=0.05)
+    confident = [each["confidence"] for each in made.answers(made.scores(X))]
+    replace(made, threshold=float(np.median(confident))).save(folder)
+    return folder
+
+
+def test_200_pictures_at_once_are_answered_as_offline(whole: Path, tmp_path: Path) -> None:
     contents = [picture(colour, number) for number in range(34) for colour in COLOURS][:200]
-    offline = Classifier.load(colours).classify(contents, top=6)
-    with server.client() as client, ThreadPoolExecutor(16) as threads:
+    classifier = Classifier.load(whole).with_classes([NewClass(**PINK)])
+    offline = classifier.classify(contents, top=7)
+    assert classifier.lowest != classifier.threshold
+    with (
+        services.serving(whole, tmp_path / "state", tmp_path / "run", workers=2) as server,
+        server.client() as client,
+        ThreadPoolExecutor(16) as threads,
+    ):
+        client.post("/classes", json=PINK).raise_for_status()
+        assert client.get("/model").json()["backbone"]["running"] == "onnxruntime fp32"
 
         def ask(content: bytes) -> Any:
-            return client.post("/classify?top=6", files={"image": content}).raise_for_status().json()
+            return client.post("/classify?top=7", files={"image": content}).raise_for_status().json()
 
         online = list(threads.map(ask, contents))
     for mine, theirs in zip(online, offline, strict=True):
         assert not isinstance(theirs, PictureError)
         assert mine["label"] == theirs["label"]
-        scores = {each["label"]: each["score"] for each in theirs["alternatives"]}
+        if abs(theirs["confidence"] - classifier.lowest) > 1e-3:
+            assert mine["known"] == theirs["known"]
+        there = {each["label"]: each for each in theirs["alternatives"]}
+        assert "pink" in there
         for each in mine["alternatives"]:
-            assert each["score"] == pytest.approx(scores[each["label"]], abs=1e-4)
+            for figure in ("score", "confidence"):
+                assert each[figure] == pytest.approx(there[each["label"]][figure], abs=1e-4)
+    assert {each["known"] for each in online} == {True, False}
 
 
 def test_a_class_is_one_of_every_worker_at_once(server: services.Server) -> None:
@@ -93,6 +126,8 @@ def test_the_description_is_that_of_what_is_served(server: services.Server) -> N
     with server.client() as client:
         described = client.get("/openapi.json").json()
         assert described == client.get("/docs.json").json()
+        assert client.head("/openapi.json").status_code == 200
+        assert client.get("/openapi.json").json() == described  # the connection is as it was
         for path in ("/livez", "/healthz", "/readyz", "/metrics"):
             assert path in described["paths"]
             response = client.get(path)

@@ -11,6 +11,8 @@ import pandas as pd
 from ayeaye.data.table import UNSEEN, ClassTable
 from ayeaye.errors import ClassSpaceError, IncompleteClass, listed
 
+MOST = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True)
 class NewClass:
@@ -31,7 +33,8 @@ class NewClass:
 def table_of(classes: Sequence[NewClass], matrices: Mapping[str, Sequence[str]]) -> ClassTable:
     """The classes as unseen ones of a class table with the columns of `matrices`, by name.
 
-    Raises IncompleteClass, with the columns that are needed, where a class has no number for one.
+    Raises IncompleteClass, with the columns that are needed, where a class has no number for one, ClassSpaceError
+    for a number that float32 cannot hold.
     """
     frame = pd.DataFrame(
         {
@@ -66,7 +69,26 @@ def _row(new: NewClass, matrix: str, columns: Sequence[str]) -> list[float]:
             "as attributes, made as those of the other classes were, or a vector",
             list(columns),
         )
-    return [float(number) for number in found if number is not None]
+    numbers = [float(number) for number in found if number is not None]
+    vast = [
+        f"{number:g} for {column}"
+        for column, number in zip(columns, numbers, strict=True)
+        if abs(number) > MOST
+    ]
+    if vast:
+        raise ClassSpaceError(
+            f"{new.name} has {listed(vast)} of {matrix}: give numbers between -{MOST:.2g} and {MOST:.2g}, made as "
+            "those of the other classes were"
+        )
+    return numbers
+
+
+def strange_attributes(new: NewClass, matrices: Mapping[str, Sequence[str]]) -> list[str]:
+    """The attributes of a class that no column of `matrices`, by name, takes; one with a vector needs none."""
+    columns = {
+        key for name, own in matrices.items() for column in own for key in (column, f"{name}/{column}")
+    }
+    return [name for name in new.attributes if name not in columns] if new.vector is None else []
 
 
 def unit_vector(new: NewClass, width: int) -> np.ndarray:

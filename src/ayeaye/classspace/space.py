@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,12 +15,12 @@ import pandas as pd
 
 from ayeaye import params
 from ayeaye.classspace import sentences, text, words
-from ayeaye.classspace.later import NewClass, table_of, unit_vector
+from ayeaye.classspace.later import NewClass, strange_attributes, table_of, unit_vector
 from ayeaye.classspace.parts import KINDS, About, Arrays, Matrix, Part, Terms, Words, documents
 from ayeaye.classspace.tfidf import TermTable, terms
 from ayeaye.classspace.words import WordTable
 from ayeaye.data.table import ClassTable
-from ayeaye.errors import ClassSpaceError, CoincidentClasses, IncompleteClass, TakenName
+from ayeaye.errors import ClassSpaceError, CoincidentClasses, IncompleteClass, TakenName, listed
 from ayeaye.files import replacing, write_atomic
 from ayeaye.states import below, under
 
@@ -28,6 +28,7 @@ SAME = 0.9999  # cosine above which two classes cannot be told apart
 WORD_SOURCES = ("word2vec", "fasttext", "glove")
 SENTENCES = "sentences"
 VERSION = 1
+SHOWN_NEAR = 20  # near spellings take a moment each
 
 T = TypeVar("T")
 
@@ -133,18 +134,21 @@ class ClassSpace:
         cannot be told from another or from a class of this space with another name.
         """
         vectors, _ = self.encoder.encode(table)
-        self._check_distinct(vectors, table.names, table.frame["description"].tolist())
+        self._check_distinct(vectors, table.names, table.frame["description"].tolist(), self.names)
         return vectors
 
-    def extended(self, classes: Sequence[NewClass]) -> ClassSpace:
+    def extended(self, classes: Sequence[NewClass], beside: Collection[str] | None = None) -> ClassSpace:
         """The space with classes described later after its own, which stay as they are, and so does the encoder.
 
         Words that it does not know are left out, and named by `unknown_words`, while it knows one of the class.
+        They must have other names and vectors than each other and those classes that are named `beside` them, none
+        given: than all.
         Raises TakenName for a name that a class has already, UnknownWords for classes of which no word is known,
         IncompleteClass for missing descriptions and columns, ClassSpaceError for vectors that are not of this
         space, and CoincidentClasses.
         """
-        self._check_names([each.name for each in classes])
+        beside = self.names if beside is None else beside
+        self._check_names([each.name for each in classes], beside)
         vectors = np.empty((len(classes), self.vectors.shape[1]), np.float32)
         coverage: list[About] = [{"name": each.name, "parts": []} for each in classes]
         # A class with a vector of its own has no numbers.
@@ -157,6 +161,7 @@ class ClassSpace:
         for row in given:
             vectors[row] = unit_vector(classes[row], self.vectors.shape[1])
         if told:
+            self._check_described([classes[row] for row in told])
             table = table_of([classes[row] for row in told], self.encoder.columns)
             vectors[told], covered = self.encoder.encode(table)
             for source, rows in _values(self.encoder.parts, table).items():
@@ -168,7 +173,7 @@ class ClassSpace:
         said = ["" if each.vector is not None else each.description for each in classes]
         synonyms = [[] if each.vector is not None else list(each.synonyms) for each in classes]
         names = [each.name for each in classes]
-        self._check_distinct(vectors, names, said)
+        self._check_distinct(vectors, names, said, beside)
         return replace(
             self,
             names=[*self.names, *names],
@@ -199,6 +204,14 @@ class ClassSpace:
             },
         )
 
+    def unknown_attributes(self, new: NewClass) -> dict[str, list[str]]:
+        """The attributes of a class that nothing is made of here, the first few with near ones that are known."""
+        columns = [column for own in self.encoder.columns.values() for column in own]
+        return {
+            name: text.near_spellings(name, columns) if place < SHOWN_NEAR else []
+            for place, name in enumerate(strange_attributes(new, self.encoder.columns))
+        }
+
     def unknown_words(self, name: str) -> dict[str, list[str]]:
         """The words of a class that its vector was made without, each with near ones that are known."""
         parts = self.coverage[self.names.index(name)]["parts"]
@@ -209,21 +222,32 @@ class ClassSpace:
             for word in part["missing"]
         }
 
-    def _check_names(self, names: list[str]) -> None:
+    def _check_described(self, classes: Sequence[NewClass]) -> None:
+        bare = [each.name for each in classes if not each.description.strip()]
+        texts = [getattr(part, "text", "") for part in self.encoder.parts]
+        if bare and text.DESCRIPTIONS in texts:
+            raise IncompleteClass(
+                f"no description for {listed(bare)}: give one, as the other classes have, or a vector",
+                ["description"],
+            )
+
+    def _check_names(self, names: list[str], beside: Collection[str]) -> None:
         blank = [name for name in names if not name.strip()]
         if blank:
             raise IncompleteClass("a class has no name: give it one", ["name"])
-        there = set(self.names)
+        there = set(beside)
         for name in names:
             if name in there:
                 raise TakenName(f"{name} is a class already: choose another name")
             there.add(name)
 
-    def _check_distinct(self, vectors: np.ndarray, names: list[str], said: list[str]) -> None:
+    def _check_distinct(
+        self, vectors: np.ndarray, names: list[str], said: list[str], beside: Collection[str]
+    ) -> None:
         """Raises CoincidentClasses where a class is like another of these, or like one of the space's by another
-        name."""
-        again = set(names)
-        others = [row for row, name in enumerate(self.names) if name not in again]
+        name, of those that are `beside` them."""
+        compared = set(beside).difference(names)
+        others = [row for row, name in enumerate(self.names) if name in compared]
         _check_distinct(
             np.vstack([vectors, self.vectors[others]]),
             [*names, *(self.names[row] for row in others)],

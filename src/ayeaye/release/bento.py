@@ -688,9 +688,27 @@ def place(settings: Serve) -> dict[str, str]:
         "AYEAYE_DATABASE": database,
         "AYEAYE_TOKEN_FILE": settings.token_file or "",
     }
-    given = ("AYEAYE_DATABASE", "AYEAYE_TOKEN", "AYEAYE_TOKEN_FILE", "AYEAYE_RATE")
+    given = (
+        "AYEAYE_DATABASE",
+        "AYEAYE_TOKEN",
+        "AYEAYE_TOKEN_FILE",
+        "AYEAYE_RATE",
+        "AYEAYE_PREDICTIONS",
+    )
     told |= {name: os.environ[name] for name in given if name in os.environ}
     return told | {"AYEAYE_WORKERS": str(settings.workers)}
+
+
+def workers_told() -> int | None:
+    """How many processes the environment says a service should have; raises ReleaseError for no such number."""
+    told = os.environ.get("AYEAYE_WORKERS")
+    if not told:
+        return None
+    if not told.isdecimal() or int(told) < 1:
+        raise ReleaseError(
+            f"AYEAYE_WORKERS is {told}: give a number from 1, or take it out for serve.workers"
+        )
+    return int(told)
 
 
 def listening(settings: Serve) -> tuple[str, int]:

@@ -39,6 +39,14 @@ Say = Callable[[str], None]
 # With which entries in the record begin that the flow made, and the service: any other was made by hand.
 FLOW, SERVICE = "retrain flow", "service"
 ANCHOR = "record"  # the model's tag with length and newest digest of the record
+# Figures that GET /model tells beside the headline: whether its confidence and its "none of these" can be trusted.
+TRUST = (
+    "reliability.ece",
+    "none_of_these.false_accept",
+    "none_of_these.accepted.unknown",
+    "none_of_these.accepted.seen",
+    "none_of_these.accepted.unseen",
+)
 GOLDEN_EACH = 3  # requests with pictures of seen, and of unseen classes
 
 
@@ -272,7 +280,10 @@ def _recipe(workspace: Workspace, version: Version) -> Recipe:
         template=workspace.root / "bentofile.yaml",
         serve=workspace.params.serve,
         data_digest=version.tags.get("data_digest"),
-        metrics={name: figures[name] for name in HEADLINE if name in figures},
+        metrics={
+            "estimated_on": version.tags.get("estimated_on"),
+            **{name: figures[name] for name in (*HEADLINE, *TRUST) if name in figures},
+        },
         card=_card(workspace, version, packed=True),
     )
 
@@ -603,8 +614,11 @@ def serve(
     workers: int | None = None,
     say: Say = _silent,
 ) -> None:
-    """Serve the champion's Bento, made anew where it is not current, until interrupted."""
-    changes = {"host": host, "port": port, "workers": workers}
+    """Serve the champion's Bento, made anew where it is not current, until interrupted.
+
+    What is given goes before the environment, and that before the parameters.
+    """
+    changes = {"host": host, "port": port, "workers": workers or bento.workers_told()}
     given = workspace.params.serve
     token = given.token_file and str(workspace.resolve(given.token_file))
     settings = given.model_copy(

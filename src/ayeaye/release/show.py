@@ -246,7 +246,8 @@ def answers(found: Sequence[Mapping[str, Any]]) -> None:
         console.print(f"{escape(answer['image'])}: {said}", soft_wrap=True)
         for other in answer["alternatives"][1:]:
             console.print(
-                f"    {other['score']:+.3f}  {other['label']}{'' if other['seen'] else ' (unseen)'}",
+                f"    {other['score']:+.3f}  {other['label']}{'' if other['seen'] else ' (unseen)'}, "
+                f"confidence {other['confidence']:.2f}",
                 markup=False,
             )
 

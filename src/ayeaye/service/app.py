@@ -14,13 +14,14 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from ayeaye.classspace.later import NewClass
 from ayeaye.data.samples import Use
+from ayeaye.errors import DataError
 from ayeaye.service import openapi, page, schemas, uploads
-from ayeaye.service.faults import answer_to, faults_of, install
+from ayeaye.service.faults import Heads, answer_to, faults_of, install
 from ayeaye.service.inference import Inference, check_top
 from ayeaye.service.security import Proxied, RateLimited, Shared, client_of
 from ayeaye.service.store import RuntimeClass, comparable
@@ -28,7 +29,6 @@ from ayeaye.service.store import RuntimeClass, comparable
 ALTERNATIVES = 5
 CANDIDATES = 100
 _AT_ONCE = 8  # pictures of one batch in memory
-_CANDIDATES = list[schemas.Name | schemas.Described]
 _log = logging.getLogger(__name__)
 
 Top = Annotated[int, Query(ge=1, description="How many alternatives, at most as many as there are classes.")]
@@ -48,7 +48,14 @@ def create(service: Callable[[], Inference]) -> FastAPI:
     from ayeaye import __version__
 
     # /docs and /redoc would load their scripts from elsewhere.
-    app = FastAPI(title="ayeaye", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="ayeaye",
+        version=__version__,
+        description=openapi.ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     install(app)
     _pictures(app, service)
     _classes(app, service)
@@ -59,6 +66,7 @@ def create(service: Callable[[], Inference]) -> FastAPI:
     app.add_middleware(uploads.BodyLimit, largest=lambda path: _largest(service(), path))
     app.add_middleware(Shared, most=lambda: service().served.most_of_one)
     app.add_middleware(RateLimited, limiter=lambda: service().limiter, free=_is_of_the_page)
+    app.add_middleware(Heads)
     app.add_middleware(Proxied, trusted=lambda: service().served.proxy)
     return app
 
@@ -96,35 +104,40 @@ def _pictures(app: FastAPI, service: Callable[[], Inference]) -> None:
 
     @app.post(
         "/classify_among",
-        response_model=schemas.Answer,
+        response_model=schemas.AnswerAmong,
         responses=faults_of(400, 409, 413, 415, 422),
         openapi_extra=openapi.AMONG,
     )
     async def classify_among(request: Request, top: Top = ALTERNATIVES) -> Any:
         """Label one picture with one of the candidates: names of classes, texts, or classes described in full.
 
-        Scores are those that the candidates have beside all other classes, confidences beside the trained ones."""
-        async with uploads.form(request, files=1) as fields:
-            given = uploads.text_of(fields, "candidates")
-            candidates = uploads.parse(given, _CANDIDATES, "candidates")
-            if not 1 <= len(candidates) <= CANDIDATES:
-                raise HTTPException(422, f"{len(candidates)} candidates: give 1 to {CANDIDATES}")
+        A candidate of which no more is given than the name of a class, however it is written, is that class. What is
+        said of one stands for this request, also where a class has its name. Scores and confidences are those that the
+        candidates have beside the trained classes, whatever run-time classes there are besides."""
+        async with uploads.form(request, texts=("candidates",)) as fields:
+            candidates = await _candidates(fields)
             if "top" not in request.query_params:
                 top = min(top, len(candidates))
             check_top(top, len(candidates), "candidates")
             content = await uploads.image_of(fields, service().served.limits.max_bytes)
-        chosen = [each if isinstance(each, str) else _new(each) for each in candidates]
-        return JSONResponse(await service().classify_among(content, chosen, top))
+        return JSONResponse(await service().classify_among(content, candidates, top))
 
     @app.post(
         "/explain",
         response_model=schemas.Explanation,
-        responses=faults_of(400, 413, 415, 422),
-        openapi_extra=openapi.PICTURE,
+        responses=faults_of(400, 409, 413, 415, 422),
+        openapi_extra=openapi.EXPLAINED,
     )
     async def explain(request: Request, label: Label = None, against: Against = None) -> Any:
-        """Say why a picture has its label, and not another."""
-        return JSONResponse(await service().explain(await sent(request), label, against))
+        """Say why a picture has its label, and not another.
+
+        With the candidates of POST /classify_among in the form, it says so of these alone."""
+        if uploads.kind_of(request) != uploads.MULTIPART:
+            return JSONResponse(await service().explain(await sent(request), label, against))
+        async with uploads.form(request, texts=("candidates",)) as fields:
+            candidates = await _candidates(fields) if "candidates" in fields else None
+            content = await uploads.image_of(fields, service().served.limits.max_bytes)
+        return JSONResponse(await service().explain(content, label, against, candidates))
 
     @app.post(
         "/embed",
@@ -216,8 +229,8 @@ def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
         service().guard.check(request)
         picture = None
         if uploads.kind_of(request) == uploads.MULTIPART:
-            async with uploads.form(request, files=1) as fields:
-                texts = {name: uploads.text_of(fields, name) for name in ("answer", "label")}
+            async with uploads.form(request, texts=("answer", "label")) as fields:
+                texts = {name: await uploads.text_of(fields, name) for name in ("answer", "label")}
                 if "image" in fields:
                     picture = await uploads.image_of(fields, service().served.limits.max_bytes)
             given = uploads.check(texts, schemas.Correction, "the form")
@@ -232,7 +245,6 @@ def _classes(app: FastAPI, service: Callable[[], Inference]) -> None:
         """What is being served."""
         return JSONResponse(await asyncio.to_thread(service().about))
 
-    @app.head("/card", include_in_schema=False)
     @app.get("/card", response_class=Response, responses={**faults_of(404), 200: openapi.HTML})
     async def card(request: Request) -> Any:
         """The model card: what the model is for, how good it is and where it fails, as a page."""
@@ -278,8 +290,23 @@ async def _described(request: Request) -> RuntimeClass:
     )
 
 
-def _new(given: schemas.Described) -> NewClass:
-    return NewClass(given.name, given.description, given.synonyms, given.attributes or {}, given.vector)
+async def _candidates(fields: FormData) -> list[str | NewClass]:
+    """Those of a form; raises HTTPException and DataError."""
+    given = uploads.parse(await uploads.text_of(fields, "candidates"), list[Any], "candidates")
+    if not 1 <= len(given) <= CANDIDATES:
+        raise DataError(f"{len(given)} candidates: give 1 to {CANDIDATES}")
+    return [_candidate(each, f"candidate {number}") for number, each in enumerate(given, 1)]
+
+
+def _candidate(given: Any, what: str) -> str | NewClass:
+    if isinstance(given, str):
+        return uploads.check(given, schemas.Name, what)
+    if not isinstance(given, dict):
+        raise DataError(
+            f"{what} is no candidate: give the name of a class, a text, or an object with a `name`"
+        )
+    new = uploads.check(given, schemas.Described, what)
+    return NewClass(new.name, new.description, tuple(new.synonyms), new.attributes or {}, new.vector)
 
 
 async def _each(service: Inference, images: Sequence[UploadFile | str], top: int) -> list[dict[str, Any]]:
@@ -288,7 +315,7 @@ async def _each(service: Inference, images: Sequence[UploadFile | str], top: int
     async def one(image: UploadFile | str) -> dict[str, Any]:
         async with turns:
             try:
-                content = await uploads.read_file(image, service.served.limits.max_bytes)
+                content = await uploads.read_file(image, service.served.limits.max_bytes, "images")
                 return await service.classify(content, top)
             except Exception as error:  # whatever it is, the other pictures have their answers
                 status, fault = answer_to(error)

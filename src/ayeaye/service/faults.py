@@ -11,6 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ayeaye.errors import (
     AyeayeError,
@@ -76,6 +78,10 @@ def faults_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
             documented[status]["headers"] = {
                 "Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}
             }
+        if status == 401:
+            documented[status]["headers"] = {
+                "WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}
+            }
     return documented
 
 
@@ -118,6 +124,30 @@ def _unknown_words(error: UnknownWords) -> dict[str, Any]:
     }
 
 
+def _methods(request: Request) -> list[str]:
+    """The methods of an address, of all its routes; HEAD wherever GET is, as `Heads` has it."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    found = {method for route in routes for method in route.methods or ()}
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
+
+
+class Heads:
+    """ASGI middleware: HEAD is answered as GET would be, without the body (RFC 9110, 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self.app({**scope, "method": "GET"}, receive, without_body)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of the application in one form."""
 
@@ -127,7 +157,9 @@ def install(app: FastAPI) -> None:
         if status == 404 and isinstance(error, HTTPException):
             body = {"error": _nothing_at(request.url.path)}
         if status == 405:
-            body = {"error": f"{request.method} is not for this address; {headers.get('Allow', '')} is"}
+            allowed = _methods(request)
+            headers["Allow"] = ", ".join(allowed)
+            body = {"error": f"{request.method} is not for this address: use {' or '.join(allowed)}"}
         return JSONResponse(body, status, headers=headers)
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:

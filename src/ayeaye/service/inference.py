@@ -1,4 +1,5 @@
-"""What the service does, without HTTP: it reads pictures, keeps classes and feedback, and logs its answers."""
+"""What the service does, without HTTP: it reads pictures, keeps classes and feedback, and logs what it labels by
+itself."""
 
 from __future__ import annotations
 
@@ -7,11 +8,11 @@ import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from ayeaye.classspace.later import NewClass
+from ayeaye.classspace.later import NewClass, strange_attributes
 from ayeaye.data.samples import Sample, Samples, Use
 from ayeaye.embedding.engines import cores
 from ayeaye.errors import Conflict, DataError, NotKept, Outdated
@@ -27,6 +28,12 @@ from ayeaye.service.served import Served
 from ayeaye.service.shadow import FOLDER, Shadow
 from ayeaye.service.store import RuntimeClass, Store, check_picture, comparable, there_already
 from ayeaye.texts import shown
+
+if TYPE_CHECKING:
+    from ayeaye.classifier import Classifier
+    from ayeaye.classspace.space import ClassSpace
+
+Candidates = Sequence[str | NewClass]
 
 CHANGES = 100  # told at once
 LARGEST_BATCH, WAITING = 32, 256
@@ -118,30 +125,50 @@ class Inference:
             self.shadow.offer(content, reading.digest, {**named, **answer})
         return {**named, **answer, "alternatives": answer["alternatives"][:top]}
 
-    async def classify_among(
-        self, content: bytes, candidates: Sequence[str | NewClass], top: int
-    ) -> dict[str, Any]:
+    async def classify_among(self, content: bytes, candidates: Candidates, top: int) -> dict[str, Any]:
         """The answer among the candidates alone; not logged, since the caller chose what it could be."""
         reading = await self.read(content)
         return await asyncio.to_thread(self._among, reading, candidates, top)
 
-    def _among(self, reading: Reading, candidates: Sequence[str | NewClass], top: int) -> dict[str, Any]:
-        names, new = _split(candidates, reading.now.names)
-        narrowed = reading.classifier.with_classes(new).among(names)
+    def _among(self, reading: Reading, candidates: Candidates, top: int) -> dict[str, Any]:
+        names, described = _split(candidates, reading.now.names)
+        narrowed = self._narrowed(reading.classifier, names, described)
         answer = narrowed.answers(narrowed.scores(reading.embedding[None]), top)[0]
-        return {**self._named(reading), **answer}
+        return {**self._named(reading), **answer, "left_out": _left_out(narrowed.space, described)}
 
-    async def explain(self, content: bytes, label: str | None, against: str | None) -> dict[str, Any]:
-        """What speaks for a class (none given: the best) rather than another (none given: the next best)."""
+    async def explain(
+        self, content: bytes, label: str | None, against: str | None, candidates: Candidates | None = None
+    ) -> dict[str, Any]:
+        """What speaks for a class (none given: the best) rather than another (none given: the next best), of the
+        candidates where there are some; not logged, as it is no answer of its own."""
+        for what, name in (("label", label), ("against", against)):
+            if name is not None and not comparable(name):
+                raise DataError(f"{what} is empty: name a class, or leave it out")
         reading = await self.read(content)
-        names = reading.now.names
+        return await asyncio.to_thread(self._explained, reading, label, against, candidates)
+
+    def _explained(
+        self, reading: Reading, label: str | None, against: str | None, candidates: Candidates | None
+    ) -> dict[str, Any]:
+        classifier, names = reading.classifier, reading.now.names
+        if candidates is not None:
+            classifier = self._narrowed(classifier, *_split(candidates, names))
+            allowed = [classifier.labels[column] for column in classifier.answerable]
+            names = {comparable(name): name for name in allowed}
         label, against = (name and names.get(comparable(name), name) for name in (label, against))
-        explained = await asyncio.to_thread(reading.classifier.explain, reading.embedding, label, against)
+        explained = classifier.explain(reading.embedding, label, against)
         parts = [{**part, "phrase": phrase(part)} for part in explained["parts"]]
         return {**self._named(reading), **explained, "parts": parts}
 
+    def _narrowed(
+        self, classifier: Classifier, names: Sequence[str], described: Sequence[NewClass]
+    ) -> Classifier:
+        """Of which these alone are answers, whatever classes others added: only named ones of these are left."""
+        others = set(classifier.labels[len(self.living.trained.labels) :]).difference(names)
+        return (classifier.without(others) if others else classifier).among(names, described)
+
     async def embed(self, content: bytes) -> dict[str, Any]:
-        """The picture as the network sees it (d,), and as classes are compared with it (m,)."""
+        """The picture as the network sees it (d,), and as classes are compared with it (m,); not logged."""
         reading = await self.read(content)
         return {
             **self._named(reading),
@@ -405,7 +432,9 @@ def _check_synonyms(new: RuntimeClass, now: Now) -> None:
 
 
 def _told(new: RuntimeClass, now: Now) -> dict[str, Any]:
-    unknown = now.classifier.space.unknown_words(new.name) if new.name in now.classifier.labels else {}
+    unknown, space = {}, now.classifier.space
+    if new.name in space.names:
+        unknown = space.unknown_words(new.name) | space.unknown_attributes(described(new))
     return {"name": new.name, "revision": now.revision, "unknown": unknown}
 
 
@@ -414,21 +443,33 @@ def _content(kept: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "vector": kept["vector"] is not None}
 
 
-def _split(candidates: Sequence[str | NewClass], known: dict[str, str]) -> tuple[list[str], list[NewClass]]:
-    """The names of all candidates, each once, and those that are not classes yet: a text is its own description."""
-    names: dict[str, str] = {}
-    new: list[NewClass] = []
+def _split(candidates: Candidates, known: dict[str, str]) -> tuple[list[str], list[NewClass]]:
+    """The classes that candidates name, and those that they describe: a text that names none is its own description.
+
+    What is said of a candidate stands for this request, also where a class has its name.
+    """
+    keys, names, described = set[str](), list[str](), list[NewClass]()
     for each in candidates:
         name = each if isinstance(each, str) else each.name
         key = comparable(name)
-        if key in names:
+        if key in keys:
             raise DataError(f"{name} is among the candidates twice: name each once")
-        if isinstance(each, str) and key in known:
-            names[key] = known[key]
-            continue
-        names[key] = name
-        new.append(NewClass(each, description=each) if isinstance(each, str) else each)
-    return list(names.values()), new
+        keys.add(key)
+        if key in known and each in (name, NewClass(name)):
+            names.append(known[key])
+        else:
+            described.append(NewClass(each, description=each) if isinstance(each, str) else each)
+    return names, described
+
+
+def _left_out(space: ClassSpace, described: Sequence[NewClass]) -> list[str]:
+    """The words and attributes of classes, the last ones of a space, that their vectors were made without."""
+    found: dict[str, None] = {}
+    own = space.coverage[len(space.coverage) - len(described) :]
+    for new, coverage in zip(described, own, strict=True):
+        found |= dict.fromkeys(word for part in coverage["parts"] for word in part["missing"])
+        found |= dict.fromkeys(strange_attributes(new, space.encoder.columns))
+    return list(found)
 
 
 def _finite(value: Any) -> Any:

@@ -7,8 +7,17 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from ayeaye.service import schemas
+from ayeaye.service import examples, schemas
 
+ABOUT = """Labels pictures with classes, also with ones that no training picture showed and that were only described.
+
+A picture goes as the field `image` of a form, with a filename, or as the body itself; no address is ever fetched. The
+answer names it (`id`), so that feedback can say what it should have been. Classes may be added at run time, and a
+request may bring candidates of its own.
+
+Every fault is `{"error": …}`, which says what to do; `near` has the words or names that are not known, with near ones
+that are. What changes the service needs the token, or comes from its own machine where there is none. HEAD is answered
+wherever GET is."""
 _FILE = {
     "type": "string",
     "contentMediaType": "application/octet-stream",
@@ -19,7 +28,12 @@ _RAW = {"schema": {"type": "string", "format": "binary"}}
 
 
 def _form(required: list[str], properties: dict[str, Any], **other: Any) -> dict[str, Any]:
-    schema = {"type": "object", "required": required, "properties": properties}
+    schema = {
+        "type": "object",
+        "required": required,
+        "properties": properties,
+        "additionalProperties": False,
+    }
     return {"multipart/form-data": {"schema": schema, **other}}
 
 
@@ -39,28 +53,24 @@ PICTURES = _body(
         {"images": {"type": "array", "items": _FILE, "minItems": 1, "description": "Many in one field."}},
     )
 )
-AMONG = _body(
-    _form(
-        ["image", "candidates"],
-        {
-            "image": _FILE,
-            "candidates": {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": 100,
-                "items": {
-                    "anyOf": [
-                        {"type": "string", "minLength": 1, "maxLength": 200},
-                        {"$ref": "#/components/schemas/Described"},
-                    ]
-                },
-                "description": "As JSON: names of classes, texts that describe what there may be, or classes "
-                "described in full.",
-                "examples": [["okapi", "a striped cat", {"name": "fossa", "description": "A brown cat."}]],
-            },
-        },
-        encoding={"candidates": {"contentType": "application/json"}},
-    )
+_CANDIDATES = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": 100,
+    "items": {
+        "anyOf": [
+            {"type": "string", "minLength": 1, "maxLength": 200},
+            {"$ref": "#/components/schemas/Described"},
+        ]
+    },
+    "description": "As JSON: names of classes, texts that describe what there may be, or classes described in full.",
+    "examples": [["okapi", "a striped cat", {"name": "fossa", "description": "A brown cat."}]],
+}
+_AS_JSON = {"candidates": {"contentType": "application/json"}}
+_CHOICE = {"image": _FILE, "candidates": _CANDIDATES}
+AMONG = _body(_form(["image", "candidates"], _CHOICE, encoding=_AS_JSON))
+EXPLAINED = _body(
+    {**_form(["image"], _CHOICE, encoding=_AS_JSON), "image/*": _RAW, "application/octet-stream": _RAW}
 )
 JPEG: dict[str, Any] = {
     "description": "The picture",
@@ -108,17 +118,30 @@ BENTOML = {
 }
 
 
+def _add_examples(paths: dict[str, Any]) -> None:
+    """Give each fault of each operation an example of its own."""
+    for path, item in paths.items():
+        for method, operation in item.items():
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    fault = examples.of(f"{method} {path}", int(status))
+                    response["content"]["application/json"]["example"] = fault
+
+
 def install(app: FastAPI) -> None:
     """Describe the whole service at /openapi.json, and at /docs.json, where BentoML's page looks for it."""
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
-            made = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            made = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
             components = made.setdefault("components", {})
             components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             for request in REQUESTS:
                 schema = request.model_json_schema(ref_template="#/components/schemas/{model}")
                 components["schemas"][request.__name__] = schema
+            _add_examples(made["paths"])
             made["paths"] |= BENTOML
             app.openapi_schema = made
         return app.openapi_schema

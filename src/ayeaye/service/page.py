@@ -51,7 +51,7 @@ def install(app: FastAPI) -> None:
 def _serve(app: FastAPI, path: str, name: str) -> None:
     content = resources.files("ayeaye.service").joinpath("page", name).read_bytes()
 
-    @app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get(path, include_in_schema=False)
     async def file(request: Request) -> Any:
         return _answer(request, content, KINDS[name], POLICY)
 

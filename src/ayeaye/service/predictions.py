@@ -1,4 +1,5 @@
-"""The prediction log: one row per answer, in Parquet files that a watch for drift reads later.
+"""The prediction log: one row per answer of /classify and /classify_batch, in Parquet files that a watch for drift
+reads later.
 
     <folder>/<time of the last row>-<writer>-<number>.parquet    whole files, the oldest go first
     <folder>/.<writer>.lock                                      held by a writer for as long as it lives

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, Strict
 
 _ID = f"3-{'0a' * 32}-0123456789ab"
 _MODEL = {"version": 3, "bento": "ayeaye:v3-1a2b3c4d"}
@@ -22,6 +22,7 @@ _ANSWER = {
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=10_000)]
+Number = Annotated[FiniteFloat, Strict()]  # and no text of one
 
 
 def _example(example: dict[str, Any], extra: Literal["ignore", "forbid"] = "ignore") -> ConfigDict:
@@ -45,11 +46,14 @@ class Alternative(BaseModel):
     label: str
     seen: bool
     score: float
-    confidence: float = Field(ge=0, le=1.000001)
+    confidence: float = Field(ge=0, le=1.000001, description="What it would be if this were the label.")
 
 
 class Named(BaseModel):
-    id: str = Field(description="Names this answer, for POST /feedback and in the log of predictions.")
+    id: str = Field(
+        description="Names this answer for POST /feedback. The log of predictions has those of POST /classify and "
+        "POST /classify_batch alone."
+    )
     model: ModelName
 
 
@@ -65,6 +69,14 @@ class Answer(Named):
     alternatives: list[Alternative] = Field(min_length=1)
 
 
+class AnswerAmong(Answer):
+    """The most likely of the candidates. `left_out`: words and attributes of described ones that are not known, so
+    that nothing was made of them."""
+
+    model_config = _example({"id": _ID, **_ANSWER, "model": _MODEL, "left_out": ["cryptoprocta"]})
+    left_out: list[str]
+
+
 class ItemFault(BaseModel):
     """Why one picture of a batch has no answer, and the status it would have had alone."""
 
@@ -74,6 +86,14 @@ class ItemFault(BaseModel):
 
 
 class Answers(BaseModel):
+    model_config = _example(
+        {
+            "answers": [
+                {"id": _ID, **_ANSWER, "model": _MODEL},
+                {"error": "the picture cannot be read: empty file (0 bytes)", "status": 400},
+            ]
+        }
+    )
     answers: list[Answer | ItemFault] = Field(description="One per picture, in the order they were sent.")
 
 
@@ -137,7 +157,7 @@ class Explanation(Named):
                 "to_picture": [{"label": "loris", "cosine": 0.6}],
                 "to_label": [{"label": "loris", "cosine": 0.7}],
             },
-            "sentence": "aye-aye rather than okapi: less long neck (+0.08); besides: hub correction (-0.03)",
+            "sentence": "aye-aye rather than okapi: no long neck (+0.08); besides: correction of hubs (−0.03)",
         }
     )
     label: str
@@ -169,8 +189,8 @@ class Described(BaseModel):
     name: Name
     description: Text = ""
     synonyms: Annotated[list[Name], Field(max_length=50)] = []
-    attributes: Annotated[dict[Name, FiniteFloat], Field(max_length=10_000)] | None = None
-    vector: Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536)] | None = None
+    attributes: Annotated[dict[Name, Number], Field(max_length=10_000)] | None = None
+    vector: Annotated[list[Number], Field(min_length=1, max_length=65_536)] | None = None
 
 
 class Class(BaseModel):
@@ -273,7 +293,8 @@ class Changes(BaseModel):
 
 
 class Added(BaseModel):
-    """A class that is one now, on every worker. `unknown`: words its vector was made without, with near ones."""
+    """A class that is one now, on every worker. `unknown`: words and attributes its vector was made without, with near
+    ones that are known."""
 
     model_config = _example({"name": "fossa", "revision": 1, "unknown": {"cryptoprocta": []}})
     name: str
@@ -357,8 +378,44 @@ class Weights(BaseModel):
 
 class About(BaseModel):
     """What is being served. `code` is "bento" when the program itself comes from the Bento; `backbone` is null for a
-    model of features."""
+    model of features. `metrics` are figures of the evaluation, `estimated_on` what pictures."""
 
+    model_config = _example(
+        {
+            "version": 3,
+            "bento": "ayeaye:v3-1a2b3c4d",
+            "bundle_digest": "0a" * 32,
+            "data_digest": "0b" * 32,
+            "metrics": {
+                "estimated_on": "unseen classes",
+                "H": 0.61,
+                "reliability.ece": 0.04,
+                "none_of_these.false_accept": 0.1,
+                "none_of_these.accepted.unknown": 0.11,
+            },
+            "classes": {"seen": 40, "unseen": 10},
+            "run_time_classes": 1,
+            "thresholds": {"known": 0.21, "seen_offset": 0.12, "temperature": 0.05},
+            "backbone": {
+                "name": "mobilenet_v3_small",
+                "weights": "torchvision IMAGENET1K_V1",
+                "width": 576,
+                "licence": "BSD-3-Clause",
+                "engine": "openvino bf16",
+                "running": "torch fp32",
+                "fallback": "openvino is not installed",
+            },
+            "limits": {
+                "max_bytes": 20_000_000,
+                "max_pixels": 50_000_000,
+                "max_batch": 64,
+                "max_batch_bytes": 100_000_000,
+                "decode_seconds": 10.0,
+            },
+            "card": True,
+            "code": "bento",
+        }
+    )
     version: int | None
     bento: str | None
     bundle_digest: str

@@ -13,6 +13,7 @@ AYEAYE_TOKEN_FILE    a file that holds it
 AYEAYE_RATE          instead of the packed `rate`; empty: unlimited
 AYEAYE_WORKERS       how many processes answer
 AYEAYE_PREDICTIONS   instead of the packed `predictions`: true or false
+AYEAYE_WORKERS       how many processes answer; `ayeaye serve` sets it where it is not set
 AYEAYE_SHADOW        set by `ayeaye serve`: the address of a challenger, and the share of pictures that go there, too
 AYEAYE_SHADOW_SHARE
 AYEAYE_PROXY         set by `ayeaye serve`: its proxy asks, and names the client; the value is that of

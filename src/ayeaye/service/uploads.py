@@ -23,6 +23,7 @@ from ayeaye.errors import DataError
 
 ENVELOPE = 64 * 1024  # what multipart adds around a file
 JSON_BYTES = 1_000_000
+SPARE = 16  # fields, and files beside the pictures, that are read to say what is wrong with them
 MULTIPART = "multipart/form-data"
 # How much of a body that is too large is read and thrown away, so that its sender gets to read the answer.
 _LINGER_BYTES, _LINGER_SECONDS = 1_000_000_000, 10.0
@@ -50,13 +51,18 @@ async def picture(request: Request, max_bytes: int) -> bytes:
             f"the request is {kind[:80] or 'of no type'}: send multipart/form-data (curl -F image=@FILE), or the "
             "picture as image/* or application/octet-stream",
         )
-    async with form(request, files=1) as fields:
+    async with form(request) as fields:
         return await image_of(fields, max_bytes)
 
 
 @asynccontextmanager
-async def form(request: Request, files: int, name: str = "image") -> AsyncIterator[FormData]:
-    """The fields of a multipart request with at most so many files; raises HTTPException 400 and 415."""
+async def form(
+    request: Request, texts: Sequence[str] = (), files: int = 1, name: str = "image"
+) -> AsyncIterator[FormData]:
+    """The fields of a multipart request: at most so many pictures in one of that name, and `texts`.
+
+    Raises HTTPException 400 and 415, and DataError for a field of another name: what is in it would be lost.
+    """
     kind = kind_of(request)
     if kind != MULTIPART:
         raise HTTPException(
@@ -64,13 +70,41 @@ async def form(request: Request, files: int, name: str = "image") -> AsyncIterat
             f"the request is {kind[:80] or 'of no type'}: send multipart/form-data (curl -F {name}=@FILE)",
         )
     try:
-        fields = await request.form(max_files=files, max_fields=16)
+        fields = await request.form(max_files=files + SPARE, max_fields=SPARE)
+    except HTTPException as error:
+        raise HTTPException(400, _unread(str(error.detail), name, files)) from None
     except ValueError as error:  # of a charset that decodes nothing
         raise HTTPException(400, f"the form cannot be read ({error}): send its texts as UTF-8") from None
     try:
+        _check_names(fields, [name, *texts])
         yield fields
     finally:
         await fields.close()
+
+
+def _unread(said: str, name: str, files: int) -> str:
+    """What Starlette `said` of a form, and what to do."""
+    as_curl = f"send it as `curl -F {name}=@FILE` does"
+    if said.startswith("Too many files"):
+        return (
+            f"the form holds more than {files} files: send {'one' if files == 1 else 'no more'} in `{name}`"
+        )
+    if said.startswith("Part exceeded"):
+        return f"a part without a filename is larger than 1 MB: send pictures with one, as `curl -F {name}=@FILE`"
+    if said.startswith("Missing boundary"):
+        return f"the Content-Type has no boundary: leave it to the client that writes the form, or {as_curl}"
+    if said.startswith("Invalid multipart"):
+        return f"the form is damaged, or of another boundary than the Content-Type names: {as_curl}"
+    return f"the form cannot be read ({said.rstrip('.')}): {as_curl}"
+
+
+def _check_names(fields: FormData, expected: Sequence[str]) -> None:
+    strange = [name for name in fields if name not in expected]
+    if strange:
+        raise DataError(
+            f"the form has a field {strange[0][:80]!r}, which is not taken here: expected are "
+            + ", ".join(f"`{name}`" for name in expected)
+        )
 
 
 async def image_of(fields: FormData, max_bytes: int) -> bytes:
@@ -81,22 +115,32 @@ async def image_of(fields: FormData, max_bytes: int) -> bytes:
     return await read_file(images[0], max_bytes)
 
 
-async def read_file(image: UploadFile | str, max_bytes: int) -> bytes:
+async def read_file(image: UploadFile | str, max_bytes: int, name: str = "image") -> bytes:
     """The bytes of a file of a form; raises HTTPException 400 for text, 413."""
     if not isinstance(image, UploadFile):
-        raise HTTPException(400, "the field holds text: send the picture itself; addresses are not fetched")
+        # By the filename alone a form tells files from texts (RFC 7578, 4.2), and bytes read as text are lost.
+        raise HTTPException(
+            400,
+            f"the field `{name}` has no filename, and is a text: send the picture itself, with a filename, as "
+            f"`curl -F {name}=@FILE`; addresses are not fetched",
+        )
     content = await image.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise too_large(max_bytes)
     return content
 
 
-def text_of(fields: FormData, name: str) -> str:
-    """The one text in a field; raises HTTPException 400."""
+async def text_of(fields: FormData, name: str) -> str:
+    """The one text in a field, which may be a file as browsers make one of a Blob; raises HTTPException 400, 413."""
     texts = fields.getlist(name)
-    if len(texts) != 1 or not isinstance(texts[0], str):
-        raise HTTPException(400, f"send exactly one text in the field `{name}`")
-    return texts[0]
+    if len(texts) != 1:
+        raise HTTPException(400, f"{len(texts)} fields `{name}`: send exactly one text in it")
+    if isinstance(texts[0], str):
+        return texts[0]
+    try:
+        return (await read_file(texts[0], JSON_BYTES, name)).decode()
+    except UnicodeDecodeError:
+        raise HTTPException(400, f"the field `{name}` is not UTF-8: send a text in it") from None
 
 
 async def json_body(request: Request, model: type[Model]) -> Model:
@@ -123,8 +167,8 @@ def parse(text: str | bytes, model: type[Model], what: str) -> Model:
         raise _not_as_it_should_be(error, what) from None
 
 
-def check(values: dict[str, str], model: type[Model], what: str) -> Model:
-    """The fields of a form as `model`; raises DataError."""
+def check(values: Any, model: type[Model], what: str) -> Model:
+    """What was read already as `model`; raises DataError."""
     try:
         made: Model = _adapter(model).validate_python(values)
         return made
@@ -139,7 +183,10 @@ def _not_as_it_should_be(error: ValidationError, what: str) -> DataError:
 
 def findings(faults: Sequence[Any]) -> str:
     """What a validation found, up to five of it, without the values."""
-    lines = [f"{'.'.join(map(str, fault['loc']))[:120]} ({fault['msg']})" for fault in faults[:5]]
+    places = [".".join(map(str, fault["loc"]))[:120] for fault in faults[:5]]
+    lines = [
+        f"{at} ({fault['msg']})" if at else fault["msg"] for at, fault in zip(places, faults, strict=False)
+    ]
     return "; ".join(lines) + (f" and {len(faults) - 5} more" if len(faults) > 5 else "")
 
 
