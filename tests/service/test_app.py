@@ -440,7 +440,7 @@ def test_a_name_or_label_that_does_not_show_what_it_is_is_a_422(client: TestClie
     said = {"answer": classify(client, picture("red"))["id"], "label": name}
     for response in (
         client.post("/feedback", json=said),
-        client.post("/feedback", files={"x": b""}, data=said),
+        client.post("/feedback", files={field: (None, text) for field, text in said.items()}),
     ):
         assert response.status_code == 422
         assert response.json()["error"].startswith("the label holds the character U+")
@@ -504,7 +504,8 @@ def test_what_is_no_picture_is_not_kept_with_feedback(
         response = client.post("/feedback", data=said, files={"image": ("red.png", content)})
         assert response.status_code == status
         assert "picture" in response.json()["error"]
-        assert client.post("/feedback", data=said | {"image": ""}, files={"x": b""}).status_code == 400
+        texts = {field: (None, text) for field, text in {**said, "image": ""}.items()}
+        assert client.post("/feedback", files=texts).status_code == 400
         assert inference.store.pending() == []
 
 

@@ -15,7 +15,7 @@ from services import ANIMALS, TestClient
 
 from ayeaye.labelling import explanation
 from ayeaye.params import Serve
-from ayeaye.service import examples, openapi, schemas
+from ayeaye.service import examples, openapi, schemas, uploads
 from ayeaye.service.served import Served
 
 OPERATIONS = {
@@ -161,6 +161,13 @@ FAULTS: list[tuple[str, int, dict[str, Any]]] = [
     ("post /classes", 400, NO_JSON),
     ("post /classes", 413, {"json": {"name": "x" * 1_000_001}}),
     ("post /classes", 422, {"json": QUUX}),
+    ("get /classes/okpai", 404, {}),
+    ("put /classes/fossa", 400, NO_JSON),
+    ("put /classes/okapi", 409, {"json": FOSSA | {"name": "okapi"}}),
+    ("put /classes/fossa", 413, {"json": {"name": "x" * 1_000_001}}),
+    ("put /classes/hyena", 422, {"json": FOSSA}),
+    ("put /classes/fossa", 415, TEXT),
+    ("get /changes", 422, {"params": {"after": -1}}),
     ("delete /classes/fossa", 404, {}),
     ("delete /classes/okapi", 409, {}),
     ("delete /classes/a%00b", 422, {}),
@@ -200,6 +207,7 @@ def test_the_faults_of_every_route_are_told_as_their_examples_say(
         assert client.post("/classes", json=FOSSA).json() == examples.ANY[403]
         large = {"content": b"x" * 20_100_000, "headers": {"Content-Type": "image/png"}}
         assert client.post("/classify", **large).json() == examples.ANY[413]
+    assert uploads.too_slow().detail == examples.ANY[408]["error"]
     with services.within(Served(animals, tmp_path / "state")) as (client, _):
         assert client.post("/classes", json=FOSSA).status_code == 201
         assert client.post("/classes", json=FOSSA).json() == examples.of("post /classes", 409)

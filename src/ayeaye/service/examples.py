@@ -15,10 +15,11 @@ ANY: Mapping[int, Fault] = {
         "AYEAYE_TOKEN, or serve.token_file, where it runs, and send `Authorization: Bearer TOKEN`"
     },
     404: {"error": "there is no run-time class fossa"},
+    408: {"error": "the upload comes too slowly: send at least 16 kB a second, or a smaller picture"},
     409: {"error": "a run-time class fossa is there already: remove it first, or use another name"},
     413: {"error": "the upload is too large: at most 20,000,000 bytes are allowed"},
     415: {"error": "the request is text/plain: send application/json"},
-    422: {"error": "the form has a field 'picture', which is not taken here: expected are `image`"},
+    422: {"error": "the request is not as it should be: path.name (Input should be a valid string)"},
     429: {"error": "at most 20 per 1 second are answered: try again in 1 s"},
     500: {"error": "a fault of the service: see its log"},
     503: {"error": "the service's database cannot be used now: try again, and see its log"},
@@ -31,6 +32,10 @@ _NO_PICTURE = {
     },
     503: {"error": "overloaded (256 requests wait already): try again"},
 }
+_PICTURE_ALONE = {
+    **_NO_PICTURE,
+    422: {"error": "the form has a field 'picture', which is not taken here: expected are `image`"},
+}
 _NO_JSON = {400: {"error": "the body is not JSON: EOF while parsing a value at line 1 column 0"}}
 _UNKNOWN_WORDS = {
     "error": "no word of quux is known: quux, sprited (near: striped), animl (near: animal); describe it in other "
@@ -39,8 +44,8 @@ _UNKNOWN_WORDS = {
 }
 
 OF: Mapping[str, Mapping[int, Fault]] = {
-    "post /classify": _NO_PICTURE,
-    "post /embed": _NO_PICTURE,
+    "post /classify": _PICTURE_ALONE,
+    "post /embed": _PICTURE_ALONE,
     "post /classify_batch": {
         **_NO_PICTURE,
         400: {"error": "0 fields `images`: send 1 to 64 pictures in it"},
@@ -68,6 +73,23 @@ OF: Mapping[str, Mapping[int, Fault]] = {
         **_NO_JSON,
         413: {"error": "the upload is too large: at most 1,000,000 bytes are allowed"},
         422: _UNKNOWN_WORDS,
+    },
+    "get /classes/{name}": {
+        404: {
+            "error": "there is no class okpai (near: okapi): GET /classes says which there are",
+            "near": {"okpai": ["okapi"]},
+        },
+    },
+    "put /classes/{name}": {
+        **_NO_JSON,
+        409: {"error": "okapi is a class that was trained: choose another name"},
+        413: {"error": "the upload is too large: at most 1,000,000 bytes are allowed"},
+        422: {"error": "the address is of hyena, the class is fossa: send one name"},
+    },
+    "get /changes": {
+        422: {
+            "error": "the request is not as it should be: query.after (Input should be greater than or equal to 0)"
+        },
     },
     "delete /classes/{name}": {
         409: {"error": "okapi was trained: only run-time classes can be removed"},
