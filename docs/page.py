@@ -54,7 +54,8 @@ def shoot(browser: Browser, url: str, sample: int, path: Path, options: dict[str
             page.get_by_label(label, exact=True).fill(text)
         page.get_by_role("button", name="Try it").click()
         expect(page.locator("#new-said")).to_contain_text("comes in")
-    page.wait_for_function("[...document.images].every((image) => image.naturalWidth > 0)")
+    for image in page.locator("img").all():
+        expect(image).not_to_have_js_property("naturalWidth", 0)
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     page.mouse.move(0, 0)
     page.screenshot(path=path, full_page=options["viewport"] is DESK)

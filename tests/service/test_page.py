@@ -178,7 +178,8 @@ def test_the_nearest_seen_classes_are_shown_with_their_photographs(page: Page) -
     choose(page)
     figure = page.locator("#near figure", has_text="red").first
     expect(figure.locator("img")).to_have_count(2)
-    page.wait_for_function("[...document.images].every(image => image.naturalWidth > 0)")
+    for image in page.locator("img").all():
+        expect(image).not_to_have_js_property("naturalWidth", 0)
     assert UNSEEN not in page.locator("#near figcaption").all_text_contents()
 
 
@@ -446,7 +447,8 @@ def test_with_a_rate_the_page_asks_for_little(described: Path, tmp_path: Path, o
             expect(page.locator("#near")).to_be_visible()
             labels(page)
         expect(page.locator(".fault:visible")).to_have_count(0)
-        page.wait_for_function("[...document.images].every(image => image.naturalWidth > 0)")
+        for image in page.locator("img").all():
+            expect(image).not_to_have_js_property("naturalWidth", 0)
 
 
 def test_the_confidences_are_those_of_the_service(page: Page) -> None:
