@@ -471,7 +471,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own that is soon full."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", disk], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", disk], capture_output=True)
     if mounted.returncode:
         pytest.skip("a file system can only be mounted by root")
     yield disk

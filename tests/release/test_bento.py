@@ -551,7 +551,7 @@ REQUESTS: dict[str, tuple[int, dict[str, Any]]] = {
     "no body": (415, {}),
     "json": (415, {"json": {"image": "http://x"}}),
     "no boundary": (400, {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}),
-    "another field": (400, {"files": {"picture": b"x"}}),
+    "another field": (422, {"files": {"picture": b"x"}}),
     "two pictures": (400, {"files": [("image", picture("red")), ("image", picture("blue"))]}),
     "many fields": (400, {"files": [(f"f{n}", b"x") for n in range(50)]}),
     "rubbish": (400, {"content": b"\0" * 50, "headers": {"Content-Type": "multipart/form-data; boundary=x"}}),
