@@ -22,8 +22,8 @@ PICTURES: dict[str, dict[str, Any]] = {
     "page-phone": {"viewport": PHONE, "has_touch": True, "is_mobile": True, "device_scale_factor": 1.5},
 }
 TRIED = (
-    "lake ram",
-    "A small, light animal of the lakes, banded and striped, with curled horns like a ram's.",
+    "tree stag",
+    "A small animal that lives on the branches of trees, spotted and dappled, with forked antlers like a stag's.",
 )
 
 
