@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from ayeaye.embedding.backbones import Backbone
 
 FORMAT = 3
-JUDGES = 500  # pictures of the bank by which the threshold is moved
 READABLE = (1, 2, 3)  # 1 had neither hub correction nor threshold, 2 no bank for classes that come later
 Part = TypeVar("Part")
 
@@ -119,7 +118,7 @@ class Classifier:
             candidates=self.candidates
             and tuple(place[column] for column in self.candidates if column in place),
             later=len(kept) - trained,
-            judged=None if self._judges is None else self._judged[:, kept],
+            judged=self._judged[:, kept],
         )
 
     def _over(self, space: ClassSpace) -> Classifier:
@@ -136,15 +135,13 @@ class Classifier:
             correction=self.correction.extended(vectors, ~self.seen),
             candidates=None if self.candidates is None else self.candidates + more,
             later=self.later + len(vectors),
-            judged=None if self._judges is None else np.hstack([self._judged, self._judges.cosines(vectors)]),
+            judged=np.hstack([self._judged, self._judgement(vectors)]),
         )
 
-    def _replaced(self, mapped: np.ndarray, judged: np.ndarray | None = None, **changes: Any) -> Classifier:
+    def _replaced(self, mapped: np.ndarray, judged: np.ndarray, **changes: Any) -> Classifier:
         """The classifier with other parts, whose `mapped` classes need not be mapped again, nor be `judged`."""
         replaced = replace(self, **changes)
-        vars(replaced)["mapped_classes"] = mapped
-        if judged is not None:
-            vars(replaced)["_judged"] = judged
+        vars(replaced).update(mapped_classes=mapped, _judged=judged)
         return replaced
 
     def among(self, names: Sequence[str], described: Sequence[NewClass] = ()) -> Classifier:
@@ -174,9 +171,7 @@ class Classifier:
             )
         wider = self._over(self.space.extended(described, names)) if described else self
         columns = (*sorted({place[name] for name in names}), *range(len(self.labels), len(wider.labels)))
-        narrowed = wider._replaced(
-            wider.mapped_classes, None if wider._judges is None else wider._judged, candidates=columns
-        )
+        narrowed = wider._replaced(wider.mapped_classes, wider._judged, candidates=columns)
         vars(narrowed)["lowest"] = wider.lowest
         return narrowed
 
@@ -246,12 +241,16 @@ class Classifier:
     def _judges(self) -> Bank | None:
         """Pictures of the bank, where it knows their classes."""
         bank = self.correction.bank
-        return None if bank is None or bank.y is None else bank.some(JUDGES)
+        return None if bank is None or bank.y is None else bank.judges
 
     @cached_property
     def _judged(self) -> np.ndarray:
         """(b, C) cosines of the judges with the classes."""
-        return np.zeros((0, 0)) if self._judges is None else self._judges.cosines(self.space.vectors)
+        return self._judgement(self.space.vectors)
+
+    def _judgement(self, vectors: np.ndarray) -> np.ndarray:
+        """(b, m) cosines of the judges, of whom there may be none, with class vectors (m, k)."""
+        return np.zeros((0, len(vectors))) if self._judges is None else self._judges.cosines(vectors)
 
     def known(self, scores: np.ndarray) -> np.ndarray:
         """(n,) bool: whether pictures with these scores (n, C) are of the best of the classes that may be an answer.
@@ -292,12 +291,11 @@ class Classifier:
         """Why a picture with this embedding (d,) is of one class rather than of another, ready for JSON.
 
         `label` is the highest class unless it is given, `against` the highest other one, of those that may be an
-        answer. The difference of their
-        scores is the sum of the contributions of `parts`, strongest first, of `hub_correction`, which is what the
-        bank says more of one than of the other, and of `seen_offset`. A part is an attribute, a word or a term in
-        which the two differ, with its value for either; or a source as a whole, with None as values, where nothing
-        in it has a name. `nearest_seen` are the `top` seen classes nearest to the picture in the common space, and
-        to the label in the class space, by cosine.
+        answer. The difference of their scores is the sum of the contributions of `parts`, strongest first, of
+        `hub_correction`, which is what the bank says more of one than of the other, and of `seen_offset`. A part is
+        an attribute, a word or a term in which the two differ, with its value for either; or a source as a whole,
+        with None as values, where nothing in it has a name. `nearest_seen` are the `top` seen classes nearest to the
+        picture in the common space, and to the label in the class space, by cosine.
         Raises NoSuchClass, with near names, and DataError where there is nothing to compare with.
         """
         image = self.mapper.map_images(np.asarray(embedding)[None])

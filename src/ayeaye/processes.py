@@ -12,9 +12,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from ayeaye.errors import ReleaseError
+
 GUARD = Path(__file__).parent / "guard"
 _BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
 TERMINAL = "AYEAYE_TERMINAL"  # names, in a stage's environment, the terminal where the person looks on
+
+
+def workers_told() -> int | None:
+    """How many processes the environment says a service should have; raises ReleaseError for no such number."""
+    told = os.environ.get("AYEAYE_WORKERS")
+    if not told:
+        return None
+    if not told.isdecimal() or int(told) < 1:
+        raise ReleaseError(
+            f"AYEAYE_WORKERS is {told}: give a number from 1, or take it out for serve.workers"
+        )
+    return int(told)
 
 
 def guarded(env: Mapping[str, str], hidden: Sequence[Path] = ()) -> dict[str, str]:

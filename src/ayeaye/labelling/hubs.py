@@ -43,6 +43,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "local_scaling": [{"k": k} for k in (5, 10, 20)],
 }
 KINDS = tuple(GRIDS)
+JUDGES = 500  # pictures
 MOST = 2000  # pictures of a bank: with two mappers of 1,280 numbers each, 10 MB of a bundle
 
 
@@ -61,9 +62,10 @@ class Bank:
         images = unit(mapper.map_images(X)).astype(np.float16)
         return cls(mapper, images, None if y is None else np.asarray(y, np.int32))
 
-    def some(self, most: int) -> Bank:
-        """At most so many of its pictures, evenly."""
-        step = -(-len(self.images) // most)
+    @cached_property
+    def judges(self) -> Bank:
+        """At most JUDGES of its pictures, evenly: enough to move a threshold by."""
+        step = -(-len(self.images) // JUDGES)
         return replace(self, images=self.images[::step], y=None if self.y is None else self.y[::step])
 
     def cosines(self, A: np.ndarray) -> np.ndarray:

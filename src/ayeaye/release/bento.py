@@ -699,18 +699,6 @@ def place(settings: Serve) -> dict[str, str]:
     return told | {"AYEAYE_WORKERS": str(settings.workers)}
 
 
-def workers_told() -> int | None:
-    """How many processes the environment says a service should have; raises ReleaseError for no such number."""
-    told = os.environ.get("AYEAYE_WORKERS")
-    if not told:
-        return None
-    if not told.isdecimal() or int(told) < 1:
-        raise ReleaseError(
-            f"AYEAYE_WORKERS is {told}: give a number from 1, or take it out for serve.workers"
-        )
-    return int(told)
-
-
 def listening(settings: Serve) -> tuple[str, int]:
     """Address and port to listen on, port 0 being any free one; raises ReleaseError where they cannot be had."""
     host, port = _address(settings.host), settings.port or free_port()

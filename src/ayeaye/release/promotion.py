@@ -27,6 +27,7 @@ from ayeaye.errors import AyeayeError, Incomparable, NoCard, ReleaseError, Trial
 from ayeaye.files import digest_file, write_atomic
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.pipeline.progress import Progress
+from ayeaye.processes import workers_told
 from ayeaye.release import bento, card, compare, gate, serving
 from ayeaye.release.bento import Golden, Recipe, Trial
 from ayeaye.release.card import Card
@@ -618,7 +619,7 @@ def serve(
 
     What is given goes before the environment, and that before the parameters.
     """
-    changes = {"host": host, "port": port, "workers": workers or bento.workers_told()}
+    changes = {"host": host, "port": port, "workers": workers or workers_told()}
     given = workspace.params.serve
     token = given.token_file and str(workspace.resolve(given.token_file))
     settings = given.model_copy(

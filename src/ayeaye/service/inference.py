@@ -332,7 +332,7 @@ class Inference:
         does for the picture."""
         version, digest = answered(answer)
         if picture is not None:
-            check_picture(picture, answer, digest)
+            await asyncio.to_thread(check_picture, picture, answer, digest)
             await self._decoders(picture)
         return await asyncio.to_thread(self._kept, answer, label, caller, picture, digest, version)
 

@@ -11,7 +11,6 @@ AYEAYE_DATABASE      address of a database instead of the SQLite file in that fo
 AYEAYE_TOKEN         the token that changes need
 AYEAYE_TOKEN_FILE    a file that holds it
 AYEAYE_RATE          instead of the packed `rate`; empty: unlimited
-AYEAYE_WORKERS       how many processes answer
 AYEAYE_PREDICTIONS   instead of the packed `predictions`: true or false
 AYEAYE_WORKERS       how many processes answer; `ayeaye serve` sets it where it is not set
 AYEAYE_SHADOW        set by `ayeaye serve`: the address of a challenger, and the share of pictures that go there, too
@@ -36,6 +35,7 @@ import ayeaye
 from ayeaye.data.decode import Limits
 from ayeaye.errors import BundleError, ReleaseError
 from ayeaye.params import Serve
+from ayeaye.processes import workers_told
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Served:
 
 
 def workers() -> int:
-    return int(os.environ.get("AYEAYE_WORKERS", "1"))
+    return workers_told() or 1
 
 
 def settings() -> Serve:
