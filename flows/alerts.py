@@ -23,9 +23,9 @@ from prefect.events.actions import CallWebhook, ChangeFlowRunState, SendNotifica
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 from ayeaye.errors import ParamsError
+from ayeaye.flows import events
 from ayeaye.params import Alerts
 from ayeaye.workspace import Workspace
-from flows import events
 
 # Secrets, which no params.yaml need hold.
 WEBHOOK, TOKEN, SMTP_PASSWORD = "AYEAYE_ALERTS_WEBHOOK", "AYEAYE_ALERTS_TOKEN", "AYEAYE_SMTP_PASSWORD"

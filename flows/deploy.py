@@ -28,7 +28,7 @@ def deploy(workspace: Workspace, url: str, say: Callable[[str], None]) -> dict[s
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows import alerts
+    from ayeaye.flows import alerts
 
     if "{{" in str(workspace.root):
         raise WorkspaceError(
@@ -55,7 +55,7 @@ def deploy(workspace: Workspace, url: str, say: Callable[[str], None]) -> dict[s
 
 def plan(workspace: Workspace) -> dict[str, Any]:
     """What `deploy` would bring about, as far as the workspace's files say."""
-    from flows import alerts
+    from ayeaye.flows import alerts
 
     return {**read(workspace), "alerts": alerts.planned(workspace)}
 

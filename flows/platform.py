@@ -167,7 +167,7 @@ class _Program:
 
 
 def _programs(workspace: Workspace, ports: Ports) -> dict[str, _Program]:
-    from flows.deploy import read
+    from ayeaye.flows.deploy import read
 
     programs = {
         "prefect": _Program(
@@ -225,7 +225,7 @@ def _elsewhere(workspace: Workspace, ports: Ports) -> str | None:
 
 def _environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
     """Of every part; a person's own settings of Prefect's and MLflow's stores win, see docs/platform.md."""
-    from flows import alerts
+    from ayeaye.flows import alerts
 
     tracking, mlflow = workspace.params.release.tracking, workspace.state / "mlflow"
     sqlite = f"sqlite:///{mlflow / 'mlflow.db'}"
@@ -342,7 +342,7 @@ def _await_supervisor(workspace: Workspace, process: subprocess.Popen[bytes]) ->
 
 
 def _bring_up(workspace: Workspace, ports: Ports, say: Say, *, resumed: bool) -> None:
-    from flows.deploy import deploy
+    from ayeaye.flows.deploy import deploy
 
     programs = _programs(workspace, ports)
     with _supervisor(workspace) as supervisor:
@@ -428,7 +428,7 @@ def _free_runs(workspace: Workspace, ports: Ports) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
     from prefect.states import Scheduled
 
-    from flows.deploy import ids, read
+    from ayeaye.flows.deploy import ids, read
 
     at_work = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
     with temporary_settings({PREFECT_API_URL: ports.prefect_api}), get_client(sync_client=True) as client:

@@ -11,10 +11,10 @@ from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 from pydantic import Field
 
+from ayeaye.flows import events
 from ayeaye.release import approval, promotion
 from ayeaye.release.promotion import record_of
 from ayeaye.workspace import Workspace
-from flows import events
 
 ACTOR = "promote flow"
 Decision = Literal["approve", "refuse", "promote", "rollback"]

@@ -17,6 +17,8 @@ from prefect.logging import get_run_logger
 from ayeaye import versioning
 from ayeaye.data import checks
 from ayeaye.errors import CheckFailed, RegistryError, ReleaseError, RemoteError, TrialFailed
+from ayeaye.flows import events
+from ayeaye.flows.schedule import make_up_once
 from ayeaye.pipeline.prepare import prepare as prepare_dataset
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import approval, gate, promotion
@@ -24,8 +26,6 @@ from ayeaye.release.promotion import Judgement
 from ayeaye.release.record import Entry
 from ayeaye.release.registry import Version
 from ayeaye.workspace import Workspace
-from flows import events
-from flows.schedule import make_up_once
 
 CHECKED = {"embed": "embeddings", "classes": "class_space"}  # stages, and which place each of them checks
 _speaker: Callable[[str], None] | None = None

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 
 from ayeaye.errors import WorkspaceError
+from ayeaye.flows import platform
 from ayeaye.processes import free_port, start, stop
 from ayeaye.workspace import Workspace
-from flows import platform
 
 STARTUP_SECONDS = 90
 

@@ -16,12 +16,12 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 
+from ayeaye.flows import events
+from ayeaye.flows.schedule import make_up_once
 from ayeaye.release.promotion import record_of
 from ayeaye.service import watch as watching
 from ayeaye.service.watch import DRIFT, Watched
 from ayeaye.workspace import Workspace
-from flows import events
-from flows.schedule import make_up_once
 
 
 @task(cache_policy=NO_CACHE)

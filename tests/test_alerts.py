@@ -20,8 +20,8 @@ from prefect_servers import Server
 from workspaces import Place, wait_for
 
 from ayeaye.errors import ParamsError
+from ayeaye.flows import alerts
 from ayeaye.params import Alerts
-from flows import alerts
 
 TOKEN = "to be kept"
 

@@ -9,9 +9,9 @@ import pytest
 
 from ayeaye.errors import CheckFailed
 from ayeaye.files import write_atomic
+from ayeaye.flows import events, retrain
 from ayeaye.release.promotion import FLOW, record_of
 from ayeaye.workspace import Workspace
-from flows import events, retrain
 
 
 @pytest.mark.parametrize("failure", [None, CheckFailed("check of the embeddings failed")])

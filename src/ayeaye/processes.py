@@ -34,7 +34,7 @@ def workers_told() -> int | None:
 def guarded(env: Mapping[str, str], hidden: Sequence[Path] = ()) -> dict[str, str]:
     """An environment whose Python processes each die with their parent.
 
-    With `hidden` folders they find `ayeaye` and `flows` in none of these, and nothing of our PYTHONPATH.
+    With `hidden` folders they find `ayeaye` in none of these, and nothing of our PYTHONPATH.
     """
     path = [str(GUARD)] if hidden else [str(GUARD), *filter(None, [env.get("PYTHONPATH")])]
     return {

@@ -135,6 +135,7 @@ def test_a_bento_holds_program_bundle_and_settings_and_its_labels(
     about = YAML(typ="safe").load(folder / "bento.yaml")
     assert about["labels"]["bundle_digest"] == recipe.bundle_digest
     assert not list(folder.rglob("__pycache__"))
+    assert not list(folder.rglob("flows"))  # a service runs none
 
 
 def test_building_again_reuses_the_bento(tag: str, recipe: Recipe, home: Path) -> None:

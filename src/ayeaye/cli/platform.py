@@ -33,7 +33,7 @@ def up(
     Everything listens on loopback alone, but for the service where serve.host says otherwise. Called again, it
     starts what is missing.
     """
-    from flows import platform
+    from ayeaye.flows import platform
 
     found = workspace_at(workspace)
     ports = platform.Ports(prefect_port, worker_port, mlflow_port, service_port or found.params.serve.port)
@@ -51,7 +51,7 @@ def down(workspace: Folder = HERE, dry_run: DryRun = False, as_json: AsJson = Fa
 
     A run at work is stopped, and goes on at the next `ayeaye up`.
     """
-    from flows import platform
+    from ayeaye.flows import platform
 
     found = workspace_at(workspace)
     stopped = platform.running(found) is not None if dry_run else platform.down(found, say)
@@ -66,8 +66,8 @@ def deploy(workspace: Folder = HERE, dry_run: DryRun = False, as_json: AsJson = 
     either file was changed. Secrets of the alerts are read from AYEAYE_ALERTS_WEBHOOK, AYEAYE_ALERTS_TOKEN and
     AYEAYE_SMTP_PASSWORD and lie in Prefect's encrypted blocks.
     """
-    from flows import deploy as deploying
-    from flows.platform import prefect_api
+    from ayeaye.flows import deploy as deploying
+    from ayeaye.flows.platform import prefect_api
 
     found = workspace_at(workspace)
     url = prefect_api(found)

@@ -143,12 +143,12 @@ def retrained(workspace: Workspace) -> dict[str, Any]:
     # A fault shows as one line here, not as Prefect's traceback; the run's own log keeps everything.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from ayeaye import versioning
-    from flows.server import server
+    from ayeaye.flows.server import server
 
     versioning.require(workspace)
     _ = workspace.params  # a fault in them shows before anything starts
     with server(workspace) as started:
         # Importing the flow takes as long as the server's start: side by side.
-        from flows.retrain import run
+        from ayeaye.flows.retrain import run
 
         return run(workspace, started(), say=say)

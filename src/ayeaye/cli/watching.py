@@ -53,12 +53,12 @@ def _looked(workspace: Workspace, days: float | None) -> dict[str, Any]:
 
 def _watched(workspace: Workspace, days: float | None) -> dict[str, Any]:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from ayeaye.flows.server import server
     from ayeaye.service.watch import require_champion
-    from flows.server import server
 
     _ = workspace.params  # a fault in them shows before anything starts
     require_champion(workspace)  # of a run by schedule it is no error that there is none yet
     with server(workspace) as started:
-        from flows.watch import run
+        from ayeaye.flows.watch import run
 
         return run(workspace, started(), days)

@@ -1,6 +1,6 @@
 """Runs at the start of every Python process that `ayeaye.processes` guards, also of the workers it starts.
 
-The process dies with its parent. Where folders are hidden, `ayeaye` and `flows` are not found in them.
+The process dies with its parent. Where folders are hidden, `ayeaye` is not found in them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Outside:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: object = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if path is not None or name not in ("ayeaye", "flows"):
+        if path is not None or name != "ayeaye":
             return None
         places = [place for place in sys.path if os.path.realpath(place or ".") not in self.hidden]
         spec = importlib.machinery.PathFinder.find_spec(name, places)

@@ -55,7 +55,9 @@ _TRIAL = "ayeaye-trial-"
 _DIGEST = "src.sha256"  # beside bento.yaml: of what lies in src
 _AGAIN = "make it again with `ayeaye promote VERSION`"
 # Where this ayeaye is imported from; a Bento must not find it there.
-PROGRAM = Path(ayeaye.__file__).resolve().parents[1]
+_PACKAGE = Path(ayeaye.__file__).parent
+PROGRAM = _PACKAGE.resolve().parent
+_FLOWS = _PACKAGE / "flows"  # a service runs none
 _CARD = ("card.md", "card.html")  # beside the bundle
 _ENTRY = "ayeaye_bento"  # the module, beside the program, where a Bento begins: see ayeaye/service/entry.py
 _BROKEN = b"\xff\xd8\xff\xe0 this is not a picture"
@@ -91,7 +93,7 @@ class Recipe:
         parts = [
             self.settings,
             self.bundle_digest,
-            _digest_program(Path(ayeaye.__file__).parent),
+            _digest_program(_PACKAGE, without=_FLOWS),
             _bentofile(self),
             sys.version_info[:2],
             self.card and self.card.digest(),
@@ -218,8 +220,14 @@ def _stage(recipe: Recipe, context: Path) -> None:
     from ruamel.yaml import YAML
 
     context.mkdir(parents=True)
-    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-    shutil.copytree(Path(ayeaye.__file__).parent, context / "ayeaye", ignore=ignored)
+    compiled = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(
+        _PACKAGE,
+        context / "ayeaye",
+        ignore=lambda folder, names: (
+            compiled(folder, names) | ({"flows"} if Path(folder) == _PACKAGE else set())
+        ),
+    )
     shutil.copyfile(context / "ayeaye" / "service" / "entry.py", context / f"{_ENTRY}.py")
     shutil.copytree(recipe.bundle, context / "bundle")
     (context / "serve.json").write_text(json.dumps(recipe.settings, indent=1, default=str))
@@ -287,9 +295,13 @@ def _pinned(packages: Iterable[str]) -> list[str]:
     return [pinned[name] for name in sorted(pinned)]
 
 
-def _digest_program(folder: Path) -> str:
-    """Of every file below a folder but what Python compiled there."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
+def _digest_program(folder: Path, without: Path | None = None) -> str:
+    """Of every file below a folder but what Python compiled there, and but one folder."""
+    files = (
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts and without not in path.parents
+    )
     return hashlib.sha256(
         "".join(f"{path.relative_to(folder)} {digest_file(path)}\n" for path in files).encode()
     ).hexdigest()
