@@ -34,6 +34,7 @@ from filelock import FileLock
 
 from ayeaye.errors import WorkspaceError
 from ayeaye.files import write_atomic
+from ayeaye.paths import sqlite_uri
 from ayeaye.processes import alive, guarded
 from ayeaye.release.record import Record
 from ayeaye.release.registry import shown
@@ -228,7 +229,7 @@ def _environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
     from ayeaye.flows import alerts
 
     tracking, mlflow = workspace.params.release.tracking, workspace.state / "mlflow"
-    sqlite = f"sqlite:///{mlflow / 'mlflow.db'}"
+    sqlite = sqlite_uri(mlflow / "mlflow.db")
     backend = tracking if tracking and not tracking.startswith("http") else None
     stores = {
         # In the server's memory, its default, leases are lost with it and their slots are taken for ever.

@@ -6,9 +6,10 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -140,6 +141,12 @@ def _rate(given: str | None) -> str | None:
         raise ValueError("expected a rate such as 20/second or 20/second;600/minute") from None
 
 
+def _database(given: SecretStr | None) -> SecretStr | None:
+    if given is not None and not re.match(r"(postgres(ql)?(\+psycopg)?|sqlite)://", given.get_secret_value()):
+        raise ValueError("expected postgresql+psycopg://user@host/name or sqlite:////folder/file.db")
+    return given
+
+
 class Serve(Section):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
@@ -158,7 +165,9 @@ class Serve(Section):
     state: str = ".ayeaye/service"
     proxy: Literal["auto", "none"] = "auto"
     shadow: Annotated[float, Field(ge=0, le=1)] = 0.0
-    database: SecretStr | None = None  # may hold a password: what logs the parameters must not log it
+    database: Annotated[SecretStr | None, AfterValidator(_database)] = (
+        None  # may hold a password: what logs the parameters must not log it
+    )
 
     @property
     def packed(self) -> dict[str, Any]:
@@ -352,17 +361,59 @@ def assign(
 
 
 def value_of(setting: str) -> Any:
-    """The value of a `section.key=value`, as YAML reads it; None where it is empty."""
+    """The value of a `section.key=value`; None where it is empty.
+
+    Where the parameter may be text it is the text as it stands, unless YAML reads a list or a mapping in it and the
+    parameter may be that, too; a number, a switch, a list or a mapping is read as YAML.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     dotted, equals, value = setting.partition("=")
     if not equals or "." not in dotted:
         raise ParamsError(f"{setting}: expected section.key=value, such as prepare.source=folder")
+    if not value:
+        return None
+    if not value.isascii() and value != value.encode(errors="replace").decode():
+        raise ParamsError(f"{dotted}: the value is not UTF-8 text, which params.yaml is written in")
+    kinds = _kinds(dotted.strip().split("."))
+    is_text = str in kinds or not kinds  # of an unknown parameter, which is refused later
     try:
-        return YAML(typ="safe").load(value) if value else None
-    except YAMLError:
-        raise ParamsError(f"{dotted}: the value is not valid YAML; put it into quotes") from None
+        read = YAML(typ="safe").load(value) if not is_text or kinds & {list, dict} else None
+    except (YAMLError, ValueError):  # of a date that is none
+        if is_text:
+            return value
+        raise ParamsError(f"{dotted} is {value}: this is not valid YAML") from None
+    return value if is_text and type(read) not in kinds & {list, dict} else read
+
+
+def _kinds(keys: Sequence[str]) -> set[type]:
+    """Of what a parameter may be: str, list, dict, float and so on; empty where there is no such parameter."""
+    kinds: list[Any] = [Params]
+    for key in keys:
+        inner: list[Any] = []
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                inner += [kind.model_fields[key].annotation] if key in kind.model_fields else []
+            elif get_origin(kind) is dict:
+                inner += [get_args(kind)[1]]
+        kinds = [each for one in inner for each in _members(one)]
+    return {_plain(kind) for kind in kinds}
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Of a union its parts, without what only checks them."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [each for part in get_args(annotation) for each in _members(part)]
+    return [annotation]
+
+
+def _plain(kind: Any) -> type:
+    if get_origin(kind) is Literal:
+        return type(get_args(kind)[0])
+    return str if kind is SecretStr else get_origin(kind) or kind
 
 
 def _fault(item: Any) -> str:

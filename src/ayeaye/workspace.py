@@ -17,6 +17,7 @@ from ayeaye import params
 from ayeaye.errors import WorkspaceBusy, WorkspaceError
 from ayeaye.files import digest_file, write_atomic
 from ayeaye.fingerprints import digest_code
+from ayeaye.paths import expanded, resolved
 
 TEMPLATES = ("params.yaml", "dvc.yaml", "bentofile.yaml", "prefect.yaml")
 STAGES = ("embed", "classes", "train", "evaluate")
@@ -31,7 +32,7 @@ class Workspace:
     @classmethod
     def find(cls, folder: Path) -> Workspace:
         """The workspace at `folder`; raises WorkspaceError where there is none."""
-        root = folder.expanduser().resolve()
+        root = resolved(folder)
         if not (root / "params.yaml").is_file() or not (root / "dvc.yaml").is_file():
             raise WorkspaceError(
                 f"{folder} is not a workspace: make one with `ayeaye init DIR`, or use --workspace DIR"
@@ -98,7 +99,7 @@ class Workspace:
 
     def resolve(self, path: str) -> Path:
         """A path from params.yaml; relative ones start at the workspace."""
-        return (self.root / Path(path).expanduser()).resolve()
+        return resolved(self.root / expanded(path))
 
     def environment(self) -> dict[str, str]:
         """The environment of everything that runs for this workspace: its homes, and no telemetry."""

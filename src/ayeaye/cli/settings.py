@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 
 from ayeaye import params
 from ayeaye.cli.common import HERE, Folder, app, say
+from ayeaye.paths import expanded, resolved
 from ayeaye.workspace import Workspace
 
 command = partial(app.command, rich_help_panel="Workspace")
@@ -47,7 +49,7 @@ def init(
     """
     from ayeaye import versioning
 
-    workspace = Workspace(folder.expanduser().resolve())
+    workspace = Workspace(resolved(folder))
     there = (workspace.root / "params.yaml").is_file()
     settings = [_absolute(setting) for setting in set_ or []]
     with workspace.lock(say) if there and not dry_run else nullcontext():
@@ -56,7 +58,7 @@ def init(
         typer.echo(f"{workspace.root} would be a workspace ({', '.join(written) or 'nothing'} written).")
         return
     typer.echo(f"{workspace.root} is a workspace" + (f" ({', '.join(written)} written)." if written else "."))
-    typer.echo(f"Next: ayeaye retrain --workspace {folder}")
+    typer.echo(f"Next: ayeaye retrain --workspace {shlex.quote(str(folder))}")
 
 
 @command("set")
@@ -81,14 +83,14 @@ def set_params(
 
 def _absolute(setting: str) -> str:
     """A setting with the files and folders that it names made absolute, where they are in the current folder."""
-    key, equals, value = setting.partition("=")
-    name = key.strip()
-    if name.startswith("classes.vectors.") or (name in PATHS and not value.lstrip().startswith("{")):
-        return f"{key}{equals}{_found_here(value)}"
-    if name in PATHS:  # {source: file}
-        files = {source: _found_here(str(file or "")) for source, file in params.value_of(setting).items()}
-        return f"{key}={json.dumps(files, ensure_ascii=False)}"
-    return setting
+    name = setting.partition("=")[0].strip()
+    if not name.startswith("classes.vectors.") and name not in PATHS:
+        return setting
+    value = params.value_of(setting)
+    if isinstance(value, dict):  # {source: file}
+        files = {str(source): _found_here(str(file or "")) for source, file in value.items()}
+        return f"{name}={json.dumps(files, ensure_ascii=False)}"
+    return f"{name}={_found_here(value or '')}"
 
 
 def _check(before: params.Params, chosen: params.Params) -> None:
@@ -102,5 +104,5 @@ def _check(before: params.Params, chosen: params.Params) -> None:
 
 
 def _found_here(value: str) -> str:
-    path = Path(value).expanduser()
+    path = expanded(value)
     return str(path.resolve()) if value and value not in WORDS and path.exists() else value

@@ -43,6 +43,7 @@ from ayeaye.data.samples import Samples
 from ayeaye.errors import ReleaseError, TrialFailed
 from ayeaye.files import digest_file, sync_folder, write_atomic
 from ayeaye.params import STATE_IN_IMAGE, Serve
+from ayeaye.paths import resolved
 from ayeaye.processes import alive, free_port, guarded, start, stop
 from ayeaye.release.card import Card
 from ayeaye.release.proxy import CLIENT_HEADER
@@ -696,7 +697,7 @@ def place(settings: Serve) -> dict[str, str]:
     database = settings.database.get_secret_value() if settings.database else ""
     told = {
         # Absolute, since the service runs in a folder of its own.
-        "AYEAYE_STATE": str(Path(os.environ.get("AYEAYE_STATE") or settings.state).expanduser().resolve()),
+        "AYEAYE_STATE": str(resolved(os.environ.get("AYEAYE_STATE") or settings.state)),
         "AYEAYE_DATABASE": database,
         "AYEAYE_TOKEN_FILE": settings.token_file or "",
     }

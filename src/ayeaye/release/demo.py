@@ -14,6 +14,7 @@ from ayeaye import versioning
 from ayeaye.data import bestiary
 from ayeaye.errors import WorkspaceError
 from ayeaye.files import write_atomic
+from ayeaye.paths import resolved
 from ayeaye.release import bento, champion, show
 from ayeaye.release.bento import Golden
 from ayeaye.release.status import status
@@ -30,7 +31,7 @@ def lay_down(folder: Path) -> Workspace:
 
     Raises WorkspaceError for a workspace of other pictures.
     """
-    workspace = Workspace(folder.expanduser().resolve())
+    workspace = Workspace(resolved(folder))
     fresh = not (workspace.root / "params.yaml").exists()
     versioning.init(workspace, [f"prepare.seed={SEED}"] if fresh else [])
     if workspace.params.prepare.source != "bestiary":

@@ -35,6 +35,7 @@ from filelock import FileLock
 
 from ayeaye.errors import RegistryError, ReleaseError
 from ayeaye.files import digest_folder, replacing, sync_folder
+from ayeaye.paths import sqlite_path, sqlite_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -107,7 +108,7 @@ class Registry:
         self.model, self.owner = model, owner
         self.home = home.resolve()
         self.home.mkdir(parents=True, exist_ok=True)
-        self.uri = uri or f"sqlite:///{self.home / 'mlflow.db'}"
+        self.uri = uri or sqlite_uri(self.home / "mlflow.db")
         self._client: MlflowClient | None = None
         self._experiment = ""
 
@@ -484,7 +485,7 @@ class Registry:
 
         # Two processes that make one database's tables at once break each other.
         with FileLock(self.home / "mlflow.lock"):
-            if self.uri.startswith("sqlite:"):
+            if self.uri.startswith("sqlite"):
                 _make_database(self.uri, self.home / "artifacts")
             client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             found = client.get_experiment_by_name(self.model)
@@ -544,7 +545,9 @@ def flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def shown(uri: str) -> str:
-    """A URI without the password that may be in it."""
+    """A URI without the password that may be in it; an SQLite file plainly, as people write it."""
+    if uri.startswith("sqlite") and (path := sqlite_path(uri)):
+        return f"sqlite:///{path}"
     return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
@@ -594,13 +597,12 @@ def _make_database(uri: str, artifacts: Path) -> None:
     MLflow makes them in many steps; killed between two of them it could never use the database again.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-    from sqlalchemy import make_url
 
-    path = Path(make_url(uri).database or "")
-    if path.is_file() and path.stat().st_size:
+    path = sqlite_path(uri)
+    if path is None or (path.is_file() and path.stat().st_size):
         return
     with replacing(path) as part:
-        store = SqlAlchemyStore(f"sqlite:///{part}", artifacts.as_uri())
+        store = SqlAlchemyStore(sqlite_uri(part), artifacts.as_uri())
         store.engine.dispose()
 
 

@@ -17,6 +17,7 @@ from ayeaye.data import removal
 from ayeaye.embedding.shards import link
 from ayeaye.errors import DataGone, WorkspaceError
 from ayeaye.files import write_atomic
+from ayeaye.paths import expanded, resolved
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.release.promotion import registry_of, version_called
 from ayeaye.release.registry import Registry, Version, flat
@@ -98,7 +99,7 @@ def _chosen(workspace: Workspace, name: str, into: Path | None) -> tuple[Registr
     version = version_called(workspace, name)
     _check_data(workspace, registry, version)
     folder = into or workspace.root.parent / f"{workspace.root.name}-v{version.number}"
-    return registry, version, folder.expanduser().resolve()
+    return registry, version, resolved(folder)
 
 
 def _check_data(workspace: Workspace, registry: Registry, version: Version) -> None:
@@ -191,7 +192,7 @@ def _point_outside(workspace: Workspace, made: Workspace) -> None:
 
 
 def _outside(workspace: Workspace, made: Workspace, path: str) -> str | None:
-    if path in KEPT_WORDS or Path(path).expanduser().is_absolute() or made.resolve(path).exists():
+    if path in KEPT_WORDS or expanded(path).is_absolute() or made.resolve(path).exists():
         return None
     there = workspace.resolve(path)
     return str(there) if there.is_file() else None

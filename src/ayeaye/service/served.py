@@ -35,6 +35,7 @@ import ayeaye
 from ayeaye.data.decode import Limits
 from ayeaye.errors import BundleError, ReleaseError
 from ayeaye.params import Serve
+from ayeaye.paths import expanded, resolved
 from ayeaye.processes import workers_told
 
 
@@ -135,11 +136,10 @@ def _bundle() -> Path:
 def _state(name: str) -> Path:
     """Never in the Bento, which a new champion replaces."""
     if given := os.environ.get("AYEAYE_STATE"):
-        return Path(given).expanduser().resolve()
+        return resolved(given)
     if home := os.environ.get("BENTOML_HOME"):
-        return Path(home).expanduser().resolve() / "ayeaye" / name
-    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
-    return state.resolve() / "ayeaye" / name
+        return resolved(home) / "ayeaye" / name
+    return resolved(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "ayeaye" / name
 
 
 def _token() -> str | None:
@@ -149,7 +149,7 @@ def _token() -> str | None:
     if not path:
         return None
     try:
-        token = Path(path).expanduser().read_text().strip()
+        token = expanded(path).read_text().strip()
     except (OSError, ValueError) as error:
         raise ReleaseError(
             f"the token in {path} cannot be read ({error}): mend serve.token_file, or set AYEAYE_TOKEN"
