@@ -53,6 +53,56 @@ def test_a_setting_keeps_the_comments(tmp_path: Path) -> None:
     assert "# of training, where weights is train" in path.read_text()
 
 
+TEXTS = ("photos #1", "a: b", "null?", "null", "~", "yes", "1e3", "007", "2024-01-01", "[a]", "{a}", "'x", '"x"', " x ",
+         "- a", "!x", "&a", "|", "%d", "@x", "a\nb", "ü", "u\u0308", "${a}", "a\\b", ".inf", "=", "---")  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_is_taken_as_it_stands(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(template("params.yaml").read_bytes())
+    chosen = params.assign(
+        path, [f"prepare.path={text}", f"embed.weights={text}", f"classes.vectors.glove={text}"]
+    )
+    assert params.load(path) == chosen
+    assert (chosen.prepare.path, chosen.embed.weights, chosen.classes.vectors) == (
+        text,
+        text,
+        {"glove": text},
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("classes.source=[tfidf, glove]", ["tfidf", "glove"]),
+        ("classes.source=tfidf", "tfidf"),
+        ("classes.source=[tfidf", "[tfidf"),
+        ("classes.vectors={glove: 'a #1.txt'}", {"glove": "a #1.txt"}),
+        ("classes.vectors=[a].txt", "[a].txt"),
+        ("classes.vectors=[a]", "[a]"),  # it takes no list
+        ("release.model=123", "123"),
+        ("serve.proxy=null", "null"),
+        ("embed.mean=[.1, .2, .3]", [0.1, 0.2, 0.3]),
+        ("prepare.max_rejected=1e-3", 1e-3),
+        ("release.minimum={}", {}),
+        ("release.minimum.H=0.5", 0.5),
+        ("serve.predictions=false", False),
+        ("prepare.path=", None),
+        ("prepare.nothing=1", "1"),
+    ],
+)
+def test_a_value_is_read_as_what_the_parameter_may_be(setting: str, value: object) -> None:
+    assert params.value_of(setting) == value
+
+
+def test_what_cannot_be_read_or_written_is_one_line() -> None:
+    with pytest.raises(ParamsError, match=r"train\.folds is \[1: this is not valid YAML"):
+        params.value_of("train.folds=[1")
+    with pytest.raises(ParamsError, match=r"prepare\.path: the value is not UTF-8"):
+        params.value_of("prepare.path=caf\udce9")
+
+
 @pytest.mark.parametrize("value", ["[postgresql://u:secret@h/d]", "{url: secret}", "'secret", "7"])
 def test_a_wrong_address_of_a_database_is_not_shown(tmp_path: Path, value: str) -> None:
     path = tmp_path / "params.yaml"
@@ -159,6 +209,23 @@ def test_every_setting_that_names_a_file_may_be_relative_to_the_current_folder(
 def _named(chosen: params.Params, dotted: str) -> object:
     section, _, key = dotted.partition(".")
     return getattr(getattr(chosen, section), key)
+
+
+def test_strange_names_of_folders_are_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "photos #1", "~nobody-of-this-name", "train"):
+        (tmp_path / name).mkdir()
+    root = tmp_path / "~nobody-of-this-name" / "shop #1"
+    for name in ("photos #1", "~nobody-of-this-name", "train"):
+        done = workspaces.ayeaye("init", "~nobody-of-this-name/shop #1", "--set", f"prepare.path={name}")
+        assert done.code == 0, done.err
+        assert Workspace(root).params.prepare.path == str(tmp_path / name)
+        assert "--workspace '~nobody-of-this-name/shop #1'" in done.out
+    assert Workspace.find(Path("~nobody-of-this-name/shop #1")).root == root
+    assert Workspace(root).resolve("~nobody-of-this-name") == root / "~nobody-of-this-name"
+    (tmp_path / "loop").symlink_to("loop")
+    done = workspaces.ayeaye("status", "--workspace", "loop")
+    assert done.code == 1 and "loop is not a workspace" in done.err
 
 
 def test_a_wrong_rate_says_what_a_rate_is() -> None:

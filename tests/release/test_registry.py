@@ -72,6 +72,22 @@ def test_a_training_becomes_a_run_and_a_version(registry: Registry, training: Tr
     assert (bundle / "class_space" / "space.json").is_file()
 
 
+def test_any_name_of_a_folder_will_do(
+    database: Path, training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, home = tmp_path / "here", tmp_path / "we?ird #1 100% %41 ~x é [a]"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    before = set(tmp_path.iterdir())
+    registry = Registry(None, "ayeaye", home)
+    version = registry.record(training)
+    assert (home / "mlflow.db").is_file() and (registry.bundle(version) / "bundle.json").is_file()
+    assert registry.bundle(version).is_relative_to(home)
+    assert Registry(None, "ayeaye", home).versions() == [version]
+    assert set(tmp_path.iterdir()) - before == {home} and not list(here.iterdir())
+    assert shown(registry.uri) == f"sqlite:///{home / 'mlflow.db'}"
+
+
 def test_the_run_carries_dataset_and_report(registry: Registry, training: Training) -> None:
     version = registry.record(training)
     client = registry._open()

@@ -27,7 +27,7 @@ PATHS = (
     "classes.vectors",
     "classes.corpus",
 )
-WORDS = ("train", "imagenet-1k")  # which two of them take in place of a file
+WORDS = ("embed.weights=train", "embed.pretrained_on=imagenet-1k")  # no files, whatever lies here
 
 
 @command()
@@ -90,7 +90,7 @@ def _absolute(setting: str) -> str:
     if isinstance(value, dict):  # {source: file}
         files = {str(source): _found_here(str(file or "")) for source, file in value.items()}
         return f"{name}={json.dumps(files, ensure_ascii=False)}"
-    return f"{name}={_found_here(value or '')}"
+    return setting if setting in WORDS else f"{name}={_found_here(value or '')}"
 
 
 def _check(before: params.Params, chosen: params.Params) -> None:
@@ -105,4 +105,4 @@ def _check(before: params.Params, chosen: params.Params) -> None:
 
 def _found_here(value: str) -> str:
     path = expanded(value)
-    return str(path.resolve()) if value and value not in WORDS and path.exists() else value
+    return str(resolved(path)) if value and path.exists() else value
