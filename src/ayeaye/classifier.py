@@ -15,7 +15,7 @@ import numpy as np
 from ayeaye.classspace.contrast import contrast
 from ayeaye.classspace.later import NewClass
 from ayeaye.classspace.space import ClassSpace
-from ayeaye.data.decode import Limits, decode
+from ayeaye.data.decode import DEFAULT, Limits
 from ayeaye.errors import (
     AyeayeError,
     BundleError,
@@ -196,11 +196,15 @@ class Classifier:
 
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Embeddings (n, d) of upright RGB pictures."""
+        return self._backbone.embed(images)
+
+    @property
+    def _backbone(self) -> Backbone:
         if self.backbone is None:
             raise DataError(
                 "this classifier was trained on features and has no backbone: it cannot take pictures"
             )
-        return self.backbone.embed(images)
+        return self.backbone
 
     def raw_scores(self, embeddings: np.ndarray) -> np.ndarray:
         """Cosines (n, C) of embeddings (n, d) with the classes, hubs corrected, before the offset."""
@@ -367,19 +371,16 @@ class Classifier:
         self, contents: Sequence[bytes], limits: Limits | None = None
     ) -> list[np.ndarray | PictureError]:
         """The embedding (d,) of each encoded picture, or the reason why it cannot be read."""
-        images, errors = [], {}
+        backbone = self._backbone
+        prepare = backbone.transform.reader(limits or DEFAULT)
+        inputs, errors = [], {}
         for number, content in enumerate(contents):
             try:
-                images.append(decode(content, limits or Limits(), target=self.resize))
+                inputs.append(prepare(content))
             except PictureError as error:
                 errors[number] = error
-        rows = iter(self.embed(images) if images else ())
+        rows = iter(backbone.forward(np.stack(inputs)) if inputs else ())
         return [errors[number] if number in errors else next(rows) for number in range(len(contents))]
-
-    @property
-    def resize(self) -> int | None:
-        """The shorter side, in pixels, to which the backbone's transform brings a picture."""
-        return self.backbone.transform.resize if self.backbone else None
 
     def save(self, folder: Path) -> str:
         """Write the bundle, bundle.json last; returns its digest."""

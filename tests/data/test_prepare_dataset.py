@@ -239,6 +239,19 @@ def test_limits_come_from_the_parameters_also_for_what_was_read_already(place: P
     assert place.prepare(max_pixels=20_000).rejected == 0
 
 
+def test_narrower_limits_hold_for_pictures_that_were_taken_under_wider_ones(place: Place) -> None:
+    (place.source / "images/okapi/large.png").write_bytes(picture(5, 100))
+    assert place.prepare().rejected == 0
+    assert place.prepare(max_pixels=5000).rejected == 1
+
+
+def test_a_picture_that_the_service_would_refuse_is_not_taken_in(place: Place) -> None:
+    (place.source / "images/okapi/line.png").write_bytes(saved(Image.new("L", (2, 60_000)), "PNG"))
+    assert place.prepare().rejected == 1
+    reason = quarantine(place.dataset).set_index("source").loc["okapi/line.png", "reason"]
+    assert reason.startswith("2 by 60000 pixels: too narrow to be looked at")
+
+
 def test_a_class_left_with_one_readable_picture_is_refused(place: Place) -> None:
     for number in range(1, 12):
         (place.source / f"images/zebra/{number:03d}.png").write_bytes(b"text")

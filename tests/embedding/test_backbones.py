@@ -70,7 +70,10 @@ def test_the_transform_is_the_weights_own_and_a_new_size_keeps_its_ratio() -> No
     assert backbones.adjust(default, None, None, 112) == backbones.Transform(128, 112)
 
 
-@pytest.mark.parametrize("size", [(120, 90), (91, 257), (72, 72), (40, 61)])
+@pytest.mark.parametrize(
+    "size",
+    [(120, 90), (91, 257), (72, 72), (40, 61), (1600, 1200), (901, 1300), (1000, 70), (3, 5), (31, 490)],
+)
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_the_transform_gives_what_torchvision_gives(size: tuple[int, int], interpolation: str) -> None:
     torchvision()
@@ -85,6 +88,19 @@ def test_the_transform_gives_what_torchvision_gives(size: tuple[int, int], inter
     )
     assert own.flags.c_contiguous
     np.testing.assert_allclose(own, theirs(picture).numpy(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(2001, 40), (41, 2002), (3, 3000)])
+def test_of_a_long_picture_the_middle_is_looked_at(size: tuple[int, int]) -> None:
+    width, height = size
+    smooth = np.add.outer(np.sin(np.arange(height) / 9), np.cos(np.arange(width) / 7))
+    picture = Image.fromarray((60 * smooth + 125).astype(np.uint8)).convert("RGB")
+    short = min(size)
+    whole = picture.resize((int(72 * width / short), int(72 * height / short)), Image.Resampling.BILINEAR)
+    left, top = (round((side - 64) / 2) for side in whole.size)
+    expected = np.asarray(whole.crop((left, top, left + 64, top + 64))).transpose(2, 0, 1) / 255
+    own = backbones.Transform(72, 64, (0, 0, 0), (1, 1, 1)).preset()(picture)
+    np.testing.assert_allclose(own, expected, atol=2.5 / 255)
 
 
 def test_it_is_saved_and_loaded_with_the_same_digest(

@@ -10,6 +10,7 @@ import pytest
 import services
 from small_bundle import picture
 
+from ayeaye.classifier import Classifier
 from ayeaye.errors import PictureError
 from ayeaye.params import Serve
 from ayeaye.service.batching import OverloadError
@@ -133,13 +134,15 @@ def test_a_picture_that_takes_too_long_is_a_422(colours: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("size", [(1, 3_000_000), (3_000_000, 1)])
-def test_a_picture_that_resizing_would_blow_up_is_a_400(
-    client: services.TestClient, size: tuple[int, int]
+def test_a_picture_that_is_but_a_line_is_a_400_and_refused_with_the_same_words_elsewhere(
+    client: services.TestClient, colours: Path, size: tuple[int, int]
 ) -> None:
     width, height = size
-    response = client.post(
-        "/classify", files={"image": services.png(width, height, bytes((width + 1) * height))}
-    )
+    line = services.png(width, height, bytes((width + 1) * height))
+    response = client.post("/classify", files={"image": line})
     assert response.status_code == 400
-    assert "too narrow" in response.json()["error"]
+    said = response.json()["error"]
+    assert f"{width} by {height} pixels: too narrow to be looked at" in said
+    found, answer = Classifier.load(colours).classify([line, picture("red")])
+    assert str(found) in said and isinstance(answer, dict)
     assert client.post("/classify", files={"image": picture("red")}).status_code == 200

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -31,6 +32,12 @@ _TURNS = {
 }
 # Conversions go tile by tile, since some take 25 bytes a pixel on their way.
 _TILE = 1_000_000
+# Files of few pixels that keep a reader busy: each scan of a JPEG goes through all its pixels, each part of a file
+# is an object. Real pictures have a dozen of either.
+_MOST_SCANS, _MOST_PARTS, _MOST_READS = 100, 10_000, 1_000_000
+_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")  # of a JPEG, of those that come with a length
+_SOS, _EOI = b"\xda", b"\xd9"
+_MOST_STRIPS, _STRIPS = 200_000, (273, 324)  # the tags of a TIFF that say where its strips or tiles lie
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Beyond the limits PictureError says the same.
@@ -39,10 +46,12 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 @dataclass(frozen=True)
 class Limits:
-    """What a picture may be at most; pixels are width times height as its header says."""
+    """What a picture may be at most; pixels are width times height as its header says, and the ratio is that of the
+    longer side to the shorter: of a line the network would see a single point."""
 
     max_bytes: int = 50_000_000
     max_pixels: int = 100_000_000
+    max_ratio: int = 1000
 
     @classmethod
     def of(cls, section: Prepare | Serve) -> Self:
@@ -51,6 +60,7 @@ class Limits:
 
 
 DEFAULT = Limits()
+ANY = Limits(2**63, 2**63, 2**63)  # for pictures of a dataset: what was too large never came into it
 
 
 def decode(content: bytes, limits: Limits = DEFAULT, target: int | None = None) -> Image.Image:
@@ -58,8 +68,8 @@ def decode(content: bytes, limits: Limits = DEFAULT, target: int | None = None) 
 
     With `target`, a JPEG is decoded at the smallest of its scales whose shorter side still is at least that
     many pixels, and any picture is made smaller by the mean of square blocks, to at least twice the target.
-    Memory: what the file's own mode takes, 1 to 4 bytes a pixel, and the result. Raises PictureError when it
-    cannot be read within the limits.
+    Memory: what the file's own mode takes, 1 to 4 bytes a pixel (a progressive JPEG up to 8, a WEBP up to 16), and the
+    result. This is the one door for pictures: raises PictureError when one cannot be read within the limits.
     """
     with _opened(content, limits) as picture:
         if target and picture.format == "JPEG":
@@ -97,10 +107,18 @@ def _opened(content: bytes, limits: Limits) -> Iterator[Image.Image]:
     # Pillow's own limit may not be the smaller one. It only ever grows, so threads do not race.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, limits.max_pixels)
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        _check_strips(content)
+        with Image.open(_File(content), formats=FORMATS) as picture:
             width, height = picture.size
             if width * height > limits.max_pixels:
                 raise Image.DecompressionBombError
+            if max(width, height) > limits.max_ratio * min(width, height):
+                raise PictureError(
+                    f"{width} by {height} pixels: too narrow to be looked at; the longer side may be at most "
+                    f"{limits.max_ratio:,} times the shorter"
+                )
+            if content.startswith(b"\xff\xd8"):
+                _check_scans(content)
             yield picture
     except PictureError:
         raise
@@ -111,6 +129,50 @@ def _opened(content: bytes, limits: Limits) -> Iterator[Image.Image]:
     # Pillow's decoders raise a dozen unrelated types on damaged input.
     except Exception as error:
         raise PictureError(f"damaged or truncated picture ({error or type(error).__name__})") from None
+
+
+class _File(io.BytesIO):
+    """Raises PictureError for one that is read in too many pieces."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads += 1
+        if self._reads > _MOST_READS:
+            raise PictureError(f"it is in more than {_MOST_READS:,} pieces: save it anew")
+        return super().read(size)
+
+
+def _check_strips(content: bytes) -> None:
+    """Of a TIFF, whose strips become objects before its size is known."""
+    order: Literal["little", "big"] = "little" if content.startswith(b"II") else "big"
+    kind = content[2:4] if order == "little" else content[3:1:-1]
+    if not content.startswith((b"II", b"MM")) or kind not in (b"*\0", b"+\0"):
+        return
+    # Bytes of an offset, of the number of tags, of a tag: those of BigTIFF are larger.
+    wide, counted, each = (4, 2, 12) if kind == b"*\0" else (8, 8, 20)
+
+    def number(place: int, length: int) -> int:
+        return int.from_bytes(content[place : place + length], order)
+
+    first = number(wide, wide)
+    for row in range(min(number(first, counted), _MOST_PARTS)):
+        tag = first + counted + row * each
+        if number(tag, 2) in _STRIPS and number(tag + 4, wide) > _MOST_STRIPS:
+            raise PictureError(f"a TIFF of more than {_MOST_STRIPS:,} strips or tiles: save it anew")
+
+
+def _check_scans(content: bytes) -> None:
+    scans, place = 0, 2
+    for _ in range(_MOST_PARTS):
+        found = _MARKER.search(content, place)
+        if found is None or found[1] == _EOI:
+            return
+        scans += found[1] == _SOS
+        if scans > _MOST_SCANS:
+            break
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2])
+    raise PictureError(f"a JPEG of more than {_MOST_SCANS} scans or {_MOST_PARTS:,} parts: save it anew")
 
 
 def _orientation(picture: Image.Image) -> int:

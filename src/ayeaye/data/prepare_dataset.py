@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 WORKERS = min(8, os.cpu_count() or 1)
 # Published in this order: what a reader looks at first comes last.
 FILES = ("classes.parquet", "quarantine.parquet", "manifest.parquet", "dataset.json")
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,7 @@ def _reader(
             if source.kind == "features":
                 return shards.Picture(id, content, source.width, 1)
             if id in known:
+                decode.size(content, limits)  # they may be narrower than when it was taken
                 return shards.Picture(id, b"", 0, 0)
             # Whole, not the header alone: a truncated picture shows only at its end.
             picture = decode.decode(content, limits)

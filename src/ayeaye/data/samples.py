@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ayeaye.data.decode import Limits, decode
+from ayeaye.data.decode import ANY, decode
 from ayeaye.data.splits import TEST_SEEN, TEST_UNSEEN, TRAIN
 from ayeaye.data.table import Dataset
 from ayeaye.errors import BundleError
@@ -36,7 +36,6 @@ SCHEMA = pa.schema(
         ("jpeg", pa.binary()),
     ]
 )
-_ANY = Limits(2**63, 2**63)  # what was too large never came into the dataset
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Sample:
     def of(cls, use: Use, label: str, content: bytes) -> Sample:
         """From an encoded picture, made smaller where it is larger, without what else its file told."""
         side = WHOLE if use == "try" else THUMBNAIL
-        picture = decode(content, _ANY, target=side)
+        picture = decode(content, ANY, target=side)
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         file = io.BytesIO()
         # One that is tried should be answered as the original would be.

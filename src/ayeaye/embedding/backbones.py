@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ayeaye.data.decode import Limits, decode
 from ayeaye.embedding import engines
 from ayeaye.embedding.engines import TORCH, Engine, Runner
 from ayeaye.embedding.vision import torchvision
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_OUTPUTS = (1000, 1001)  # with 1001 the first one is the background
+_LONGEST = 16  # times its shorter side: what is beyond of a longer picture is cropped before it is resized
 TRAINED_HERE, CHECKPOINT = "trained here", "checkpoint"  # how an origin begins
 
 _log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class Transform:
         scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
         def prepare(image: Image.Image) -> np.ndarray:
+            image = _middle(image)
             width, height = image.size
             short = min(width, height)
             size = (int(self.resize * width / short), int(self.resize * height / short))
@@ -69,6 +72,19 @@ class Transform:
             return inputs
 
         return prepare
+
+    def reader(self, limits: Limits) -> Callable[[bytes], np.ndarray]:
+        """From encoded pictures to inputs as `preset` gives them; raises PictureError."""
+        prepare = self.preset()
+        return lambda content: prepare(decode(content, limits, target=self.resize))
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """All of a picture of an ordinary shape; of a longer one what holds the crop, so that resizing costs no more."""
+    width, height = image.size
+    most = _LONGEST * min(width, height)
+    left, top = (max(0, (side - most) // 2) for side in (width, height))
+    return image.crop((left, top, width - left, height - top)) if left or top else image
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ayeaye.data.decode import Limits, decode
+from ayeaye.data.decode import Limits
 from ayeaye.embedding.engines import cores
 from ayeaye.errors import DataError
 from ayeaye.files import replacing
@@ -47,13 +47,9 @@ def prepared(
 
     Pictures are decoded by threads, at most two batches ahead of what is taken: that bounds memory.
     """
-    preset = transform.preset()
-
-    def prepare(content: bytes) -> np.ndarray:
-        return preset(decode(content, limits, target=transform.resize))
-
+    reader = transform.reader(limits)
     with ThreadPoolExecutor(max_workers=cores()) as pool:
-        for inputs in _batches(_ahead(pool, prepare, contents, 2 * batch), batch):
+        for inputs in _batches(_ahead(pool, reader, contents, 2 * batch), batch):
             yield np.stack(inputs)
 
 

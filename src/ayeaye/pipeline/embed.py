@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ayeaye.data import checks
-from ayeaye.data.decode import Limits, decode
+from ayeaye.data.decode import Limits
 from ayeaye.data.table import Dataset
 from ayeaye.embedding import backbones, training
 from ayeaye.embedding.backbones import Backbone
@@ -162,7 +162,7 @@ def _pictures(
 
     limits = Limits.of(workspace.params.prepare)
     # Identity normalisation: training augments in 0–255 and normalises itself.
-    preset = replace(transform, mean=(0.0,) * 3, std=(1.0,) * 3).preset()
+    read = replace(transform, mean=(0.0,) * 3, std=(1.0,) * 3).reader(limits)
     place = {id: row for row, id in enumerate(ids)}
     side = transform.crop
     images = np.zeros((len(ids), 3, side, side), np.uint8)
@@ -170,7 +170,6 @@ def _pictures(
         for shard in dataset.shards():
             for id, content in dataset.pictures(shard):
                 if id in place:
-                    picture = preset(decode(content, limits, target=transform.resize))
-                    images[place[id]] = (picture * 255).round()
+                    images[place[id]] = (read(content) * 255).round()
                     advance(1)
     return images

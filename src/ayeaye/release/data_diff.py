@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ayeaye import versioning
-from ayeaye.data.decode import Limits, decode
+from ayeaye.data.decode import ANY, decode
 from ayeaye.data.difference import Difference, compare
 from ayeaye.errors import DataError, DataGone
 from ayeaye.evaluation import report
@@ -22,7 +22,6 @@ from ayeaye.workspace import Workspace
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = 60  # pictures of each kind on a page
-_ANY = Limits(2**63, 2**63)
 
 
 @dataclass(frozen=True)
@@ -104,6 +103,6 @@ def _thumbnail(kept: Kept, id: str) -> str | None:
     if kept.dataset.kind == "features":
         return None
     try:
-        return report.thumbnail(decode(kept.picture(id), _ANY, target=168), 168)
+        return report.thumbnail(decode(kept.picture(id), ANY, target=168), 168)
     except (DataGone, DataError):
         return None

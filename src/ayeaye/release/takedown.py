@@ -24,11 +24,10 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from PIL import Image
 
 from ayeaye import versioning
 from ayeaye.data import removal, samples
-from ayeaye.data.decode import Limits, decode
+from ayeaye.data.decode import ANY, decode
 from ayeaye.data.table import MANIFEST, Dataset, content_at, read_frame, shard_ids
 from ayeaye.errors import DataError, DataGone, PictureError
 from ayeaye.evaluation import report
@@ -39,7 +38,6 @@ from ayeaye.versioning import Objects
 from ayeaye.workspace import Workspace
 
 Say = Callable[[str], None]
-_ANY = Limits(2**63, 2**63)
 _ALIKE = 3.0  # mean difference of two small pictures, of 255, that may come from another encoder
 _JPEG = re.compile(rb"data:image/jpeg;base64,([A-Za-z0-9+/=]+)")
 
@@ -292,7 +290,7 @@ class Likeness:
     def of(self, jpeg: bytes) -> bool:
         try:
             pixels = _pixels(jpeg)
-        except OSError:
+        except PictureError:
             return False
         return any(
             pixels.shape == small.shape and float(np.abs(pixels - small).mean()) <= _ALIKE
@@ -313,7 +311,7 @@ def _reduced(content: bytes) -> Iterator[bytes]:
     try:
         small = [samples.Sample.of(use, "", content).jpeg for use in get_args(samples.Use)]
         yield from small
-        yield from _embedded(report.thumbnail(decode(content, _ANY, target=168)).encode())
+        yield from _embedded(report.thumbnail(decode(content, ANY, target=168)).encode())
     except PictureError:
         return
 
@@ -332,4 +330,4 @@ def _column(content: bytes, name: str) -> list[bytes]:
 
 def _pixels(jpeg: bytes) -> np.ndarray:
     """(h, w, 3) float."""
-    return np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"), dtype=np.float32)
+    return np.asarray(decode(jpeg, ANY), dtype=np.float32)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ayeaye.data.decode import Limits, decode, pixels
+from ayeaye.data.decode import Limits, pixels
 from ayeaye.errors import DataError, PictureError
 from ayeaye.service.living import Living, Now
 from ayeaye.service.memory import give_back
@@ -47,11 +47,11 @@ class Labeller:
     def __init__(self, living: Living, limits: Limits) -> None:
         self.living, self.limits = living, limits
         self._backbone = living.trained.backbone
-        self._transform = self._backbone.transform.preset() if self._backbone else None
+        self._look = self._backbone.transform.reader(limits) if self._backbone else None
 
     def pixels(self, content: bytes) -> int:
         """How many are to be decoded, 0 of features; raises PictureError."""
-        return pixels(content, self.limits) if self._transform else 0
+        return pixels(content, self.limits) if self._look else 0
 
     def prepare(self, content: bytes) -> Prepared:
         """Raises PictureError when the content cannot be read."""
@@ -62,17 +62,7 @@ class Labeller:
 
     def _prepared(self, content: bytes) -> Prepared:
         digest = hashlib.sha256(content).hexdigest()
-        if self._transform is None:
-            return Prepared(_features(content), digest)
-        target = self.living.trained.resize
-        picture = decode(content, self.limits, target=target)
-        short, long = sorted(picture.size)
-        # Resizing brings the shorter side to `target`, whatever becomes of the longer one.
-        if target and target * (target * long // short) > max(
-            self.limits.max_pixels, picture.width * picture.height
-        ):
-            raise PictureError(f"{picture.width} by {picture.height} pixels: too narrow to be looked at")
-        return Prepared(self._transform(picture), digest)
+        return Prepared(self._look(content) if self._look else _features(content), digest)
 
     def read(self, prepared: list[Prepared]) -> list[Reading]:
         """A reading of each; run-time classes that came before this call are among the classes."""
@@ -97,8 +87,8 @@ class Labeller:
         """Let the first request be as quick as the others."""
         from PIL import Image
 
-        if self._transform:
-            self.read([Prepared(self._transform(Image.new("RGB", (64, 64))), "")])
+        if self._backbone:
+            self.read([Prepared(self._backbone.transform.preset()(Image.new("RGB", (64, 64))), "")])
 
 
 def _features(content: bytes) -> np.ndarray:
