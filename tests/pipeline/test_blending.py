@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 from planted import planted
 
 from ayeaye.mapping import AUTO, MAPPERS, create
+from ayeaye.mapping.ridge import Ridge
 from ayeaye.pipeline import blending
 from ayeaye.pipeline.blending import Family
 from ayeaye.pipeline.examples import Examples
@@ -72,6 +75,27 @@ def test_without_tuning_a_mapper_keeps_its_defaults() -> None:
     chosen = blending.blended(RIDGE, data, class_folds(data.pool, 3), tuned=False)
     assert (chosen.mapper, chosen.settings) == ("ridge", MAPPERS["ridge"].defaults())
     assert len(chosen.ranking) == 1
+
+
+def test_a_mapper_with_one_setting_is_fitted_once_a_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = []
+    fit = Ridge.fit
+
+    def counted(self: Ridge, *arrays: np.ndarray, **options: Any) -> Ridge:
+        fits.append(self.settings)
+        return fit(self, *arrays, **options)
+
+    monkeypatch.setattr(Ridge, "fit", counted)
+    data = planted()
+    steps = []
+    among = [Family("ridge"), Family("ridge", fixed={"kernel": "gaussian"})]
+    chosen = blending.blended(
+        among, data, class_folds(data.pool, 3), tuned=False, progress=lambda *done: steps.append(done)
+    )
+    assert len(fits) == 6
+    assert steps == [(done, 6) for done in range(1, 7)]
+    singles = [row for row in chosen.ranking if row["mapper"] == "ridge"]
+    assert len(singles) == 2 and all(row["folds"] == 3 for row in singles)
 
 
 def test_a_blend_of_folds_scores_as_the_mapper_it_becomes() -> None:

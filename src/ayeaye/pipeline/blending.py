@@ -88,23 +88,29 @@ def blended(
     """
     known = examples.seen if known is None else known
     races = [Race(family, examples, tuned) for family in among]
-    steps = 2 * len(folds) * len(races)
+    open_races = [race for race in races if len(race.grid) > 1]
+    steps, done = len(folds) * (len(open_races) + len(races)), 0
 
-    def each_fold(first: int) -> Iterator[tuple[int, HeldOut]]:
+    def each_fold(entered: Sequence[Race]) -> Iterator[tuple[int, HeldOut]]:
         # Folds outside: what mappers derive from the images alone they derive once a fold.
-        for number, fold in enumerate(folds):
+        nonlocal done
+        for fold in folds if entered else ():
             held = hold_out(examples, fold & known, known)
-            for place in range(len(races)):
+            for place in range(len(entered)):
                 yield place, held
+                done += 1
                 if progress:
-                    progress(first + number * len(races) + place + 1, steps)
+                    progress(done, steps)
 
-    for place, held in each_fold(0):
-        races[place].run(held, seed, device)
+    for place, held in each_fold(open_races):
+        open_races[place].run(held, seed, device)
     members = [race.member(race.chosen) for race in races]
     library: list[list[Part]] = [[] for _ in races]
-    for place, held in each_fold(steps // 2):
+    for place, held in each_fold(races):
         library[place].append(part_of(held, members[place], seed, device))
+    for race, parts in zip(races, library, strict=True):
+        if race not in open_races:
+            race.figures = [[figures_of(part.fold) for part in parts]]
     path = blends(library)
     found = [mixed(library, weights) for weights in path]
     rows = [
@@ -144,6 +150,8 @@ class Race:
 
     @property
     def chosen(self) -> int:
+        if len(self.grid) == 1:
+            return 0
         decided = [[decided_by(each) for each in self.figures[place]] for place in self.running]
         return self.running[most_regular(np.array(decided))]
 
