@@ -13,7 +13,6 @@ import io
 import json
 import os
 import shutil
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -209,7 +208,6 @@ class Place:
     def moved(self, root: Path) -> Place:
         """The same workspace of the same source at another place; nothing of it is changed."""
         shutil.copytree(self.root, root, symlinks=True)
-        _move_artifacts(root, self.root)
         return Place(root, self.source, self.environment)
 
 
@@ -226,24 +224,3 @@ def wait_for(ready: Callable[[], object], seconds: float, complaint: str) -> Non
     while not ready():
         assert time.monotonic() < deadline, complaint
         time.sleep(0.2)
-
-
-def _move_artifacts(root: Path, before: Path) -> None:
-    """MLflow keeps absolute addresses; a copy must not write beside the original's artifacts.
-
-    In this process it remembers them by run, and the copy's runs are called as the original's.
-    """
-    from mlflow.tracking._tracking_service import utils
-
-    utils._artifact_repos_cache.clear()
-    columns = {
-        "experiments": ["artifact_location"],
-        "runs": ["artifact_uri"],
-        "model_versions": ["source", "storage_location"],
-    }
-    with contextlib.closing(sqlite3.connect(root / ".ayeaye" / "mlflow" / "mlflow.db")) as database, database:
-        for table, names in columns.items():
-            for name in names:
-                database.execute(
-                    f"UPDATE {table} SET {name} = replace({name}, ?, ?)", (before.as_uri(), root.as_uri())
-                )

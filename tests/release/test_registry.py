@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,9 @@ import httpx
 import pytest
 
 from ayeaye.errors import RegistryError, ReleaseError
+from ayeaye.files import digest_folder
 from ayeaye.processes import free_port
+from ayeaye.release import artifacts
 from ayeaye.release.registry import CHAMPION, PREVIOUS, Registry, Training, flat, shown
 
 
@@ -30,8 +35,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def registry(database: Path, tmp_path: Path) -> Registry:
-    home = tmp_path / "home"
-    home.mkdir()
+    home = tmp_path / "home" / artifacts.HOME
+    home.mkdir(parents=True)
     (home / "mlflow.db").write_bytes(database.read_bytes())
     return Registry(None, "ayeaye", home)
 
@@ -97,7 +102,7 @@ def test_the_run_carries_dataset_and_report(registry: Registry, training: Traini
     assert "d" * 64 in dataset.dataset.source
     assert run.info.status == "FINISHED"
     assert run.data.params["train.mapper"] == "ridge"
-    assert "index.html" in [each.path for each in client.list_artifacts(version.run_id)]
+    assert "index.html" in registry.artifacts(version)
 
 
 def test_what_was_recorded_can_be_read(registry: Registry, training: Training, tmp_path: Path) -> None:
@@ -165,14 +170,22 @@ def test_a_new_evaluation_of_a_known_bundle_leaves_nothing_of_the_one_before(
 
 
 def test_the_model_of_another_workspace_is_not_touched(registry: Registry, training: Training) -> None:
-    registry.owner = "mine"
+    registry = Registry(registry.uri, "ayeaye", registry.home, "mine")
     registry.record(training)
-    other = Registry(None, "ayeaye", registry.home, "other")
+    other = Registry(registry.uri, "ayeaye", registry.home, "other")
     for act in (lambda: other.record(training), other.versions, lambda: other.set_alias(CHAMPION, 1)):
         with pytest.raises(ReleaseError, match=r"another workspace: set release\.model"):
             act()
-    assert Registry(None, "ayeaye", registry.home, "mine").record(training).number == 1
-    assert Registry(None, "another", registry.home, "other").record(training).number == 1
+    assert Registry(registry.uri, "ayeaye", registry.home, "mine").record(training).number == 1
+    assert Registry(registry.uri, "another", registry.home, "other").record(training).number == 1
+
+
+def test_the_database_in_a_workspace_is_its_own_whoever_it_was_before(
+    registry: Registry, training: Training
+) -> None:
+    registry.owner = "mine"
+    registry.record(training)
+    assert Registry(None, "ayeaye", registry.home, "a copy of mine").record(training).number == 1
 
 
 def test_versions_come_newest_first_with_their_aliases(registry: Registry, tmp_path: Path) -> None:
@@ -217,8 +230,6 @@ def test_an_unknown_version_raises_meaningful_error(registry: Registry, training
 
 
 def test_a_bundle_that_is_gone_raises_meaningful_error(registry: Registry, training: Training) -> None:
-    import shutil
-
     version = registry.record(training)
     shutil.rmtree(registry.bundle(version))
     with pytest.raises(RegistryError, match="the bundle of version 1 is gone"):
@@ -232,15 +243,18 @@ def test_a_bundle_that_is_gone_raises_meaningful_error(registry: Registry, train
 def test_killed_after_any_step_the_next_call_finishes_the_same_run(
     registry: Registry, training: Training, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
     client = registry._open()
-    real = getattr(client, step)
+    of: Any = LocalArtifactRepository if step == "log_artifacts" else client
+    real = getattr(of, step)
 
     def then_die(*arguments: Any, **options: Any) -> None:
         real(*arguments, **options)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(client, step, then_die)
+        patch.setattr(of, step, then_die)
         with pytest.raises(KeyboardInterrupt):
             registry.record(training)
     version = Registry(None, "ayeaye", registry.home).record(training)
@@ -377,6 +391,81 @@ def test_mlflow_itself_can_load_the_registered_model(
     model = mlflow.pyfunc.load_model(f"models:/ayeaye/{version.number}")
     (answer,) = model.predict([str(registry.home / "p.png")])
     assert answer["label"] == "green"
+
+
+ODD = "a 100%41 place #1; why?"  # what ends, or is taken for an escape in, an address
+
+
+@pytest.mark.parametrize("name", ["moved", ODD])
+def test_a_registry_that_was_moved_finds_all_of_it_and_leaves_the_old_place_alone(
+    registry: Registry, training: Training, tmp_path: Path, name: str
+) -> None:
+    report = training.pictures[0]
+    registry.record(training)
+    old = registry.home.parents[1]
+    new = old.rename(tmp_path / name)
+    moved = Registry(None, "ayeaye", new / artifacts.HOME)
+    folder = moved.bundle(1)
+    assert folder.is_relative_to(new) and (folder / "bundle.json").is_file()
+    found = moved.artifact(1, report.name)
+    assert found is not None and found.read_bytes() == report.read_bytes()
+    moved.describe(1, "# What it is", {"card.html": b"whole"})
+    moved.restore_bundle(moved.version(1), training.bundle_folder)
+    assert moved.record(make_training(tmp_path, "b")).number == 2
+    moved.strip(1)
+    assert set(moved.artifacts(1)) == {"card.html"}
+    assert digest_folder(moved.bundle(2)) == digest_folder(tmp_path / "bundle-b")
+    assert not old.exists() and str(old) not in repr((new / artifacts.HOME / "mlflow.db").read_bytes())
+
+
+def test_two_registries_of_the_same_runs_in_one_process_keep_their_files_apart(
+    registry: Registry, training: Training, tmp_path: Path
+) -> None:
+    registry.record(training)
+    root = registry.home.parents[1]
+    copy = shutil.copytree(root, tmp_path / "copy")
+    before = digest_folder(root / artifacts.HOME / "artifacts")
+    other = Registry(None, "ayeaye", copy / artifacts.HOME)
+    other.keep(1, {"card.html": b"of the copy"})
+    other.strip(1)
+    assert digest_folder(root / artifacts.HOME / "artifacts") == before
+    assert set(other.artifacts(1)) == {"card.html"}
+
+
+def test_a_registry_whose_files_lie_at_absolute_paths_is_refused(registry: Registry, tmp_path: Path) -> None:
+    registry.versions()
+    with closing(sqlite3.connect(registry.home / "mlflow.db")) as database, database:
+        database.execute("UPDATE experiments SET artifact_location = ?", (tmp_path.as_uri(),))
+    with pytest.raises(RegistryError, match=r"of ayeaye 0\.1, .*make a workspace anew"):
+        Registry(None, "ayeaye", registry.home).versions()
+
+
+@pytest.mark.parametrize(
+    ("tracking", "variable", "home"),
+    [
+        ("sqlite:////srv/shop/.ayeaye/mlflow/mlflow.db", "/elsewhere", "/srv/shop/.ayeaye/mlflow"),
+        ("sqlite:////srv/mlflow/mlflow.db", "/srv/a b", "/srv/a b/.ayeaye/mlflow"),
+        ("http://127.0.0.1:5000", "/srv/a%20b", "/srv/a%20b/.ayeaye/mlflow"),
+    ],
+)
+def test_mlflow_finds_files_by_the_database_and_else_by_the_environment(
+    tracking: str, variable: str, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    monkeypatch.setenv("AYEAYE_WORKSPACE", variable)
+    found = get_artifact_repository("ayeaye:/artifacts/r/artifacts/model", tracking)
+    assert found.artifact_dir == f"{home}/artifacts/r/artifacts/model"
+
+
+def test_an_address_of_no_workspace_raises_meaningful_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.exceptions import MlflowException
+
+    monkeypatch.delenv("AYEAYE_WORKSPACE", raising=False)
+    with pytest.raises(MlflowException, match="set AYEAYE_WORKSPACE"):
+        artifacts.repository("ayeaye:/artifacts/r", "http://127.0.0.1:5000")
+    with pytest.raises(ValueError, match="out of the workspace"):
+        artifacts.resolve("ayeaye:/artifacts/%2e%2e/%2e%2e/%2e%2e", Path("/srv"))
 
 
 @pytest.mark.slow

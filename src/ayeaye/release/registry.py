@@ -1,6 +1,7 @@
 """The registry in MLflow: a run per training, and a version per bundle.
 
-    home        the workspace's folder for state (.ayeaye): mlflow.db, artifacts, fetched bundles
+    home        the workspace's folder for state (.ayeaye/mlflow): mlflow.db, artifacts, fetched bundles; files are
+                found through it (`ayeaye.release.artifacts`), wherever the workspace lies
     run         params, metrics, the dataset, pictures and report, the decision and the card, `model/` with MLmodel
                 and the bundle
     version     source: the run's `model/`; its card as the description; tags: bundle_digest (its identity),
@@ -30,16 +31,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from filelock import FileLock
 
 from ayeaye.errors import RegistryError, ReleaseError
 from ayeaye.files import digest_folder, replacing, sync_folder
 from ayeaye.paths import sqlite_path, sqlite_uri
+from ayeaye.release.artifacts import LOCATION, SCHEME, resolve
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 CHAMPION, PREVIOUS, CHALLENGER = ("champion", "previous", "challenger")
 REMOVED = "removed"  # the tag, with the time, of a version without its bundle
@@ -100,6 +104,7 @@ class Registry:
 
     Raises RegistryError, within seconds, when MLflow cannot be reached or answers with an error, and
     ReleaseError when the model is another workspace's: its aliases can follow one promotion record only.
+    A database in `home` is the owner's, whoever that is: it came with the workspace.
     """
 
     def __init__(self, uri: str | None, model: str, home: Path, owner: str = "") -> None:
@@ -108,6 +113,7 @@ class Registry:
         self.model, self.owner = model, owner
         self.home = home.resolve()
         self.home.mkdir(parents=True, exist_ok=True)
+        self._own = uri is None
         self.uri = uri or sqlite_uri(self.home / "mlflow.db")
         self._client: MlflowClient | None = None
         self._experiment = ""
@@ -160,23 +166,25 @@ class Registry:
         ]
         for start in range(0, len(params), _PARAMS_AT_ONCE):
             client.log_batch(run_id, params=params[start : start + _PARAMS_AT_ONCE])
-        self._log_evaluation(run_id, training)
+        self._log_evaluation(run, training)
+        files = self._files(run)
         with tempfile.TemporaryDirectory(dir=self.home) as folder:
             _write_mlmodel(Path(folder), run_id)
-            client.log_artifacts(run_id, folder, "model")
-        client.log_artifacts(run_id, str(training.bundle_folder), "model/bundle")
+            files.log_artifacts(folder, "model")
+        files.log_artifacts(str(training.bundle_folder), "model/bundle")
 
-    def _log_evaluation(self, run_id: str, training: Training) -> None:
+    def _log_evaluation(self, run: Run, training: Training) -> None:
         from mlflow.entities import Metric, RunTag
 
-        client, now = self._open(), int(time.time() * 1000)
+        run_id, client, now = run.info.run_id, self._open(), int(time.time() * 1000)
+        files = self._files(run)
         client.log_inputs(run_id, [_dataset(training.dataset)])
         for path in training.pictures:
             # An .html, .png or .parquet shows under its own name; folders keep theirs.
             if path.is_dir():
-                client.log_artifacts(run_id, str(path), path.name)
+                files.log_artifacts(str(path), path.name)
             else:
-                client.log_artifact(run_id, str(path))
+                files.log_artifact(str(path))
         figures = flat(training.metrics)
         # MLflow forgets no figure: one that an earlier evaluation had and this one lacks is no number now.
         gone = client.get_run(run_id).data.metrics.keys() - figures.keys()
@@ -193,14 +201,14 @@ class Registry:
             self.untag(known, REMOVED)
         self._restore(run, training)
         if run.data.tags.get("evaluation_digest") != training.evaluation_digest:
-            self._log_evaluation(known.run_id, training)
+            self._log_evaluation(run, training)
         if known.tags.get("evaluation_digest") != training.evaluation_digest:
             # The digest last: a call that is killed before it is made again.
             self.tag(known.number, **training.tags, evaluation_digest=training.evaluation_digest)
 
     def _restore(self, run: Run, training: Training) -> None:
         """Put the bundle back where it was lost or damaged, as the errors about it promise."""
-        local = _local(run.info.artifact_uri)
+        local = self._folder(run)
         if local and digest_folder(local / "model" / "bundle") != training.bundle_digest:
             self._put_bundle(run, training.bundle_folder)
 
@@ -211,9 +219,9 @@ class Registry:
             self._put_bundle(self._open().get_run(version.run_id), folder)
 
     def _put_bundle(self, run: Run, folder: Path) -> None:
-        if local := _local(run.info.artifact_uri):
+        if local := self._folder(run):
             shutil.rmtree(local / "model" / "bundle", ignore_errors=True)
-        self._open().log_artifacts(run.info.run_id, str(folder), "model/bundle")
+        self._files(run).log_artifacts(str(folder), "model/bundle")
 
     def _register(self, run: Run, training: Training) -> Version:
         from mlflow.exceptions import MlflowException
@@ -294,9 +302,7 @@ class Registry:
         """A folder with a version's bundle: where it lies, or fetched whole to `home/bundles`."""
         version = self._number(version)
         with self._asking(f"fetch the bundle of version {version.number}"):
-            where = self._open().get_run(version.run_id).info.artifact_uri
-            local = _local(where)
-            if local:
+            if local := self._folder(self._run(version)):
                 folder = local / "model" / "bundle"
                 if not folder.is_dir():
                     raise RegistryError(
@@ -311,25 +317,25 @@ class Registry:
 
         `name` may lie in a folder: `plots/hubness.png`.
         """
-        run_id = self._number(version).run_id
+        version = self._number(version)
         with self._asking(f"read {name}"):
-            local = _local(self._open().get_run(run_id).info.artifact_uri)
-            if local:
+            run = self._run(version)
+            if local := self._folder(run):
                 return local / name if (local / name).is_file() else None
-            above = name.rpartition("/")[0] or None
-            if name not in {each.path for each in self._open().list_artifacts(run_id, above)}:
+            files, above = self._files(run), name.rpartition("/")[0] or None
+            if name not in {each.path for each in files.list_artifacts(above)}:
                 return None
-            folder = self.home / "artifacts-of" / run_id
+            folder = self.home / "artifacts-of" / version.run_id
             folder.mkdir(parents=True, exist_ok=True)
-            return Path(self._open().download_artifacts(run_id, name, str(folder)))
+            return Path(files.download_artifacts(name, str(folder)))
 
     def artifacts(self, version: Version | int) -> dict[str, int]:
         """Bytes of every file of a version's run, by path."""
         version = self._number(version)
         with self._asking(f"list the artifacts of version {version.number}"):
-            found, waiting = dict[str, int](), [""]
+            files, found, waiting = self._files(self._run(version)), dict[str, int](), [""]
             while waiting:
-                for each in self._open().list_artifacts(version.run_id, waiting.pop() or None):
+                for each in files.list_artifacts(waiting.pop() or None):
                     if each.is_dir:
                         waiting.append(each.path)
                     else:
@@ -350,7 +356,7 @@ class Registry:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".fetch-"))
         try:
-            fetched = Path(self._open().download_artifacts(version.run_id, "model/bundle", str(part)))
+            fetched = Path(self._files(self._run(version)).download_artifacts("model/bundle", str(part)))
             try:
                 fetched.rename(folder)
             except OSError:
@@ -395,7 +401,7 @@ class Registry:
         with self._asking("keep files"), tempfile.TemporaryDirectory(dir=self.home) as folder:
             for name, content in files.items():
                 (Path(folder) / name).write_bytes(content)
-            self._open().log_artifacts(version.run_id, folder)
+            self._files(self._run(version)).log_artifacts(folder)
 
     def describe(self, version: Version | int, text: str, files: Mapping[str, bytes]) -> None:
         """Make a text the description of a version, and put the files that say more beside its run.
@@ -449,18 +455,39 @@ class Registry:
         if REMOVED not in version.tags:
             self.tag(version, **{REMOVED: datetime.now(UTC).isoformat(timespec="seconds")})
         with self._asking(f"remove the artifacts of version {version.number}"):
-            from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-            where = self._open().get_run(version.run_id).info.artifact_uri
-            artifacts = get_artifact_repository(where, tracking_uri=self.uri, registry_uri=self.uri)
-            for each in artifacts.list_artifacts():
-                if each.path not in EVIDENCE:
-                    artifacts.delete_artifacts(each.path)
+            run = self._run(version)
+            files, local = self._files(run), self._folder(run)
+            for path in [each.path for each in files.list_artifacts() if each.path not in EVIDENCE]:
+                # MLflow would take a % in the folder's name for an escape, and remove another folder's files.
+                if local and (local / path).is_dir():
+                    shutil.rmtree(local / path)
+                elif local:
+                    (local / path).unlink()
+                else:
+                    files.delete_artifacts(path)
 
     # MLflow itself
 
     def _number(self, version: Version | int) -> Version:
         return version if isinstance(version, Version) else self.version(version)
+
+    def _run(self, version: Version) -> Run:
+        return self._open().get_run(version.run_id)
+
+    def _folder(self, run: Run) -> Path | None:
+        """Where a run's files lie on this machine; None where MLflow fetches them."""
+        parts = urlsplit(run.info.artifact_uri)
+        if parts.scheme == SCHEME:
+            return resolve(run.info.artifact_uri, self.home)
+        return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
+
+    def _files(self, run: Run) -> ArtifactRepository:
+        """A run's files. MLflow's client remembers them by run, which a copied workspace has the same of."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        local = self._folder(run)
+        where = local.as_uri() if local else run.info.artifact_uri
+        return get_artifact_repository(where, tracking_uri=self.uri, registry_uri=self.uri)
 
     def _aliases(self) -> dict[str, int]:
         """Of the model: listings of versions leave them out."""
@@ -486,17 +513,25 @@ class Registry:
         # Two processes that make one database's tables at once break each other.
         with FileLock(self.home / "mlflow.lock"):
             if self.uri.startswith("sqlite"):
-                _make_database(self.uri, self.home / "artifacts")
+                _make_database(self.uri)
             client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             found = client.get_experiment_by_name(self.model)
+            self._check_location(found.artifact_location if found else LOCATION)
             self._experiment = found.experiment_id if found else self._create_experiment(client)
             any_version = client.search_model_versions(f"name = '{self.model}'", max_results=1)
         self._check_owner(any_version[0].tags if any_version else {})
         self._client = client
         return client
 
+    def _check_location(self, location: str) -> None:
+        if self._own and urlsplit(location).scheme in ("", "file"):
+            raise RegistryError(
+                f"the registry in {self.home} is of ayeaye 0.1, whose files lie at {location} and nowhere else: "
+                "make a workspace anew with `ayeaye init DIR`"
+            )
+
     def _check_owner(self, tags: Mapping[str, str]) -> None:
-        owner = tags.get("workspace")
+        owner = None if self._own else tags.get("workspace")
         if owner and self.owner and owner != self.owner:
             raise ReleaseError(
                 f"the model {self.model} at {shown(self.uri)} belongs to another workspace: "
@@ -508,7 +543,7 @@ class Registry:
 
         # A server decides where artifacts go; a bare database cannot.
         http = urlsplit(self.uri).scheme in ("http", "https")
-        location = None if http else (self.home / "artifacts").as_uri()
+        location = None if http else LOCATION
         try:
             return str(client.create_experiment(self.model, artifact_location=location))
         except MlflowException as error:
@@ -591,7 +626,7 @@ def _write_mlmodel(folder: Path, run_id: str) -> None:
     (folder / "requirements.txt").write_text(f"ayeaye=={__version__}\n")
 
 
-def _make_database(uri: str, artifacts: Path) -> None:
+def _make_database(uri: str) -> None:
     """Make the tables of a new SQLite database in one piece.
 
     MLflow makes them in many steps; killed between two of them it could never use the database again.
@@ -602,17 +637,8 @@ def _make_database(uri: str, artifacts: Path) -> None:
     if path is None or (path.is_file() and path.stat().st_size):
         return
     with replacing(path) as part:
-        store = SqlAlchemyStore(sqlite_uri(part), artifacts.as_uri())
+        store = SqlAlchemyStore(sqlite_uri(part), LOCATION)
         store.engine.dispose()
-
-
-def _local(uri: str) -> Path | None:
-    parts = urlsplit(uri)
-    if parts.scheme not in ("", "file"):
-        return None
-    from urllib.request import url2pathname
-
-    return Path(url2pathname(parts.path))
 
 
 def _reach(uri: str) -> None:
