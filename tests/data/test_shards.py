@@ -52,6 +52,12 @@ def test_damaged_shards_hold_nothing_and_used_ones_come_first(tmp_path: Path) ->
     assert {shard for shard, _ in places_on_disk(tmp_path, {part}).values()} == {whole}
 
 
+def test_a_shard_whose_ids_do_not_give_its_name_holds_nothing(tmp_path: Path) -> None:
+    own, other = write_shard(tmp_path, pictures(3)), write_shard(tmp_path, pictures(5))
+    (tmp_path / f"{other}.parquet").rename(tmp_path / "0123456789abcdef.parquet")
+    assert {shard for shard, _ in places_on_disk(tmp_path, set()).values()} == {own}
+
+
 def test_unused_shards_are_dropped(tmp_path: Path) -> None:
     kept, dropped = write_shard(tmp_path, pictures(3)), write_shard(tmp_path, pictures(5))
     assert drop_unused(tmp_path, {kept}) == [dropped]

@@ -42,6 +42,12 @@ def test_one_class_that_is_always_nearest_is_a_hub():
     assert skewness(counts) == pytest.approx((5 - 2) / np.sqrt(5 - 1))
 
 
+def test_a_class_at_exactly_twice_the_mean_is_a_hub_also_where_weighted_counts_carry_rounding():
+    assert hub_occurrence(np.array([4.0, 2.0, 2.0, 0.0])) == 0.5
+    assert hub_occurrence(np.array([4.0, 2.0, 2.0, 0.0]) * (0.1 + 0.2)) == pytest.approx(0.5)
+    assert hub_occurrence(np.array([3.9, 2.0, 2.0, 0.1])) == 0
+
+
 @pytest.mark.parametrize(("queries", "classes"), [(400, 10), (10, 40)])
 def test_shares_are_shares_with_more_or_fewer_queries_than_classes(queries, classes):
     rng = np.random.default_rng(0)
