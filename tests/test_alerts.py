@@ -172,7 +172,7 @@ def test_a_run_that_falls_silent_is_called_crashed_and_told_once(
 
 
 @pytest.mark.slow
-def test_a_run_of_another_workspace_is_not_told(
+def test_what_happens_in_another_workspace_is_not_told(
     server: Server, deployed: dict[str, Any], receiver: Receiver
 ) -> None:
     before = len(receiver.calls)
@@ -181,6 +181,7 @@ def test_a_run_of_another_workspace_is_not_told(
     run = server.start_run(other["id"])
     with _settled():
         server.set_state(run["id"], "FAILED", "not ours")
+        server.emit("ayeaye.refused", "ayeaye.workspace.another", other["id"])
     assert len(receiver.calls) == before
 
 

@@ -36,5 +36,7 @@ def test_a_fold_is_not_fitted_on_its_own_classes() -> None:
     fold = class_folds(data.pool, 3)[0]
     held = hold_out(data, fold, data.seen)
     assert not fold[held.y_fit].any()
+    fitted = data.seen[data.y] & ~fold[data.y] & (data.split == "train")
+    assert np.array_equal(held.X_fit, data.X[fitted])  # no row that is scored, none of another split
     assert set(data.split[held.rows]) <= {"train", "validation"}
     assert set(data.split[held.rows][~fold[data.y[held.rows]]]) == {"validation"}
