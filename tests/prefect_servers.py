@@ -74,5 +74,6 @@ class Server:
             "event": event,
             "resource": {"prefect.resource.id": resource},
             "related": [related],
+            "payload": {"message": "emitted by a test"},
         }
         self._ask("POST", "events", json=[content])
