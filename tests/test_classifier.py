@@ -165,6 +165,7 @@ def test_without_a_bank_a_class_has_the_median_statistic_of_the_unseen_ones(tmp_
     ("new", "error", "said"),
     [
         (NewClass("kind 3", attributes=later(11).attributes), TakenName, "kind 3 is a class already"),
+        (NewClass("ＫＩＮＤ  3", attributes=later(11).attributes), TakenName, "kind 3 is a class already"),
         (NewClass(" "), IncompleteClass, "no name"),
         (NewClass("bare"), IncompleteClass, "bare has no number for sign 0, .* give all 8 columns"),
         (
@@ -373,6 +374,13 @@ def test_a_name_that_no_class_has_is_told_near_ones() -> None:
     assert caught.value.unknown == {"Brown-Bear": ["brown bear"]}
     with pytest.raises(DataError, match="name one or more"):
         told().among([])
+
+
+def test_a_class_is_found_however_its_name_is_written() -> None:
+    whole = told().among(["SEAL", "ｌemur "])
+    assert [whole.labels[column] for column in whole.answerable] == ["lemur", "seal"]
+    with pytest.raises(NoSuchClass, match=r"no class SEEL.*seal"):
+        whole.among(["SEEL"])
 
 
 def test_among_some_classes_new_ones_are_candidates_and_others_are_not() -> None:

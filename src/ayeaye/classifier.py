@@ -30,6 +30,7 @@ from ayeaye.files import digest_folder, write_atomic
 from ayeaye.labelling import calibration, explanation, nearest, propagation, unknown
 from ayeaye.labelling.hubs import Bank, Correction
 from ayeaye.mapping import MAPPERS, Mapper
+from ayeaye.texts import comparable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,13 +79,13 @@ class Classifier:
         its table. Of two that coincide the first is taken.
         """
         space, refused = self.space, list[tuple[NewClass, str]]()
-        there = set(self.labels)
+        there = set(map(comparable, self.labels))
 
         def take(group: Sequence[NewClass]) -> None:
             """All at once; where one cannot be taken, each half for itself, the first one first."""
             nonlocal space
             try:
-                known = [each.name for each in group if each.name in there]
+                known = [each.name for each in group if comparable(each.name) in there]
                 if known:
                     raise TakenName(f"{known[0]} is now a class of the classifier itself")
                 space = space.extended(group)
@@ -158,11 +159,12 @@ class Classifier:
         """
         if not names and not described:
             raise DataError("no class to choose among: name one or more")
-        place = self._places
-        strange = [name for name in dict.fromkeys(names) if name not in place]
+        columns = {name: self._column(name) for name in names}
+        strange = [name for name, column in columns.items() if column is None]
         if strange:
             # Near names take a moment each: the first few are shown them.
-            unknown = {name: _near(name, list(place)) if row < 5 else [] for row, name in enumerate(strange)}
+            allowed = [self.labels[column] for column in self.answerable]
+            unknown = {name: _near(name, allowed) if row < 5 else [] for row, name in enumerate(strange)}
             near = [close for closest in unknown.values() for close in closest]
             spelled = f" (near: {', '.join(dict.fromkeys(near))})" if near else ""
             raise NoSuchClass(
@@ -170,8 +172,9 @@ class Classifier:
                 unknown,
             )
         wider = self._over(self.space.extended(described, names)) if described else self
-        columns = (*sorted({place[name] for name in names}), *range(len(self.labels), len(wider.labels)))
-        narrowed = wider._replaced(wider.mapped_classes, wider._judged, candidates=columns)
+        named = sorted({column for column in columns.values() if column is not None})
+        candidates = (*named, *range(len(self.labels), len(wider.labels)))
+        narrowed = wider._replaced(wider.mapped_classes, wider._judged, candidates=candidates)
         vars(narrowed)["lowest"] = wider.lowest
         return narrowed
 
@@ -179,10 +182,15 @@ class Classifier:
         """Up to three classes that are spelled much like a name, the most alike first."""
         return _near(name, self.labels)
 
-    @property
+    def _column(self, name: str) -> int | None:
+        """The column of this name, however it is written, of those that may be an answer."""
+        return self._places.get(name, self._places.get(comparable(name)))
+
+    @cached_property
     def _places(self) -> dict[str, int]:
-        """The columns that may be an answer, by name."""
-        return {self.labels[column]: column for column in self.answerable}
+        """The columns that may be an answer, by name and by how names are compared."""
+        named = {self.labels[column]: column for column in self.answerable}
+        return {comparable(name): column for name, column in named.items()} | named
 
     @property
     def answerable(self) -> list[int]:
@@ -346,12 +354,13 @@ class Classifier:
         return row, other
 
     def _row(self, label: str) -> int:
-        places = self._places
-        if label not in places:
-            near = _near(label, list(places))
-            hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {listed(list(places))}"
+        column = self._column(label)
+        if column is None:
+            allowed = [self.labels[column] for column in self.answerable]
+            near = _near(label, allowed)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {listed(allowed)}"
             raise NoSuchClass(f"no class {label}: {hint}", {label: near})
-        return places[label]
+        return column
 
     def _nearest_seen(self, cosines: np.ndarray, most: int, but: int | None = None) -> list[dict[str, Any]]:
         """The seen classes of the highest cosines (C,), without one of them."""
@@ -487,9 +496,9 @@ def _correction(folder: Path, described: dict[str, Any]) -> Correction:
 
 
 def _near(name: str, names: list[str]) -> list[str]:
-    """Up to three of the names that are spelled much like `name`, whatever their case."""
-    lower = {other.lower(): other for other in names}
-    return [lower[close] for close in difflib.get_close_matches(name.lower(), lower, cutoff=0.6)]
+    """Up to three of the names that are spelled much like `name`, as names are compared."""
+    folded = {comparable(other): other for other in names}
+    return [folded[close] for close in difflib.get_close_matches(comparable(name), folded, cutoff=0.6)]
 
 
 def _part(name: str, load: Callable[[], Part]) -> Part:

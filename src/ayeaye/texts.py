@@ -1,10 +1,22 @@
-"""Texts from strangers: characters in them that nobody sees, and that a terminal may obey."""
+"""Names and other texts: what may be in them, how they are kept, and which names are one.
+
+composed      how a name is kept: in Unicode's normal form C, with single spaces
+check_name    which characters it may hold: all that are seen, and the joiners that scripts need within words
+comparable    the same for names that are one: case, width, ways to write an accent, spaces, and characters that
+              nobody sees do not tell two apart; accents themselves, hyphens and underscores do
+collisions    names that are one
+
+Classes, their synonyms and groups are names, whether they come from a table, a folder, a request or feedback.
+"""
 
 from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+import regex
 
 from ayeaye.errors import DataError
 
@@ -12,6 +24,44 @@ JOINERS = "\u200c\u200d"  # scripts need them within words
 LINES = "\t\n\r\u2028\u2029"
 # Controls, formats such as turns of direction, halves of characters, separators of lines.
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_SPACES = regex.compile(r"\p{Zs}+")
+_IGNORED = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}]+")
+
+
+def composed(name: str) -> str:
+    """A name as it is kept; what it must not hold stays, to be refused."""
+    return _SPACES.sub(" ", normal(name)).strip(" ")
+
+
+def normal(text: str) -> str:
+    """A text in normal form C, in which every letter with an accent is written in one way."""
+    return unicodedata.normalize("NFC", text)
+
+
+@lru_cache(maxsize=1 << 16)
+def comparable(name: str) -> str:
+    """A name as names are compared: 'Okapi' and ' okapi ' are one, as are all ways to write an é.
+
+    Compatibility caseless matching (The Unicode Standard, 3.13), less invisible characters and outer spaces.
+    """
+    folded = unicodedata.normalize("NFKC", _IGNORED.sub("", name)).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
+
+
+def clean(name: str, what: str) -> str:
+    """A name as it is kept; raises DataError where it shows nothing, or not all that is in it."""
+    check_name(name, what)
+    if not comparable(name):
+        raise DataError(f"{what} is empty: give one")
+    return composed(name)
+
+
+def collisions(names: Iterable[str]) -> list[list[str]]:
+    """The names that are one with others of them, together and in their order."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(comparable(name), []).append(name)
+    return [same for same in alike.values() if len(same) > 1]
 
 
 def check_name(text: str, what: str) -> None:

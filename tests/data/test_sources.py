@@ -103,6 +103,54 @@ def test_composed_and_decomposed_names_are_the_same_class(tmp_path: Path) -> Non
     assert sum(entry.label == "k\u00e4fer" for entry in opened(path).entries) == 2
 
 
+def test_a_folder_is_that_of_its_class_however_it_is_written(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    (path / "images" / "okapi").rename(path / "images" / "Okapi ")
+    assert {entry.label for entry in opened(path).entries} == {"okapi", "zebra"}
+
+
+def test_folders_of_one_class_are_named_together(tmp_path: Path) -> None:
+    path = made(tmp_path, pictures={"okapi": 2, "OKAPI": 2, "zebra": 2, "ｚebra": 2})
+    with pytest.raises(SourceError, match="folders of one class: OKAPI and okapi, zebra and ｚebra; put"):
+        opened(path)
+
+
+def test_all_names_that_are_one_are_told_at_once(tmp_path: Path) -> None:
+    rows = [
+        *CLASSES,
+        *({"name": n, "role": "unseen", "description": n} for n in ("Okapi", "ZEBRA ", "aye\u00a0aye")),
+    ]
+    with pytest.raises(
+        SourceError, match=r"names that are one .*: okapi and Okapi, zebra and ZEBRA; give each"
+    ):
+        opened(made(tmp_path, rows))
+
+
+@pytest.mark.parametrize("column", ["name", "synonyms", "group"])
+@pytest.mark.parametrize("character", ["\x07", "\n", "\u200b", "\u202e"])
+def test_characters_that_nobody_sees_are_refused_in_every_kind_of_name(
+    tmp_path: Path, column: str, character: str
+) -> None:
+    rows = changed("aye-aye", **{column: f"aye{character}aye"})
+    with pytest.raises(SourceError, match=rf"holds the character U\+{ord(character):04X}.*remove it"):
+        opened(made(tmp_path, rows))
+
+
+def test_a_group_is_one_however_it_is_written(tmp_path: Path) -> None:
+    rows = [row | {"group": group} for row, group in zip(CLASSES, ("Fruit", "fruit ", "ｆruit"), strict=True)]
+    assert opened(made(tmp_path, rows)).classes.frame["group"].tolist() == ["Fruit"] * 3
+
+
+def test_columns_in_two_ways_to_write_an_accent_are_one(tmp_path: Path) -> None:
+    rows = [row | {"gro\u0308\u00dfe": 1, "h\u00f6he": number} for number, row in enumerate(CLASSES)]
+    assert list(opened(made(tmp_path, rows)).classes.matrices["attributes"]) == [
+        "gr\u00f6\u00dfe",
+        "h\u00f6he",
+    ]
+    with pytest.raises(SourceError, match="a column is named twice or not at all: h\u00f6he"):
+        opened(made(tmp_path / "2", [row | {"ho\u0308he": 1} for row in rows]))
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

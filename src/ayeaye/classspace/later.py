@@ -10,6 +10,7 @@ import pandas as pd
 
 from ayeaye.data.table import UNSEEN, ClassTable
 from ayeaye.errors import ClassSpaceError, IncompleteClass, listed
+from ayeaye.texts import normal
 
 MOST = float(np.finfo(np.float32).max)
 
@@ -57,7 +58,10 @@ def table_of(classes: Sequence[NewClass], matrices: Mapping[str, Sequence[str]])
 
 def _row(new: NewClass, matrix: str, columns: Sequence[str]) -> list[float]:
     """The numbers of a class in one matrix, all of them finite."""
-    found = [new.attributes.get(f"{matrix}/{column}", new.attributes.get(column)) for column in columns]
+    given = {normal(name): number for name, number in new.attributes.items()}
+    found = [
+        given.get(f"{matrix}/{column}", given.get(column)) for column in (normal(name) for name in columns)
+    ]
     absent = [
         column
         for column, number in zip(columns, found, strict=True)
@@ -86,9 +90,12 @@ def _row(new: NewClass, matrix: str, columns: Sequence[str]) -> list[float]:
 def strange_attributes(new: NewClass, matrices: Mapping[str, Sequence[str]]) -> list[str]:
     """The attributes of a class that no column of `matrices`, by name, takes; one with a vector needs none."""
     columns = {
-        key for name, own in matrices.items() for column in own for key in (column, f"{name}/{column}")
+        normal(key)
+        for name, own in matrices.items()
+        for column in own
+        for key in (column, f"{name}/{column}")
     }
-    return [name for name in new.attributes if name not in columns] if new.vector is None else []
+    return [name for name in new.attributes if normal(name) not in columns] if new.vector is None else []
 
 
 def unit_vector(new: NewClass, width: int) -> np.ndarray:

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import difflib
-import unicodedata
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ayeaye.errors import ClassSpaceError, listed
+from ayeaye.texts import comparable
 
 FORMATS = ".npz with names and vectors, or a .csv or .parquet with a column name and columns of numbers"
 
@@ -34,7 +34,8 @@ def read(path: Path, names: list[str]) -> pd.DataFrame:
     # zlib, pyarrow and pandas raise what the damaged bytes lead them to, the last two a kind of ValueError.
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ClassSpaceError(f"{path} cannot be read ({error}): expected a {FORMATS}") from None
-    frame.index = pd.Index([unicodedata.normalize("NFC", name).strip() for name in frame.index])
+    known = {comparable(name): name for name in names}
+    frame.index = pd.Index([known.get(comparable(name), name) for name in frame.index])
     _check_names(path, frame.index, names)
     return frame.loc[names].reset_index(drop=True)
 

@@ -23,6 +23,7 @@ from ayeaye.data.table import ClassTable
 from ayeaye.errors import ClassSpaceError, CoincidentClasses, IncompleteClass, TakenName, listed
 from ayeaye.files import replacing, write_atomic
 from ayeaye.states import below, under
+from ayeaye.texts import comparable
 
 SAME = 0.9999  # cosine above which two classes cannot be told apart
 WORD_SOURCES = ("word2vec", "fasttext", "glove")
@@ -232,22 +233,22 @@ class ClassSpace:
             )
 
     def _check_names(self, names: list[str], beside: Collection[str]) -> None:
-        blank = [name for name in names if not name.strip()]
-        if blank:
-            raise IncompleteClass("a class has no name: give it one", ["name"])
-        there = set(beside)
+        there = {comparable(name): name for name in beside}
         for name in names:
-            if name in there:
-                raise TakenName(f"{name} is a class already: choose another name")
-            there.add(name)
+            key = comparable(name)
+            if not key:
+                raise IncompleteClass("a class has no name: give it one", ["name"])
+            if key in there:
+                raise TakenName(f"{there[key]} is a class already: choose another name")
+            there[key] = name
 
     def _check_distinct(
         self, vectors: np.ndarray, names: list[str], said: list[str], beside: Collection[str]
     ) -> None:
         """Raises CoincidentClasses where a class is like another of these, or like one of the space's by another
         name, of those that are `beside` them."""
-        compared = set(beside).difference(names)
-        others = [row for row, name in enumerate(self.names) if name in compared]
+        compared = set(map(comparable, beside)).difference(map(comparable, names))
+        others = [row for row, name in enumerate(self.names) if comparable(name) in compared]
         _check_distinct(
             np.vstack([vectors, self.vectors[others]]),
             [*names, *(self.names[row] for row in others)],

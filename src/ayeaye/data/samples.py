@@ -21,6 +21,7 @@ from ayeaye.data.splits import TEST_SEEN, TEST_UNSEEN, TRAIN
 from ayeaye.data.table import Dataset
 from ayeaye.errors import BundleError
 from ayeaye.files import replacing
+from ayeaye.texts import comparable
 
 Use = Literal["class", "try"]
 THUMBNAIL, WHOLE = 128, 640  # longest sides in pixels
@@ -77,11 +78,11 @@ class Samples:
 
     def chosen(self, use: Use | None = None, labels: Iterable[str] | None = None) -> list[Sample]:
         """Those of a use and of some classes; none given: all."""
-        wanted = None if labels is None else set(labels)
+        wanted = None if labels is None else set(map(comparable, labels))
         return [
             sample
             for sample in self.all
-            if use in (None, sample.use) and (wanted is None or sample.label in wanted)
+            if use in (None, sample.use) and (wanted is None or comparable(sample.label) in wanted)
         ]
 
     def save(self, folder: Path) -> None:

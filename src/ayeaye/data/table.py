@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from ayeaye.errors import DataError
 from ayeaye.files import replacing
+from ayeaye.texts import comparable, composed, normal
 
 SEEN, UNSEEN = "seen", "unseen"
 TEXT = ("name", "role", "description", "group", "synset")
@@ -30,7 +31,8 @@ SPLITS = ("train", "validation", "test_seen", "test_unseen")
 class ClassTable:
     """The classes in a fixed order, C of them.
 
-    `frame` has the columns of COLUMNS; `matrices` holds class matrices by name, each (C, k) float32 with
+    `frame` has the columns of COLUMNS, with names, synonyms and groups as `texts.composed` keeps them and
+    descriptions in normal form; `matrices` holds class matrices by name, each (C, k) float32 with
     named columns and the index of `frame`.
     """
 
@@ -41,10 +43,15 @@ class ClassTable:
         frame = self.frame.reset_index(drop=True).copy()
         for column in TEXT:
             values = frame[column].tolist() if column in frame else [""] * len(frame)
-            frame[column] = pd.Series([_text(value) for value in values], dtype=object, index=frame.index)
+            kept = normal if column == "description" else composed
+            frame[column] = pd.Series(
+                [kept(_text(value)) for value in values], dtype=object, index=frame.index
+            )
+        spelled: dict[str, str] = {}  # a group as it is written first
+        frame["group"] = [spelled.setdefault(comparable(group), group) for group in frame["group"]]
         synonyms = frame["synonyms"].tolist() if "synonyms" in frame else [()] * len(frame)
         frame["synonyms"] = pd.Series(
-            [[str(word) for word in row] for row in synonyms], dtype=object, index=frame.index
+            [[composed(str(word)) for word in row] for row in synonyms], dtype=object, index=frame.index
         )
         frame["pretend_unseen"] = frame["pretend_unseen"].astype(bool) if "pretend_unseen" in frame else False
         matrices = {
@@ -70,6 +77,14 @@ class ClassTable:
     def index(self) -> dict[str, int]:
         """Row number by class name."""
         return {name: row for row, name in enumerate(self.names)}
+
+    def find(self, name: str) -> str | None:
+        """The class that has this name, however it is written, as the table writes it."""
+        return self._by_comparable.get(comparable(name))
+
+    @cached_property
+    def _by_comparable(self) -> dict[str, str]:
+        return {comparable(name): name for name in self.names}
 
     def take(self, rows: np.ndarray) -> ClassTable:
         """The table of some rows, by number or by mask."""

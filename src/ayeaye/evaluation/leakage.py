@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ayeaye.classspace.text import name_words, stem
+from ayeaye.texts import normal
 
 _SENSE = re.compile(r"^(.+)\.[nvasr]\.\d+$")  # dolphin.n.02, a synset as NLTK writes it
 
@@ -120,7 +121,7 @@ def _flag(named: Named, names: dict[str, str], places: dict[str, str], hierarchy
 
 def _node(text: str) -> str:
     # Plurals stay apart here: glasses are no kind of glass.
-    return " ".join(re.split(r"[\s_-]+", text.strip().lower()))
+    return " ".join(re.split(r"[\s_-]+", normal(text).strip().lower()))
 
 
 def _walk(edges: dict[str, list[str]], nodes: Iterable[str]) -> Iterator[str]:

@@ -24,7 +24,8 @@ from ayeaye.service import openapi, page, schemas, uploads
 from ayeaye.service.faults import Heads, answer_to, faults_of, install
 from ayeaye.service.inference import Inference, check_top
 from ayeaye.service.security import Proxied, RateLimited, Shared, client_of
-from ayeaye.service.store import RuntimeClass, comparable
+from ayeaye.service.store import RuntimeClass
+from ayeaye.texts import comparable
 
 ALTERNATIVES = 5
 CANDIDATES = 100

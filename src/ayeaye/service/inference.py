@@ -26,8 +26,8 @@ from ayeaye.service.predictions import PredictionLog
 from ayeaye.service.security import Guard, RateLimiter
 from ayeaye.service.served import Served
 from ayeaye.service.shadow import FOLDER, Shadow
-from ayeaye.service.store import RuntimeClass, Store, check_picture, comparable, there_already
-from ayeaye.texts import shown
+from ayeaye.service.store import RuntimeClass, Store, check_picture, there_already
+from ayeaye.texts import comparable, shown
 
 if TYPE_CHECKING:
     from ayeaye.classifier import Classifier
@@ -150,12 +150,9 @@ class Inference:
     def _explained(
         self, reading: Reading, label: str | None, against: str | None, candidates: Candidates | None
     ) -> dict[str, Any]:
-        classifier, names = reading.classifier, reading.now.names
+        classifier = reading.classifier
         if candidates is not None:
-            classifier = self._narrowed(classifier, *_split(candidates, names))
-            allowed = [classifier.labels[column] for column in classifier.answerable]
-            names = {comparable(name): name for name in allowed}
-        label, against = (name and names.get(comparable(name), name) for name in (label, against))
+            classifier = self._narrowed(classifier, *_split(candidates, reading.now.names))
         explained = classifier.explain(reading.embedding, label, against)
         parts = [{**part, "phrase": phrase(part)} for part in explained["parts"]]
         return {**self._named(reading), **explained, "parts": parts}

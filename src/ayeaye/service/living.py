@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from ayeaye.classspace.later import NewClass
 from ayeaye.errors import StoreError
-from ayeaye.service.store import RuntimeClass, Store, comparable
-from ayeaye.texts import shown
+from ayeaye.service.store import RuntimeClass, Store
+from ayeaye.texts import comparable, shown
 
 if TYPE_CHECKING:
     from ayeaye.classifier import Classifier

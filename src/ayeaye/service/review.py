@@ -14,7 +14,7 @@ from ayeaye.errors import Conflict, DataError, NotKept, PictureError
 from ayeaye.files import replacing
 from ayeaye.release import bento
 from ayeaye.service.database import locate
-from ayeaye.service.store import ACCEPTED, REJECTED, Feedback, Status, Store, check_undecided, comparable
+from ayeaye.service.store import ACCEPTED, REJECTED, Feedback, Status, Store, check_undecided
 from ayeaye.workspace import Workspace
 
 FORGOTTEN = "forgotten"
@@ -96,7 +96,7 @@ class Review:
         for each in waiting:
             content = self.store.picture(each.id)
             if content is not None and dataset.kind == "images":
-                folder.keep(self.workspace.feedback, _name(each.label, dataset) or each.label, content)
+                folder.keep(self.workspace.feedback, dataset.classes.find(each.label) or each.label, content)
             self.store.forget_picture(each.id)
         return len(waiting)
 
@@ -135,7 +135,7 @@ class Review:
         if dataset.kind != "images":
             return FEATURES
         named = f"feedback {found.id} ({found.label})"
-        label = _name(found.label, dataset)
+        label = dataset.classes.find(found.label)
         if label is None:
             raise DataError(
                 f"{named}: the class table has no such class{nearest(found.label, dataset.classes.names)}; "
@@ -148,21 +148,13 @@ class Review:
         ids = dict(zip(dataset.manifest["id"], dataset.manifest["label"], strict=True))
         for where, labels in (("dataset", ids), ("accepted feedback", folder.kept(self.workspace.feedback))):
             other = labels.get(found.picture_id or "", label)
-            if other != label:
+            if dataset.classes.find(other) != label:
                 raise DataError(
                     f"{named}: the same picture is in the {where} as {other}; mend that, or reject the feedback"
                 )
         role = dataset.classes.frame.loc[dataset.classes.index()[label], "role"]
         alone = "" if role == SEEN else ", for the test alone: the class is unseen in the class table"
         return f"enters the next dataset as {label}{alone}"
-
-
-def _name(label: str, dataset: Dataset) -> str | None:
-    """How the class table writes a label."""
-    names = dataset.classes.names
-    if label in names:
-        return label
-    return next((name for name in names if comparable(name) == comparable(label)), None)
 
 
 def _shown(each: Feedback) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,7 @@ from sqlalchemy import URL, Connection, CursorResult, Row, Table, func, select, 
 
 from ayeaye.errors import Conflict, DataError, NotKept, Outdated, StoreFull
 from ayeaye.service.database import CHANGES, CLASSES, FEEDBACK, PENDING, Database
-from ayeaye.texts import check_name, check_prose
+from ayeaye.texts import check_name, check_prose, clean, comparable, normal
 
 Status = Literal["pending", "accepted", "rejected"]
 ACCEPTED: Final = "accepted"
@@ -57,9 +56,11 @@ class RuntimeClass:
         object.__setattr__(self, "name", clean(self.name, "the name of the class"))
         _check_texts(self.name, self.description, self.caller, *self.synonyms, *(self.attributes or ()))
         check_prose(self.description, f"the description of {self.name}")
-        for what, names in (("synonym", self.synonyms), ("attribute", self.attributes or ())):
-            for name in names:
-                check_name(name, f"a {what} of {self.name}")
+        for name in self.attributes or ():
+            check_name(name, f"an attribute of {self.name}")
+        synonyms = tuple(clean(name, f"a synonym of {self.name}") for name in self.synonyms)
+        object.__setattr__(self, "synonyms", synonyms)
+        object.__setattr__(self, "description", normal(self.description))
         for what, values in (("attributes", (self.attributes or {}).values()), ("vector", self.vector or ())):
             if not all(math.isfinite(value) for value in values):
                 raise DataError(f"the {what} of {self.name} must be finite numbers")
@@ -117,25 +118,6 @@ class Given:
     id: int
     new: bool
     picture: bool
-
-
-def comparable(name: str) -> str:
-    """A name as names are compared: 'Okapi' and ' okapi ' are one, as are all ways to write an é.
-
-    Compatibility caseless matching (The Unicode Standard, 3.13), less invisible characters and outer spaces.
-    """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return " ".join("".join(c for c in folded if unicodedata.category(c) != "Cf").split())
-
-
-def clean(name: str, what: str) -> str:
-    """A name of a class as it is kept: composed, with single spaces; raises DataError where it shows nothing, or not
-    all that is in it."""
-    check_name(name, what)
-    composed = " ".join(unicodedata.normalize("NFC", name).split())
-    if not comparable(composed):
-        raise DataError(f"{what} is empty: give one")
-    return composed
 
 
 _REVISION = select(func.coalesce(func.max(CHANGES.c.revision), 0))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from ayeaye.data.sources import published
-from ayeaye.data.sources.base import Source, plain_name
-from ayeaye.data.sources.pictures import MAX_BYTES, check_labels, pictures, reader
+from ayeaye.data.sources.base import Source, labelled, plain_name
+from ayeaye.data.sources.pictures import MAX_BYTES, pictures, reader
 from ayeaye.data.table import ClassTable
 from ayeaye.errors import SourceError
 
@@ -32,7 +32,7 @@ def awa2(path: Path, max_bytes: int = MAX_BYTES) -> Source:
     entries = list(pictures(images))
     if not entries:
         raise SourceError(f"{path / 'JPEGImages'} holds no pictures: expected JPEGImages/<class>/*.jpg")
-    check_labels(entries, names, path / "JPEGImages", "classes.txt")
+    entries = labelled(entries, names, path / "JPEGImages", "classes.txt")
     plain = {"": ""} | {name: plain_name(name) for name in names}
     entries = [replace(entry, label=plain[entry.label]) for entry in entries]
     frame = pd.DataFrame({"name": [plain[name] for name in names], "role": roles})

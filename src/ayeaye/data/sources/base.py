@@ -5,18 +5,20 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ayeaye.data.table import SEEN, TEXT, UNSEEN, ClassTable
-from ayeaye.errors import SourceError, listed
+from ayeaye.errors import DataError, SourceError, listed
+from ayeaye.texts import clean, collisions, comparable, composed
 
 ROLES = (SEEN, UNSEEN)
 LISTED = 5
+MOST_COLLISIONS = 50
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,9 @@ def class_table(frame: pd.DataFrame) -> ClassTable:
 
 
 def check_classes(classes: ClassTable, origin: str) -> None:
-    """Raises SourceError for duplicate names, unknown roles, too few seen classes, equal descriptions."""
+    """Raises SourceError for names that are none or one, unknown roles, too few seen classes, equal descriptions."""
     frame = classes.frame
-    twice = [name for name, count in Counter(classes.names).items() if count > 1]
-    if twice:
-        raise SourceError(f"{origin}: classes listed twice: {listed(twice)}; give each class one row")
+    _check_names(classes, origin)
     wrong = frame[~frame["role"].isin(ROLES)]
     if len(wrong):
         named = [f"{row['name']} ({row['role']!r})" for _, row in wrong.iterrows()]
@@ -87,6 +87,60 @@ def check_classes(classes: ClassTable, origin: str) -> None:
                 "describe what tells them apart, or make them one class"
             )
         texts[key] = name
+
+
+def _check_names(classes: ClassTable, origin: str) -> None:
+    """Raises SourceError with all names that hold what nobody sees, and all that the service would take for one."""
+    faults = []
+    for name, synonyms, group in zip(
+        *(classes.frame[column] for column in ("name", "synonyms", "group")), strict=True
+    ):
+        for text, what in ((name, ""), *((text, f"of {name}") for text in (*synonyms, group) if text)):
+            try:
+                clean(text, f"{text!r} {what}".strip())
+            except DataError as error:
+                faults.append(str(error))
+    if faults:
+        raise SourceError(f"{origin}: {'; '.join(faults[:LISTED])}{_more(faults)}")
+    alike = collisions(classes.names)
+    if twice := [same[0] for same in alike if len(set(same)) < len(same)]:
+        raise SourceError(f"{origin}: classes listed twice: {listed(twice)}; give each class one row")
+    if alike:
+        raise SourceError(
+            f"{origin}: names that are one but for case, width, spaces or marks that nobody sees: "
+            f"{listed([' and '.join(same) for same in alike], MOST_COLLISIONS)}; "
+            "give each class one row, or names that differ in their letters"
+        )
+
+
+def _more(faults: Sequence[str]) -> str:
+    return f"; and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
+
+
+def labelled(entries: Iterable[Entry], known: Sequence[str], images: Path, table: str) -> list[Entry]:
+    """The entries with their classes as the file `table` writes these, however their folders do.
+
+    Raises SourceError for folders of classes that it does not know, and for several folders of one class.
+    """
+    names = {comparable(name): name for name in known}
+    entries = list(entries)
+    folders = dict.fromkeys(entry.label for entry in entries if entry.label)
+    strangers = [label for label in folders if comparable(label) not in names]
+    if strangers:
+        counts = Counter(entry.label for entry in entries)
+        named = [f"{name} ({counts[name]})" + nearest(name, known) for name in sorted(strangers)]
+        raise SourceError(
+            f"{images}: pictures of classes without a row in {table}: {listed(named)}; "
+            "add the rows or remove the folders"
+        )
+    if alike := collisions(folders):
+        raise SourceError(
+            f"{images}: folders of one class: {listed([' and '.join(same) for same in alike], MOST_COLLISIONS)}; "
+            "put the pictures of each class into one folder"
+        )
+    return [
+        replace(entry, label=names[comparable(entry.label)]) if entry.label else entry for entry in entries
+    ]
 
 
 def check_entries(source: Source) -> None:
@@ -124,4 +178,4 @@ def stamp_of(path: Path) -> str:
 
 def plain_name(name: str) -> str:
     """A published class name as a person writes it: `killer+whale`, `001.Black_footed_Albatross`."""
-    return " ".join(re.sub(r"^\d+\.", "", name).replace("+", " ").replace("_", " ").split())
+    return composed(re.sub(r"^\d+\.", "", name).replace("+", " ").replace("_", " "))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 from ayeaye.data.sources.base import LISTED, Entry, Source, stamp_of
 from ayeaye.data.table import UNSEEN, ClassTable
 from ayeaye.errors import PictureError, SourceError
+from ayeaye.texts import composed
 
 GIVEN_SPLITS = ("train", "test_seen", "test_unseen")
 
@@ -38,7 +38,7 @@ def features(path: Path) -> Source:
         raise SourceError(f"{path} is not an .npz of plain arrays ({why})") from None
     shape, dtype = _feature_shape(path)
     _check_arrays(path, arrays, shape)
-    names = [unicodedata.normalize("NFC", str(name)) for name in arrays["class_names"]]
+    names = [composed(str(name)) for name in arrays["class_names"]]
     labels = [names[int(index)] for index in arrays["labels"]]
     splits = [str(value) for value in arrays["split"]] if "split" in arrays else [None] * shape[0]
     stamp = stamp_of(path)

@@ -42,19 +42,18 @@ def with_feedback(source: Source, folder: Path, max_bytes: int) -> Source:
     entries = _entries(folder) if source.kind == "images" else []
     if not entries:
         return source
-    known, read_kept = set(source.classes.names), reader(folder, max_bytes)
+    read_kept = reader(folder, max_bytes)
     # Rejections are remembered by stamp: it says whether the class was known.
-    ours = {
-        f"{PREFIX}{entry.source}": entry
-        if entry.label in known
-        else replace(entry, stamp=f"{entry.stamp} unknown class")
-        for entry in entries
-    }
+    ours = {}
+    for entry in entries:
+        known = source.classes.find(entry.label)
+        stamp = entry.stamp if known else f"{entry.stamp} unknown class"
+        ours[f"{PREFIX}{entry.source}"] = replace(entry, label=known or entry.label, stamp=stamp)
 
     def read(entry: Entry) -> bytes:
         if entry.source not in ours:
             return source.read(entry)
-        if entry.label and entry.label not in known:
+        if entry.label and not source.classes.find(entry.label):
             raise PictureError(f"accepted feedback of a class that is not in the class table: {entry.label}")
         return read_kept(ours[entry.source])
 

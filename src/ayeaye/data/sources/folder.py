@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import csv
 import re
-import unicodedata
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ayeaye.data.sources.base import Source, class_table, nearest
-from ayeaye.data.sources.pictures import MAX_BYTES, check_labels, pictures, reader
+from ayeaye.data.sources.base import Source, class_table, labelled, nearest
+from ayeaye.data.sources.pictures import MAX_BYTES, pictures, reader
 from ayeaye.data.table import ClassTable
 from ayeaye.errors import SourceError
+from ayeaye.texts import composed
 
 REQUIRED = ("name", "role", "description")
 KNOWN = (*REQUIRED, "synonyms", "group", "synset")
@@ -40,15 +40,15 @@ def folder(path: Path, max_bytes: int = MAX_BYTES) -> Source:
     entries = list(pictures(images))
     if not entries:
         raise SourceError(f"{path / 'images'} holds no pictures: expected images/<class>/*")
-    check_labels(entries, classes.names, path / "images", "classes.csv")
-
+    entries = labelled(entries, classes.names, path / "images", "classes.csv")
     return Source("images", str(path), classes, entries, reader(images, max_bytes))
 
 
 def read_classes(path: Path) -> ClassTable:
     """A classes.csv; raises SourceError for missing columns, unknown roles, cells that are no numbers."""
     rows = _csv_rows(path)
-    header = [cell.strip().lower() if cell.strip().lower() in KNOWN else cell.strip() for cell in rows[0][1]]
+    header = [composed(cell) for cell in rows[0][1]]
+    header = [name.lower() if name.lower() in KNOWN else name for name in header]
     _check_header(path, header)
     records = []
     for line, cells in rows[1:]:
@@ -59,7 +59,6 @@ def read_classes(path: Path) -> ClassTable:
             )
         record = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
         record["role"] = record["role"].lower()
-        record["name"] = unicodedata.normalize("NFC", record["name"])
         if not record["name"]:
             raise SourceError(f"{path}, line {line}: the name is empty")
         records.append((line, record))

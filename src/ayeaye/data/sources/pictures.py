@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ayeaye import params
-from ayeaye.data.sources.base import Entry, nearest
-from ayeaye.errors import PictureError, SourceError, listed
+from ayeaye.data.sources.base import Entry
+from ayeaye.errors import PictureError
+from ayeaye.texts import composed
 
 IGNORED_FILES = ("thumbs.db", "desktop.ini", "ehthumbs.db")
 MAX_BYTES = params.Prepare().max_bytes
@@ -34,18 +33,6 @@ def reader(images: Path, max_bytes: int) -> Callable[[Entry], bytes]:
     return read
 
 
-def check_labels(entries: Sequence[Entry], known: Sequence[str], images: Path, table: str) -> None:
-    """Raises SourceError for pictures of classes that the file `table` does not know."""
-    names = set(known)
-    strangers = Counter(entry.label for entry in entries if entry.label and entry.label not in names)
-    if strangers:
-        named = [f"{name} ({count})" + nearest(name, known) for name, count in sorted(strangers.items())]
-        raise SourceError(
-            f"{images}: pictures of classes without a row in {table}: {listed(named)}; "
-            "add the rows or remove the folders"
-        )
-
-
 def pictures(images: Path) -> Iterator[Entry]:
     """All files below `images`, sorted; a file beside the class folders has no label."""
     folders = [images]
@@ -66,7 +53,7 @@ def pictures(images: Path) -> Iterator[Entry]:
                     )
                     found.append((name, item.stat()))
     for source, stat in sorted(found, key=lambda pair: pair[0]):
-        label = unicodedata.normalize("NFC", source.partition("/")[0]) if "/" in source else ""
+        label = composed(source.partition("/")[0]) if "/" in source else ""
         yield Entry(source, label, f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}")
 
 

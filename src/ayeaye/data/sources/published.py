@@ -11,6 +11,7 @@ import pandas as pd
 from ayeaye.data.sources.base import nearest
 from ayeaye.data.table import SEEN, UNSEEN
 from ayeaye.errors import SourceError, listed
+from ayeaye.texts import normal
 
 
 def check_there(folder: Path, *names: str) -> None:
@@ -32,7 +33,9 @@ def lines(path: Path) -> list[tuple[int, str]]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise SourceError(f"{path} is not UTF-8 (byte {error.start}): fetch it again") from None
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [
+        (number, normal(line.strip())) for number, line in enumerate(text.splitlines(), 1) if line.strip()
+    ]
 
 
 def numbered(path: Path) -> dict[int, str]:
