@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import shutil
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ayeaye.data.decode import Limits, decode
-from ayeaye.embedding import engines
+from ayeaye.embedding import checkpoints, engines
 from ayeaye.embedding.engines import TORCH, Engine, Runner
 from ayeaye.embedding.vision import torchvision
 from ayeaye.errors import BackboneError, BundleError
@@ -108,6 +107,7 @@ class Backbone:
     graph: bytes | None = None
     device: str = "cpu"
     weights: Path | None = None  # the file that it was loaded from
+    taken: str = ""  # what of a checkpoint was read as the network
 
     @cached_property
     def network(self) -> torch.nn.Module:
@@ -239,7 +239,7 @@ def pretrained(
     device: str = "cpu",
     resolve: Callable[[str], Path] = Path,
 ) -> Backbone:
-    """A backbone with given weights: a checkpoint file (a state dict, any number of classes) or a name of
+    """A backbone with given weights: a checkpoint file (see `checkpoints.fill`, any number of classes) or a name of
     torchvision's own enum for this network. mean and std are one number or three.
 
     A checkpoint of as many classes as ImageNet-1k has is taken to be of these. Raises BackboneError for an
@@ -250,18 +250,22 @@ def pretrained(
     path = resolve(weights)
     categories: tuple[str, ...] = ()
     if path.is_file():
-        state = _read_checkpoint(path)
-        origin = CHECKPOINT
+        state, origin = checkpoints.read(path), CHECKPOINT
     else:
         enum = _weights_enum(name, weights)
         state = _fetch(enum)
         default = _of_preset(enum.transforms())
         categories = tuple(enum.meta.get("categories", ()))
         origin = f"torchvision {enum}"
-    network = _with_state(name, state, path.name if path.is_file() else weights)
-    if not categories and len(_head(network)[1].weight) in IMAGENET_OUTPUTS:  # type: ignore[arg-type]
+    network = build(name, classes=1000)
+    head = _head(network)[0]
+    headless(network)
+    reading = checkpoints.fill(network, head, state, name, path.name if path.is_file() else weights)
+    if not categories and checkpoints.outputs(reading, head) in IMAGENET_OUTPUTS:
         categories = imagenet_categories()
-    return assemble(name, origin, network, adjust(default, mean, std, size), device, categories)
+    _log.info("%s: %s is taken for %s", weights, reading, name)
+    transform = adjust(default, mean, std, size)
+    return replace(describe(name, origin, network, transform, device, categories), taken=str(reading))
 
 
 def imagenet_categories() -> tuple[str, ...]:
@@ -278,9 +282,21 @@ def assemble(
     classes: tuple[str, ...] = (),
 ) -> Backbone:
     """Take the head off a classification network and describe what is left."""
+    headless(network)
+    return describe(name, origin, network, transform, device, classes)
+
+
+def describe(
+    name: str,
+    origin: str,
+    network: torch.nn.Module,
+    transform: Transform,
+    device: str = "cpu",
+    classes: tuple[str, ...] = (),
+) -> Backbone:
+    """A network without a head as a backbone."""
     import torch
 
-    headless(network)
     network = _ready(network, device)
     state = {key: value.detach().cpu().contiguous().numpy() for key, value in network.state_dict().items()}
     digest = _digest(name, transform, state)
@@ -372,16 +388,8 @@ def _filled(name: str, state: Mapping[str, np.ndarray]) -> torch.nn.Module:
 
     network = build(name, classes=1000)
     headless(network)
-    _fill(network, {key: torch.from_numpy(value) for key, value in state.items()})
+    checkpoints.strictly(network, {key: torch.from_numpy(value) for key, value in state.items()})
     return network
-
-
-def _fill(network: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Load a state dict; raises RuntimeError where it does not fit."""
-    versioned = OrderedDict(state)
-    # MNASNet takes no state that does not say its version, which neither safetensors nor a plain dict does.
-    versioned._metadata = {"": network.state_dict()._metadata[""]}  # type: ignore[attr-defined]
-    network.load_state_dict(versioned)
 
 
 def _ready(network: torch.nn.Module, device: str) -> torch.nn.Module:
@@ -459,55 +467,3 @@ def _fetch(enum: Any) -> dict[str, torch.Tensor]:
             f"the weights {enum} cannot be downloaded ({reason}): fetch {enum.url} elsewhere "
             "and set embed.weights to that file"
         ) from None
-
-
-def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    import pickle
-
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-        SafetensorError,
-        ValueError,
-        KeyError,
-    ) as error:
-        raise BackboneError(
-            f"embed.weights {path} is not a readable checkpoint ({type(error).__name__}): "
-            "expected a state dict saved by torch (tensors only, no pickled objects), or safetensors"
-        ) from None
-    for wrapper in ("state_dict", "model", "model_state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise BackboneError(f"embed.weights {path} holds no state dict: save `model.state_dict()`")
-    return {key.removeprefix("module."): value for key, value in state.items()}
-
-
-def _with_state(name: str, state: dict[str, torch.Tensor], weights: str) -> torch.nn.Module:
-    """The network with as many classes as the checkpoint's head has, holding the checkpoint."""
-    network = build(name, classes=1000)
-    head = _head(network)[0] + ".weight"
-    if head not in state:
-        raise BackboneError(
-            f"embed.weights {weights} does not fit {name}: it has no {head}; "
-            "check that embed.backbone is the network the checkpoint was made for"
-        )
-    network = build(name, classes=int(state[head].shape[0]))
-    wanted = network.state_dict().keys()
-    auxiliary = {key for key in state if key.lower().startswith("aux")} - wanted
-    try:
-        _fill(network, {key: value.float() for key, value in state.items() if key not in auxiliary})
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise BackboneError(f"embed.weights {weights} does not fit {name}: {reason[:160]}") from None
-    return network

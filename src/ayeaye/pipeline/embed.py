@@ -49,6 +49,7 @@ def embed(workspace: Workspace, progress: Progress) -> dict[str, object]:
         "embedded": anew,
         "width": int(X.shape[1]),
         "backbone": backbone.origin if backbone else "features as given",
+        **({"weights": backbone.taken} if backbone and backbone.taken else {}),
         "engine": str(backbone.running) if backbone else None,
         "engine_because": because,
     }
