@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPResponse
 from typing import Any
 
 import httpx
@@ -226,6 +227,97 @@ def test_slow_uploads_do_not_hold_the_service(server: services.Server) -> None:
             time.sleep(1)
         assert statuses[-1] == 200, statuses
         assert {answer_of(each)[9:12] for each in slow} <= {b"408", b"429"}
+
+
+# Protocols: whatever is asked for beside it, HTTP/1.1 is spoken and the body is read.
+
+H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+LENGTH = "Content-Length: {}\r\n"
+PLAIN = "POST {} HTTP/1.1\r\nHost: localhost\r\n"
+ASKED = {
+    "java and curl --http2": PLAIN + H2C + LENGTH,
+    "chunked": PLAIN + "Transfer-Encoding: chunked\r\n",
+    "h2c, chunked": PLAIN + H2C + "transfer-encoding: Chunked\r\n",
+    "websocket": PLAIN
+    + "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    + LENGTH,
+    "tls": PLAIN
+    + "CONNECTION: keep-alive\r\nconnection: upgrade\r\nupgrade: TLS/1.0\r\nUPGRADE: x\r\n"
+    + LENGTH,
+    "closed": PLAIN + "Connection: close, Upgrade\r\nUpgrade: h2c\r\n" + LENGTH,
+    "http 1.0": "POST {} HTTP/1.0\r\n" + LENGTH,
+    "http 1.0 and h2c": "POST {} HTTP/1.0\r\n" + H2C + LENGTH,
+    "expect": PLAIN + "expect: 100-Continue\r\n" + LENGTH,
+    "expect and h2c": PLAIN + H2C + "Expect: 100-continue\r\n" + LENGTH,
+    "absolute": "POST http://elsewhere{} HTTP/1.1\r\nHost: elsewhere\r\nproxy-connection: keep-alive\r\n"
+    + LENGTH,
+    "by proxies": PLAIN
+    + "X-Forwarded-For: 1.2.3.4, ::1\r\nForwarded: for=1.2.3.4\r\nVia: 1.1 squid\r\n"
+    + LENGTH,
+}
+
+
+def request(head: str, body: bytes, kind: str = "image/png", path: str = "/") -> tuple[bytes, bytes]:
+    """Head and body as they are sent."""
+    if "chunked" in head.lower():
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    return f"{head.format(path, len(body))}CONTENT-type: {kind}\r\n\r\n".encode(), body
+
+
+def answered(connection: socket.socket) -> tuple[int, bytes]:
+    """Status and body of the answer that follows the leave to go on, if there is one."""
+    response = HTTPResponse(connection)
+    response.begin()
+    return response.status, response.read()
+
+
+@pytest.mark.parametrize("head", ASKED.values(), ids=ASKED)
+def test_a_body_is_read_however_it_is_announced(head: str) -> None:
+    first, body = request(head, bytes(1000))
+    with listening(ECHO) as port:
+        for cut in (len(first), 40, len(first) + 500):
+            with connected(port) as connection:
+                whole = first + body
+                connection.sendall(whole[:cut])
+                time.sleep(0.05)
+                connection.sendall(whole[cut:])
+                assert answered(connection) == (200, b"1000")
+
+
+def test_requests_that_came_together_are_all_answered() -> None:
+    """Also behind one that asks for another protocol."""
+    both = b"".join(b"".join(request(ASKED[name], bytes(7))) for name in ("java and curl --http2", "chunked"))
+    with listening(ECHO) as port, connected(port) as connection:
+        connection.sendall(both * 2 + b"".join(request(ASKED["closed"], bytes(7))))
+        assert answer_of(connection).count(b"HTTP/1.1 200") == 5
+
+
+def test_a_head_that_asks_for_another_protocol_is_bounded_too() -> None:
+    with listening(ECHO) as port, connected(port) as connection, pytest.raises(OSError):
+        for _ in range(200):
+            connection.sendall(
+                START + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + b"X-Long: " + b"x" * 10_000
+            )
+            time.sleep(0.002)
+
+
+@pytest.mark.parametrize("head", ASKED.values(), ids=ASKED)
+def test_a_service_labels_the_picture_of_every_client(server: services.Server, head: str) -> None:
+    first, body = request(head, picture("red"), path="/classify")
+    with connected(httpx.URL(server.url).port) as connection:
+        connection.sendall(first + body)
+        status, answer = answered(connection)
+    assert status == 200 and b'"label"' in answer, answer
+
+
+@pytest.mark.parametrize(
+    "sent", [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", bytes.fromhex("1603010200010001fc0303")]
+)
+def test_what_is_no_http_is_told_what_is_spoken(sent: bytes) -> None:
+    with listening(ECHO) as port, connected(port) as connection:
+        connection.sendall(sent)
+        answer = answer_of(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"without TLS (http://) and not as HTTP/2" in answer
 
 
 # Shares
