@@ -18,7 +18,9 @@ _TOO_LARGE = fault(
     f"the head of the request is too large: at most {HEAD_BYTES:,} bytes are allowed",
 )
 _NOT_HTTP = fault(
-    400, "Bad Request", "what came is no HTTP/1.1: send plain HTTP/1.1, without TLS (http://) and not as HTTP/2"
+    400,
+    "Bad Request",
+    "what came is no HTTP/1.1: send plain HTTP/1.1, without TLS (http://) and not as HTTP/2",
 )
 
 
@@ -74,7 +76,9 @@ class Bounded(HttpToolsProtocol):
     @property
     def head_without_upgrade(self) -> bytes:
         """The head that was just read, without the header that asks for another protocol."""
-        start = b" ".join([self.parser.get_method(), self.url, b"HTTP/" + self.parser.get_http_version().encode()])
+        start = b" ".join(
+            [self.parser.get_method(), self.url, b"HTTP/" + self.parser.get_http_version().encode()]
+        )
         kept = [b": ".join(header) for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([start, *kept, b"", b""])
 
@@ -111,7 +115,7 @@ class _Parser(httptools.HttpRequestParser):
         # As uvicorn has it: a request that came behind one with `Connection: close` is no fault.
         self.set_dangerous_leniencies(lenient_data_after_close=True)
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: Any) -> None:
         try:
             super().feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
