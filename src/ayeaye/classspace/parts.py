@@ -84,14 +84,17 @@ class Words:
         return np.stack([vector for vector, _, _ in found if vector is not None]), coverage
 
     def _described(self, described: str) -> tuple[np.ndarray | None, list[str], list[str]]:
-        tokens = _tokens(described)
+        tokens = self._tokens(described)
         vector, missing = self.table.mean(tokens, self.spare, self.smoothing)
         return vector, tokens, missing
+
+    def _tokens(self, described: str) -> list[str]:
+        return self.table.cut(text.content_words(described) or text.words(described))
 
     def _named(self, names: list[str]) -> tuple[np.ndarray | None, list[str], list[str]]:
         found = [self.table.find_name(name, self.smoothing) for name in names]
         known = [vector for vector, _ in found if vector is not None]
-        tokens = [word for name in names for word in text.name_words(name) or [name]]
+        tokens = [word for name in names for word in self.table.cut(text.name_words(name) or [name])]
         missing = [word for _, words_ in found for word in words_]
         return (np.mean(known, axis=0) if known else None), tokens, missing
 
@@ -102,7 +105,7 @@ class Words:
     def summands(self, table: ClassTable) -> list[Summands]:
         if self.sized:
             return [
-                self.table.summands(_tokens(said), self.spare, self.smoothing)[0]
+                self.table.summands(self._tokens(said), self.spare, self.smoothing)[0]
                 for said in text.descriptions(table)
             ]
         return [self._name_summands(names) for names in text.phrases(table, self.text)]
@@ -316,10 +319,6 @@ def _unknown_words(
         f"{', '.join(lines)}{more}; add synonyms or descriptions, or use another source",
         found,
     )
-
-
-def _tokens(described: str) -> list[str]:
-    return text.content_words(described) or text.words(described)
 
 
 def _by_column(values: np.ndarray, columns: list[str]) -> Summands:

@@ -393,7 +393,17 @@ def _wanted(table: ClassTable) -> set[str]:
     whole = {form for name in names for form in text.whole_names(name)}
     said = {word for name in names for word in text.name_words(name)}
     said |= {word for described in table.frame["description"] for word in text.words(described)}
-    return whole | {form for word in said for form in text.cases(word)}
+    return whole | {form for word in said for form in (*text.cases(word), *_within(word))}
+
+
+def _within(word: str) -> set[str]:
+    """All words that a run without spaces may be made of."""
+    single = text.characters(word) if text.unspaced(word) else []
+    return {
+        "".join(single[start : start + length])
+        for start in range(len(single))
+        for length in range(1, words.LONGEST + 1)
+    }
 
 
 def _training_sentences(table: ClassTable, chosen: str) -> list[list[str]]:
@@ -401,8 +411,12 @@ def _training_sentences(table: ClassTable, chosen: str) -> list[list[str]]:
     found = []
     for names, described in zip(text.phrases(table, text.SYNONYMS), table.frame["description"], strict=True):
         named = [] if chosen == text.DESCRIPTIONS else [w for name in names for w in text.name_words(name)]
-        found.append(text.without_stop_words([*named, *text.words(described)]))
+        found.append(_sentence([*named, *text.words(described)]))
     return found
+
+
+def _sentence(said: list[str]) -> list[str]:
+    return [term for word in text.without_stop_words(said) for term in text.grams(word)]
 
 
 def _corpus(path: Path) -> list[list[str]]:
@@ -412,7 +426,7 @@ def _corpus(path: Path) -> list[list[str]]:
         raise ClassSpaceError(
             f"classes.corpus {path} cannot be read ({error}): expected UTF-8 text"
         ) from None
-    return [text.without_stop_words(text.words(line)) for line in content.splitlines() if line.strip()]
+    return [_sentence(text.words(line)) for line in content.splitlines() if line.strip()]
 
 
 def _weights(settings: params.Classes) -> list[float]:

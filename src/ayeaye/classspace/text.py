@@ -1,13 +1,24 @@
-"""Texts of classes: which are used, and how names and descriptions become words."""
+"""Texts of classes: which are used, and how names and descriptions become words.
+
+Words are cut as Unicode does it (UAX #29): marks, points and joiners stay with their letters, and so do an
+apostrophe, a middle dot and Hebrew's gershayim between letters. Underscores, full stops and hyphens part words.
+Han, kana, Thai, Lao, Khmer and Myanmar are written without spaces: a run of these is one word here. TF-IDF and
+vectors trained here take its `grams`, vectors of a file the longest words that they know (`WordTable.cut`).
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterator
+from itertools import pairwise
+
+import regex
 
 from ayeaye.data.table import ClassTable
 from ayeaye.errors import IncompleteClass, listed
+from ayeaye.texts import normal
 
 NAMES, SYNONYMS, DESCRIPTIONS = "names", "synonyms", "descriptions"
 
@@ -23,8 +34,22 @@ STOP_WORDS = frozenset(
     up upon us very via was we well were what when where whether which while who whom whose why will with
     within without would yet you your yours""".split()  # noqa: SIM905
 )
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-_HUMP = re.compile(r"(?<=[a-zß-öø-ÿ])(?=[A-ZÀ-ÖØ-Þ])|(?<=[A-ZÀ-ÖØ-Þ])(?=[A-ZÀ-ÖØ-Þ][a-zß-öø-ÿ])")
+_UNSPACED = r"[[\p{L}\p{N}]&&[\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{lb=SA}]]"
+_LETTER = rf"[[\p{{L}}\p{{N}}]--{_UNSPACED}]"
+_ADDED = r"\p{M}\u200c\u200d"  # to the letter before: marks and joiners
+_REST = rf"[{_LETTER}{_ADDED}\u05f3\u05f4]"  # also Hebrew's geresh and gershayim, which are no letters
+_BETWEEN = rf"""(?:['’·]|(?<=\p{{Hebrew}}\p{{M}}*)"(?=\p{{Hebrew}}))(?={_LETTER})"""
+_WORD = regex.compile(rf"(?V1){_UNSPACED}[{_UNSPACED}{_ADDED}]*|{_LETTER}{_REST}*(?:{_BETWEEN}{_REST}+)*")
+_RUN = regex.compile(rf"(?V1){_UNSPACED}")
+_HAN = regex.compile(r"\p{scx=Han}")
+_CHARACTER = regex.compile(r"\X")
+_HUMP = regex.compile(r"(?<=\p{Ll}\p{M}*)(?=\p{Lu})|(?<=\p{Lu}\p{M}*)(?=\p{Lu}\p{M}*\p{Ll})")
+# Soft hyphens, marks of direction, choices of a glyph; a space of no width, as Thai and Khmer have it, parts words.
+_HIDDEN = regex.compile(r"(?V1)[\p{Default_Ignorable_Code_Point}--[\u200b\u200c\u200d]]+")
+# Letters by their width, and by their place in a word.
+_FORMS = re.compile("[\uff00-\uffef\ufb50-\ufdff\ufe70-\ufefc]+")
+# Points of Arabic and Hebrew, the stretching of a line, joiners.
+_OPTIONAL = regex.compile(r"(?V1)[[[\p{scx=Arab}\p{scx=Hebr}]&&\p{Mn}]\u0640\u200c\u200d]+")
 _NUMBERED = re.compile(r"^\d+\.")
 
 
@@ -53,37 +78,62 @@ def phrases(table: ClassTable, text: str) -> list[list[str]]:
 
 
 def words(text: str) -> list[str]:
-    """The words of running text, case as is; a possessive 's is dropped."""
-    return [re.sub(r"['’]s$", "", word) for word in _WORD.findall(text)]
+    """The words of running text in normal form C, case as is; a possessive 's is dropped."""
+    plain = _FORMS.sub(lambda forms: unicodedata.normalize("NFKC", forms[0]), _HIDDEN.sub("", text))
+    return [re.sub(r"['’]s$", "", word) for word in _WORD.findall(normal(plain))]
+
+
+def folded(word: str) -> str:
+    """A word as words are compared: in lower case, without what Arabic and Hebrew may leave out."""
+    return _OPTIONAL.sub("", word.lower()) or word
 
 
 def content_words(text: str) -> list[str]:
     """The words of running text that are no stop words, each once whatever its case, in their order."""
     distinct: dict[str, str] = {}
     for word in words(text):
-        distinct.setdefault(word.lower(), word)
-    return [word for lower, word in distinct.items() if lower not in STOP_WORDS]
+        distinct.setdefault(folded(word), word)
+    return [word for key, word in distinct.items() if key not in STOP_WORDS]
 
 
 def without_stop_words(said: list[str]) -> list[str]:
-    """Words in lower case, as often as they are said."""
-    return [word.lower() for word in said if word.lower() not in STOP_WORDS]
+    """Words as they are compared, as often as they are said."""
+    return [key for key in map(folded, said) if key not in STOP_WORDS]
 
 
 def name_words(name: str) -> list[str]:
     """A name split at spaces, hyphens, underscores and camel case: `GrannySmith-apple` is three words."""
-    return words(_HUMP.sub(" ", _NUMBERED.sub("", name)))
+    return words(_HUMP.sub(" ", _NUMBERED.sub("", normal(name))))
+
+
+def unspaced(word: str) -> bool:
+    """Whether a word is a run of a script that is written without spaces."""
+    return not word.isascii() and bool(_RUN.match(word))
+
+
+def characters(word: str) -> list[str]:
+    """The characters of a word as a reader counts them, each with its marks."""
+    return _CHARACTER.findall(word)
+
+
+def grams(word: str) -> list[str]:
+    """A word; of a run without spaces all pairs of characters and, for each is a word, the single ones of Han."""
+    if not unspaced(word):
+        return [word]
+    single = characters(word)
+    pairs = ["".join(pair) for pair in pairwise(single)]
+    return [one for one in single if _HAN.match(one)] + pairs or single
 
 
 def cases(word: str) -> Iterator[str]:
-    """Spellings under which a word is looked up: as is, lower, title."""
-    yield from dict.fromkeys((word, word.lower(), word.title()))
+    """Spellings under which a word is looked up: as is, lower, title, and as words are compared."""
+    yield from dict.fromkeys((word, word.lower(), word.title(), folded(word)))
 
 
 def whole_names(name: str) -> list[str]:
     """Spellings of a name as one entry of a vocabulary, such as `polar_bear`."""
     parts = name_words(name)
-    joined = [name, *(mark.join(parts) for mark in ("_", "-", ""))]
+    joined = [normal(name), *(mark.join(parts) for mark in ("_", "-", ""))]
     return list(dict.fromkeys(form for whole in joined for form in cases(whole)))
 
 

@@ -59,5 +59,6 @@ class TermTable:
 
 
 def terms(text_: str) -> list[str]:
-    """The terms of a text: content words in lower case, plurals folded."""
-    return [text.stem(word) for word in text.without_stop_words(text.words(text_))]
+    """The terms of a text: content words in lower case, plurals folded; characters where words have no spaces."""
+    said = text.without_stop_words(text.words(text_))
+    return [text.stem(term) for word in said for term in text.grams(word)]

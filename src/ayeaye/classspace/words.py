@@ -19,9 +19,11 @@ import numpy as np
 
 from ayeaye.classspace import text
 from ayeaye.errors import ClassSpaceError
+from ayeaye.texts import normal
 
 KEPT = 50_000  # most frequent words that are kept, besides those in use
 RANKED = 5_000  # words from which on the order of a file is taken for that of a language's frequencies
+LONGEST = 20  # characters of a word in a script without spaces
 SPARE = 256  # dimensions for words outside the vocabulary
 BUCKETS = 20_000  # of the character n-grams of a fastText model trained here
 _FASTTEXT_MAGIC = (793712314).to_bytes(4, "little")
@@ -88,7 +90,31 @@ class WordTable:
         for form in text.whole_names(name):
             if form in self._rows:
                 return {form: (1.0, _unit(self.vectors[self._rows[form]]))}, []
-        return self.summands(text.name_words(name) or [name], smoothing=smoothing)
+        return self.summands(self.cut(text.name_words(name) or [name]), smoothing=smoothing)
+
+    def cut(self, words: list[str]) -> list[str]:
+        """The words; in place of a run without spaces the longest words in it that are known, from its beginning on.
+
+        What lies between these is one word that is not known.
+        """
+        return [
+            part
+            for word in words
+            for part in (self._longest(word) if text.unspaced(word) and word not in self else [word])
+        ]
+
+    def _longest(self, run: str) -> list[str]:
+        single, parts, start, known = text.characters(run), list[str](), 0, True
+        while start < len(single):
+            ends = range(min(len(single), start + LONGEST), start, -1)
+            end = next((end for end in ends if "".join(single[start:end]) in self), 0)
+            part = "".join(single[start : end or start + 1])
+            if not end and not known:
+                parts[-1] += part
+            else:
+                parts.append(part)
+            start, known = end or start + 1, bool(end)
+        return parts
 
     def mean(
         self, words: list[str], spare: int = 0, smoothing: float | None = None
@@ -262,7 +288,8 @@ def _lines(file: IO[bytes], width: int, start: int) -> Iterator[Row]:
 
 def _table(rows: Iterator[Row], wanted: set[str], path: Path) -> WordTable:
     kept: dict[str, np.ndarray] = {}
-    for number, (word, vector) in enumerate(rows):
+    for number, (written, vector) in enumerate(rows):
+        word = normal(written)
         if (number < KEPT or word in wanted) and word not in kept:
             kept[word] = _half(vector)
     if not kept:
@@ -297,21 +324,25 @@ def _read_facebook(path: Path, wanted: Collection[str]) -> WordTable:
         model = load_facebook_vectors(str(path))
     except Exception as error:  # gensim raises whatever the damaged bytes lead it to
         raise ClassSpaceError(f"{path} cannot be read as a fastText .bin ({error}): fetch it again") from None
-    known = model.key_to_index
-    words = model.index_to_key[:KEPT]
+    known: dict[str, str] = {}  # as the model writes them
+    for word in model.index_to_key:
+        known.setdefault(normal(word), word)
+    words = list(known)[:KEPT]
     there = set(words)
     words += sorted(word for word in wanted if word in known and word not in there)
     small = len(model.vectors_ngrams) <= KEPT
     if not small:
         # Too many n-grams to ship: the words in use are spelled out now, while they are at hand.
-        words += sorted({word for word in wanted if not any(form in known for form in text.cases(word))})
+        words += sorted(
+            {w for w in wanted if not (text.unspaced(w) or any(form in known for form in text.cases(w)))}
+        )
     return WordTable(
         words,
-        _half(np.stack([model.get_vector(word) for word in words])),
+        _half(np.stack([model.get_vector(known.get(word, word)) for word in words])),
         model.vectors_ngrams.astype(np.float16) if small else None,
         (model.min_n, model.max_n),
         path.name,
-        _frequencies(model, words),
+        _frequencies(model, [known.get(word, word) for word in words]),
     )
 
 
@@ -340,7 +371,7 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 def hashed(word: str) -> np.ndarray:
     """(SPARE,) unit vector of random signs, the same for a word and its plural whatever their case."""
-    digest = hashlib.sha256(text.stem(word.lower()).encode()).digest()
+    digest = hashlib.sha256(text.stem(text.folded(word)).encode()).digest()
     return (2.0 * np.unpackbits(np.frombuffer(digest, np.uint8)) - 1) / np.sqrt(SPARE)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ayeaye.classspace.text import name_words, stem
+from ayeaye.classspace.text import folded, name_words, stem
 from ayeaye.texts import normal
 
 _SENSE = re.compile(r"^(.+)\.[nvasr]\.\d+$")  # dolphin.n.02, a synset as NLTK writes it
@@ -46,7 +46,7 @@ class Flag(NamedTuple):
 
 def fold(name: str) -> str:
     """A name without regard to case, hyphens, underscores and plurals: `Killer-Whales` is `killer whale`."""
-    return " ".join(stem(word.lower()) for word in name_words(name))
+    return " ".join(stem(folded(word)) for word in name_words(name))
 
 
 @dataclass(frozen=True)
