@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 
 import pytest
 
 from ayeaye.errors import DataError
-from ayeaye.texts import clean, collisions, comparable, composed
+from ayeaye.texts import clean, collisions, comparable, composed, near
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,22 @@ def test_a_name_that_shows_nothing_is_empty(name: str) -> None:
 
 def test_collisions_are_all_named_in_their_order() -> None:
     assert collisions(["a", "B", "A", "c", "b", "ａ"]) == [["a", "A", "ａ"], ["B", "b"]]
+
+
+# Names that are spelled alike
+
+
+def test_near_names_are_found_whatever_their_case() -> None:
+    known = ["Okapi", "zebra", "Zébra", "killer whale"]
+    assert near("OKAPPI", known) == ["Okapi"]
+    assert near("zebre", known, 1) == ["zebra"]
+    assert near("whale killer", ["killer whales"], cutoff=0.4) == ["killer whales"]
+    assert near("gnu", known) == []
+
+
+@pytest.mark.parametrize("wrong", ["paint 04x21", "pant 0421", "Paint  0421 ", "aint 0421", "paint 0421 a"])
+def test_a_slip_is_found_among_very_many_names(wrong: str) -> None:
+    known = [f"paint {number:04}" for number in range(20_000)]
+    began = time.process_time()
+    assert "paint 0421" in near(wrong, known, 10)
+    assert time.process_time() - began < 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -30,7 +29,7 @@ from ayeaye.files import digest_folder, write_atomic
 from ayeaye.labelling import calibration, explanation, nearest, propagation, unknown
 from ayeaye.labelling.hubs import Bank, Correction
 from ayeaye.mapping import MAPPERS, Mapper
-from ayeaye.texts import comparable
+from ayeaye.texts import SHOWN_NEAR, comparable, near
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -162,11 +161,12 @@ class Classifier:
         columns = {name: self._column(name) for name in names}
         strange = [name for name, column in columns.items() if column is None]
         if strange:
-            # Near names take a moment each: the first few are shown them.
             allowed = [self.labels[column] for column in self.answerable]
-            unknown = {name: _near(name, allowed) if row < 5 else [] for row, name in enumerate(strange)}
-            near = [close for closest in unknown.values() for close in closest]
-            spelled = f" (near: {', '.join(dict.fromkeys(near))})" if near else ""
+            unknown = {
+                name: near(name, allowed) if row < SHOWN_NEAR else [] for row, name in enumerate(strange)
+            }
+            alike = [close for closest in unknown.values() for close in closest]
+            spelled = f" (near: {', '.join(dict.fromkeys(alike))})" if alike else ""
             raise NoSuchClass(
                 f"no class {listed(strange)}{spelled}: name classes that there are, or describe new ones",
                 unknown,
@@ -180,7 +180,7 @@ class Classifier:
 
     def near(self, name: str) -> list[str]:
         """Up to three classes that are spelled much like a name, the most alike first."""
-        return _near(name, self.labels)
+        return near(name, self.labels)
 
     def _column(self, name: str) -> int | None:
         """The column of this name, however it is written, of those that may be an answer."""
@@ -357,9 +357,9 @@ class Classifier:
         column = self._column(label)
         if column is None:
             allowed = [self.labels[column] for column in self.answerable]
-            near = _near(label, allowed)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {listed(allowed)}"
-            raise NoSuchClass(f"no class {label}: {hint}", {label: near})
+            alike = near(label, allowed)
+            hint = f"did you mean {' or '.join(alike)}?" if alike else f"expected one of {listed(allowed)}"
+            raise NoSuchClass(f"no class {label}: {hint}", {label: alike})
         return column
 
     def _nearest_seen(self, cosines: np.ndarray, most: int, but: int | None = None) -> list[dict[str, Any]]:
@@ -493,12 +493,6 @@ def _correction(folder: Path, described: dict[str, Any]) -> Correction:
     from safetensors.numpy import load_file
 
     return Correction.from_state(described, load_file(folder / "hubs.safetensors"))
-
-
-def _near(name: str, names: list[str]) -> list[str]:
-    """Up to three of the names that are spelled much like `name`, as names are compared."""
-    folded = {comparable(other): other for other in names}
-    return [folded[close] for close in difflib.get_close_matches(comparable(name), folded, cutoff=0.6)]
 
 
 def _part(name: str, load: Callable[[], Part]) -> Part:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -23,6 +22,7 @@ from pydantic import (
 )
 
 from ayeaye.errors import ParamsError
+from ayeaye.texts import near
 
 STATE_IN_IMAGE = "/state"  # in a container, where no params.yaml is; elsewhere it is serve.state
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -423,8 +423,8 @@ def _fault(item: Any) -> str:
         model: Any = Params
         for part in parents:
             model = model.model_fields[part].annotation
-        near = difflib.get_close_matches(str(key), list(model.model_fields), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(model.model_fields)}"
+        alike = near(str(key), model.model_fields, 1)
+        hint = f"did you mean {alike[0]}?" if alike else f"known: {', '.join(model.model_fields)}"
         return f"unknown parameter {where}; {hint}"
     # It may be a password that stands in the wrong place.
     value = (

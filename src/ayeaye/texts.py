@@ -5,22 +5,30 @@ check_name    which characters it may hold: all that are seen, and the joiners t
 comparable    the same for names that are one: case, width, ways to write an accent, spaces, and characters that
               nobody sees do not tell two apart; accents themselves, hyphens and underscores do
 collisions    names that are one
+near          names that are spelled much alike
 
 Classes, their synonyms and groups are names, whether they come from a table, a folder, a request or feedback.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from heapq import nlargest
+from itertools import takewhile
 
 import regex
 
 from ayeaye.errors import DataError
 
 JOINERS = "\u200c\u200d"  # scripts need them within words
+SHOWN_NEAR = (
+    5  # of several names that nobody knows only so many are shown with near ones, which take a moment each
+)
+_COMPARED = 500  # known names that one is compared with letter by letter, at most
 LINES = "\t\n\r\u2028\u2029"
 # Controls, formats such as turns of direction, halves of characters, separators of lines.
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -64,6 +72,20 @@ def collisions(names: Iterable[str]) -> list[list[str]]:
     return [same for same in alike.values() if len(same) > 1]
 
 
+def near(name: str, known: Iterable[str], most: int = 3, cutoff: float = 0.6) -> list[str]:
+    """Up to `most` of the known names that are spelled much like `name`, the most alike first; `cutoff` is difflib's.
+
+    Of very many known names only those are looked at that begin and end most like it.
+    """
+    asked, names = comparable(name), {comparable(other): other for other in known}
+
+    def ends(other: str) -> int:
+        return _shared(asked, other) + _shared(reversed(asked), reversed(other))
+
+    alike = nlargest(_COMPARED, names, key=ends) if len(names) > _COMPARED else names
+    return [names[close] for close in difflib.get_close_matches(asked, alike, most, cutoff)]
+
+
 def check_name(text: str, what: str) -> None:
     """Raise DataError for a name with a character that is not seen."""
     for character in unseen(text):
@@ -84,6 +106,11 @@ def unseen(text: str) -> Iterator[str]:
 def shown(text: str) -> str:
     """A text as it may be printed: what is not seen is written as in JSON, such as \\u001b."""
     return text.translate({ord(c): json.dumps(c)[1:-1] for c in unseen(text)})
+
+
+def _shared(one: Iterable[str], other: Iterable[str]) -> int:
+    """How many characters both begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _told(character: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from small_sources import CLASSES, picture, write_csv, write_source
 
 from ayeaye import params
 from ayeaye.data.sources import Source, open_source, read_classes
+from ayeaye.data.sources.base import Entry, labelled
 from ayeaye.errors import SourceError
 
 PICTURES = {"okapi": 3, "zebra": 3}
@@ -204,6 +206,17 @@ def test_a_misspelt_folder_is_answered_with_the_nearest_class(tmp_path: Path) ->
     path = made(tmp_path, pictures=PICTURES | {"okapis": 2})
     with pytest.raises(SourceError, match=r"okapis \(2\) \(did you mean okapi\?\)"):
         opened(path)
+
+
+def test_thousands_of_folders_that_the_table_does_not_know_are_told_at_once() -> None:
+    known = [f"species {number:04}" for number in range(5000)]
+    entries = [Entry(f"{name}s/0.png", f"{name}s", "") for name in known]
+    began = time.process_time()
+    with pytest.raises(
+        SourceError, match=r"species 0000s \(1\) \(did you mean species 0000\?\).* 4995 more; add"
+    ):
+        labelled(entries, known, Path("images"), "classes.csv")
+    assert time.process_time() - began < 3
 
 
 def test_a_seen_class_with_one_picture_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import difflib
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ayeaye.errors import ClassSpaceError, listed
-from ayeaye.texts import comparable
+from ayeaye.texts import comparable, near
 
 FORMATS = ".npz with names and vectors, or a .csv or .parquet with a column name and columns of numbers"
 
@@ -77,8 +76,8 @@ def _arrays(path: Path) -> pd.DataFrame:
 def _check_names(path: Path, given: pd.Index, names: list[str]) -> None:
     missing = [name for name in names if name not in given]
     if missing:
-        near = difflib.get_close_matches(missing[0], given[~given.isin(names)], n=1)
-        hint = f"; did you mean {near[0]} for {missing[0]}?" if near else ""
+        alike = near(missing[0], given[~given.isin(names)], 1)
+        hint = f"; did you mean {alike[0]} for {missing[0]}?" if alike else ""
         raise ClassSpaceError(
             f"{path} has no vector of {len(missing)} of {len(names)} classes ({listed(missing)}): "
             f"add them under these names{hint}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from ayeaye.data.table import ClassTable
 from ayeaye.errors import ClassSpaceError, CoincidentClasses, IncompleteClass, TakenName, listed
 from ayeaye.files import replacing, write_atomic
 from ayeaye.states import below, under
-from ayeaye.texts import comparable
+from ayeaye.texts import comparable, near
 
 SAME = 0.9999  # cosine above which two classes cannot be told apart
 WORD_SOURCES = ("word2vec", "fasttext", "glove")
@@ -217,10 +216,10 @@ class ClassSpace:
         """The words of a class that its vector was made without, each with near ones that are known."""
         parts = self.coverage[self.names.index(name)]["parts"]
         known = {part.source: part.vocabulary for part in self.encoder.parts}
+        missing = {word: known[part["source"]] for part in parts for word in part["missing"]}
         return {
-            word: text.near_spellings(word, known[part["source"]])
-            for part in parts
-            for word in part["missing"]
+            word: text.near_spellings(word, vocabulary) if place < SHOWN_NEAR else []
+            for place, (word, vocabulary) in enumerate(missing.items())
         }
 
     def _check_described(self, classes: Sequence[NewClass]) -> None:
@@ -355,8 +354,8 @@ def _part(source: str, table: ClassTable, settings: params.Classes, read: Callab
         vectors = _word_table(source, chosen, table, settings, read)
         return Words.fit(source, chosen, vectors, settings.smoothing, table)
     known = [*WORD_SOURCES, "tfidf", SENTENCES, *table.matrices]
-    near = difflib.get_close_matches(source, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+    alike = near(source, known, 1)
+    hint = f"did you mean {alike[0]}?" if alike else f"expected one of {', '.join(known)}"
     raise ClassSpaceError(f"classes.source {source}: no such source or matrix of the class table; {hint}")
 
 

@@ -20,6 +20,7 @@ from ayeaye.embedding.engines import TORCH, Engine, Runner
 from ayeaye.embedding.vision import torchvision
 from ayeaye.errors import BackboneError, BundleError
 from ayeaye.files import replacing, write_atomic
+from ayeaye.texts import near
 
 if TYPE_CHECKING:
     import torch
@@ -322,13 +323,11 @@ def build(name: str, classes: int) -> torch.nn.Module:
 
 def check_name(name: str) -> None:
     """Raises BackboneError, with the nearest known name, for a network that torchvision does not have."""
-    import difflib
-
     models = torchvision().models
     known = models.list_models(module=models)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else "see torchvision's list of classification models"
+        alike = near(name, known, 1)
+        hint = f"did you mean {alike[0]}?" if alike else "see torchvision's list of classification models"
         raise BackboneError(f"embed.backbone is {name}: torchvision has no such classification model; {hint}")
 
 

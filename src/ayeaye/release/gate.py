@@ -21,7 +21,6 @@ None) and so does the verdict:
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +30,7 @@ from ayeaye.embedding.engines import AGREEMENT
 from ayeaye.errors import ParamsError, listed
 from ayeaye.evaluation.bootstrap import bounds, pictures_needed
 from ayeaye.params import Release
+from ayeaye.texts import near
 
 Kind = Literal["minimum", "maximum", "relative"]
 Verdict = Literal["promoted", "refused", "untried"]
@@ -171,8 +171,8 @@ def check_thresholds(release: Release) -> None:
     for section, thresholds in (("minimum", release.minimum), ("maximum", release.maximum)):
         for name, threshold in thresholds.items():
             if name not in THRESHOLDS:
-                near = difflib.get_close_matches(name, THRESHOLDS, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(THRESHOLDS)}"
+                alike = near(name, THRESHOLDS, 1, cutoff=0.5)
+                hint = f"did you mean {alike[0]}?" if alike else f"known: {', '.join(THRESHOLDS)}"
                 faults.append(f"unknown figure release.{section}.{name}; {hint}")
             elif not math.isfinite(threshold):
                 faults.append(f"release.{section}.{name} is {threshold}: expected a finite number")

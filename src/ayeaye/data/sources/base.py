@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from ayeaye.data.table import SEEN, TEXT, UNSEEN, ClassTable
 from ayeaye.errors import DataError, SourceError, listed
-from ayeaye.texts import clean, collisions, comparable, composed
+from ayeaye.texts import clean, collisions, comparable, composed, near
 
 ROLES = (SEEN, UNSEEN)
 LISTED = 5
@@ -126,9 +124,12 @@ def labelled(entries: Iterable[Entry], known: Sequence[str], images: Path, table
     entries = list(entries)
     folders = dict.fromkeys(entry.label for entry in entries if entry.label)
     strangers = [label for label in folders if comparable(label) not in names]
-    if strangers:
+    if strangers := sorted(strangers):
         counts = Counter(entry.label for entry in entries)
-        named = [f"{name} ({counts[name]})" + nearest(name, known) for name in sorted(strangers)]
+        named = [f"{name} ({counts[name]})" for name in strangers]
+        named[:LISTED] = [
+            said + nearest(name, known) for said, name in zip(named, strangers[:LISTED], strict=False)
+        ]
         raise SourceError(
             f"{images}: pictures of classes without a row in {table}: {listed(named)}; "
             "add the rows or remove the folders"
@@ -165,9 +166,9 @@ def check_counts(
             )
 
 
-def nearest(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.8)
-    return f" (did you mean {near[0]}?)" if near else ""
+def nearest(word: str, known: Iterable[str]) -> str:
+    found = near(word, known, 1, cutoff=0.8)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def stamp_of(path: Path) -> str:

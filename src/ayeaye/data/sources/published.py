@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ayeaye.data.sources.base import nearest
+from ayeaye.data.sources.base import LISTED, nearest
 from ayeaye.data.table import SEEN, UNSEEN
 from ayeaye.errors import SourceError, listed
 from ayeaye.texts import normal
@@ -100,7 +100,8 @@ def roles(names: Sequence[str], seen: Path | None, unseen: Path | None) -> list[
 
 def _listed_classes(path: Path, names: Sequence[str]) -> set[str]:
     found = [text for _, text in lines(path)]
-    unknown = [name + nearest(name, names) for name in found if name not in set(names)]
-    if unknown:
-        raise SourceError(f"{path}: classes that classes.txt does not know: {listed(unknown)}")
+    known = set(names)
+    if unknown := [name for name in found if name not in known]:
+        unknown[:LISTED] = [name + nearest(name, names) for name in unknown[:LISTED]]
+        raise SourceError(f"{path}: classes that classes.txt does not know: {listed(unknown, LISTED)}")
     return set(found)
