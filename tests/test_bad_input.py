@@ -129,6 +129,7 @@ def no_row(place: Place) -> None:
 
 def same_picture(place: Place) -> None:
     (place.source / "images" / FIRST / "copy.png").write_bytes(paint(SECOND, 0))
+    place.set("prepare.duplicates=error")
 
 
 def many_broken(place: Place) -> None:
@@ -145,7 +146,7 @@ SOURCES = {
     same_name: rf"classes listed twice: {FIRST}; give each class one row",
     unknown_role: rf"unknown role of {FIRST} \('sene'\); expected seen or unseen",
     no_row: rf"pictures of classes without a row in classes\.csv: {FIRST} \({workspaces.PICTURES}\)",
-    same_picture: rf"the same picture under two classes: {FIRST}/copy\.png and {SECOND}/000\.png; remove one",
+    same_picture: rf"1 picture is under two classes: {FIRST}/copy\.png .* and {SECOND}/000\.png .*; remove one",
     many_broken: rf"more than \d+ of {PICTURES} pictures cannot be used .*empty file \(0 bytes\).*rejected",
 }
 

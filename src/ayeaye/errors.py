@@ -43,7 +43,14 @@ def listed(items: Sequence[str], most: int = 5) -> str:
 
 
 class AyeayeError(Exception):
-    """A fault a person can mend; its message is all that is shown."""
+    """A fault a person can mend; its message is all that is shown.
+
+    `details`: all that was found, a line each, where the message names the first few.
+    """
+
+    def __init__(self, message: str = "", details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.details = details
 
 
 class ParamsError(AyeayeError):

@@ -41,6 +41,7 @@ class Prepare(Section):
     validation_share: Share = 0.15
     validation_classes: Share = 0.25
     max_rejected: Share = 0.05
+    duplicates: Literal["quarantine", "keep", "error"] = "quarantine"
     max_bytes: Count = 50_000_000
     max_pixels: Count = 100_000_000
     shard_bytes: Count = 128_000_000

@@ -83,6 +83,10 @@ class Workspace:
     def checks(self) -> Path:
         return self.root / "checks"
 
+    def faults(self, of: str) -> Path:
+        """Where all of many faults are listed, of which a message names a few."""
+        return self.checks / f"faults-{of}.txt"
+
     @property
     def feedback(self) -> Path:
         """Pictures that reviewers accepted, for the next dataset."""

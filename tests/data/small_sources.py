@@ -64,6 +64,7 @@ class Place:
         *,
         dry_run: bool = False,
         docs: bool = False,
+        removed: frozenset[str] = frozenset(),
         **knobs: Any,
     ) -> Summary:
         settings = params.Prepare(**{"source": "folder", "path": str(self.source)} | knobs)
@@ -77,6 +78,7 @@ class Place:
             cache=self.cache,
             docs=checks,
             feedback=self.feedback,
+            removed=removed,
         )
 
     def files(self) -> dict[str, tuple[int, bytes]]:

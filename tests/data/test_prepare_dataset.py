@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import shutil
@@ -20,6 +21,7 @@ from small_sources import CLASSES, Place, picture, write_csv, write_source
 from ayeaye import params
 from ayeaye.data.checks import check_dataset
 from ayeaye.data.prepare_dataset import prepare, quarantine
+from ayeaye.data.repeats import copies_of
 from ayeaye.data.table import ClassTable, Dataset
 from ayeaye.errors import CheckFailed, DataError, ParamsError, SourceError
 
@@ -147,11 +149,70 @@ def test_one_picture_twice_in_a_class_is_kept_once_and_counted(place: Place) -> 
     assert (again.changed, again.duplicates) == (False, 1)
 
 
-def test_one_picture_under_two_classes_is_refused_with_both_files(place: Place) -> None:
-    shutil.copy(place.source / "images/okapi/000.png", place.source / "images/zebra/copy.png")
+def with_contradiction(place: Place, pairs: int = 1) -> None:
+    for number in range(pairs):
+        name = f"{number:03d}.png"
+        shutil.copy(place.source / "images/okapi" / name, place.source / f"images/zebra/copy{name}")
+
+
+def test_pictures_under_two_classes_are_quarantined_on_both_sides(place: Place) -> None:
+    with_contradiction(place)
     for _ in range(2):  # the second time the pictures are known
-        with pytest.raises(SourceError, match=r"two classes: okapi/000.png and zebra/copy.png; remove one"):
-            place.prepare()
+        summary = place.prepare(max_rejected=0.1)
+        assert (summary.pictures, summary.rejected, summary.duplicates) == (27, 2, 0)
+        assert quarantine(place.dataset)["reason"].tolist() == [
+            "the same picture as zebra/copy000.png (zebra)",
+            "the same picture as okapi/000.png (okapi)",
+        ]
+    (place.source / "images/zebra/copy000.png").unlink()
+    assert place.prepare(max_rejected=0.1).pictures == 28
+
+
+def test_contradictions_count_as_rejected_and_are_all_named_at_once(place: Place) -> None:
+    with_contradiction(place, 7)
+    said = r"more than 1 of 35 pictures .*okapi/000.png: the same .*, or set prepare.duplicates to keep"
+    with pytest.raises(SourceError, match=said) as met:
+        place.prepare()
+    assert [line.partition(":")[0] for line in met.value.details] == [
+        *(f"okapi/{number:03d}.png" for number in range(7)),
+        *(f"zebra/copy{number:03d}.png" for number in range(7)),
+    ]
+
+
+def test_contradictions_can_be_an_error(place: Place) -> None:
+    with_contradiction(place, 7)
+    said = r"7 pictures are under two classes: okapi/000.png \(okapi\) and zebra/copy000.png \(zebra\); .*2 more"
+    with pytest.raises(SourceError, match=said) as met:
+        place.prepare(duplicates="error")
+    assert len(met.value.details) == 7
+
+
+def test_contradictions_can_be_kept_under_ids_of_their_own(place: Place) -> None:
+    before = place.prepare()
+    with_contradiction(place)
+    for changed in (True, False):
+        summary = place.prepare(duplicates="keep", docs=True)
+        assert (summary.pictures, summary.rejected, summary.changed) == (29, 0, changed)
+    dataset = Dataset.load(place.dataset)
+    rows = dataset.manifest.set_index("source")
+    first, copy = rows.loc["okapi/000.png"], rows.loc["zebra/copy000.png"]
+    assert first.id == hashlib.sha256((place.source / "images/okapi/000.png").read_bytes()).hexdigest()
+    assert dataset.picture(first.id) == dataset.picture(copy.id)
+    assert (first.id != copy.id, first.label, copy.label) == (True, "okapi", "zebra")
+    assert dataset.about["in_two_classes"] == 1
+    (place.source / "images/zebra/copy000.png").unlink()
+    after = place.prepare(duplicates="keep")
+    assert (after.digest, after.changed) == (before.digest, True)
+
+
+def test_a_removed_picture_does_not_come_back_as_a_copy(place: Place) -> None:
+    with_contradiction(place)
+    place.prepare(duplicates="keep")
+    rows = Dataset.load(place.dataset).manifest.set_index("source")
+    kept = [rows.loc[name].id for name in ("okapi/000.png", "zebra/copy000.png")]
+    assert kept[1] in copies_of(kept[:1], ["okapi", "zebra"])
+    assert place.prepare(duplicates="keep", removed=frozenset(kept[1:])).pictures == 28
+    assert place.prepare(duplicates="keep", removed=frozenset(kept[:1])).pictures == 27
 
 
 def test_unusual_pictures_are_taken_in(place: Place) -> None:

@@ -145,6 +145,26 @@ def test_a_class_that_only_test_pictures_put_into_val_loc_is_no_validation_class
     assert not source.classes.pretend_unseen.any()
 
 
+def test_published_splits_stay_though_a_row_contradicts_another(tmp_path: Path, write: Write) -> None:
+    # As AwA1's features have it: rows of two classes alike, and one in training and in test.
+    X = features()
+    X[:, 6], X[:, 11], X[:, 3] = X[:, 0], X[:, 1], X[:, 2]
+    place = Place(tmp_path / "work", xlsa17(tmp_path / "source", write, resnet(features=X), splits()))
+    summary = place.prepare(source="xlsa17", validation_share=0)
+    assert (summary.pictures, summary.rejected, summary.duplicates) == (12, 0, 0)
+    dataset = Dataset.load(place.dataset)
+    split = {int(row): part for row, part in zip(dataset.manifest["source"], dataset.manifest["split"], strict=True)}
+    assert [split[row] for row in range(12)] == [
+        *["train"] * 3, "test_seen", *["train"] * 3, "test_seen", *["train"] * 2, *["test_unseen"] * 2,
+    ]  # fmt: skip
+    shards = dataset.shards()
+    kept = dataset.features(shards[0])[dataset.manifest["row"]]
+    np.testing.assert_allclose(kept, X.T[dataset.manifest["source"].astype(int)], rtol=1e-6)
+    assert (dataset.about["in_two_classes"], dataset.about["in_two_splits"]) == (2, 2)
+    with pytest.raises(SourceError, match=r"2 pictures are under two classes: row 0 \(antelope\) and row 6 "):
+        place.prepare(source="xlsa17", duplicates="error")
+
+
 def test_published_validation_splits_are_not_needed_and_pictures_in_no_split_are_left_out(
     tmp_path: Path, write: Write
 ) -> None:

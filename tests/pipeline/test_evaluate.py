@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import workspaces
 from workspaces import Place
@@ -28,9 +29,12 @@ FLAGGED = [f"kind {number}" for number in range(24, 31)]  # of the unseen ones, 
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A workspace in which all stages but the last have run."""
+    """A workspace in which all stages but the last have run; one row is under two classes, as in AwA1's features."""
     folder = tmp_path_factory.mktemp("evaluate")
     source = workspaces.write_features(folder / "features.npz")
+    arrays = dict(np.load(source))
+    arrays["features"][-1] = arrays["features"][20]  # of `train` and of `test_unseen`
+    np.savez(source, **arrays)
     settings = ("prepare.source=features", "classes.source=attributes", "evaluate.bootstrap=100")
     place = workspaces.make(folder / "workspace", source, {}, *settings)
     for stage in ("prepare", "embed", "classes", "train"):
@@ -68,6 +72,13 @@ def test_clean_and_flagged_classes_are_told_apart_and_the_headline_stays(
     assert shares == pytest.approx(after["U"])
     page = (stages.root / "reports/index.html").read_text(encoding="utf-8")
     assert 'id="leakage"' in page and "most likely seen pictures of 7 of the 12 unseen classes" in page
+
+
+def test_a_row_under_two_published_classes_is_told_on_the_page(stages: Place) -> None:
+    assert evaluated(stages)["repeated"] == {"in_two_classes": 1, "in_two_splits": 1}
+    page = (stages.root / "reports/index.html").read_text(encoding="utf-8")
+    assert "1 picture is under more than one class" in page
+    assert "1 picture is in more than one of the published splits" in page
 
 
 def test_every_plot_and_table_is_on_the_page(stages: Place) -> None:

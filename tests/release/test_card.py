@@ -137,6 +137,13 @@ def test_what_was_not_measured_is_said_and_not_made_up() -> None:
     assert "not measured" in Page(shown.html()).text
 
 
+def test_limits_tell_of_pictures_that_published_splits_hold_twice() -> None:
+    made = recorded()
+    repeated = replace(made, metrics={**made.metrics, "repeated": {"in_two_classes": 3}})
+    assert any("3 pictures are under more than one class" in said for said in card_of(repeated).content["limits"])
+    assert not any("more than one class" in said for said in card_of(made).content["limits"])
+
+
 def test_limits_name_the_classes_that_the_figures_name() -> None:
     made = recorded()
     names, figures = made.metrics["names"], made.metrics

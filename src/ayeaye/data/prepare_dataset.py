@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ayeaye import params
-from ayeaye.data import checks, decode, shards, splits
+from ayeaye.data import checks, decode, repeats, shards, splits
+from ayeaye.data.repeats import Repeats
 from ayeaye.data.sources import LISTED, Entry, Source, check_counts, open_source
 from ayeaye.data.table import MANIFEST, QUARANTINE, ClassTable, Dataset, read_frame
 from ayeaye.errors import DataError, PictureError, SourceError
@@ -114,21 +115,40 @@ def prepare(
 
 @dataclass
 class _Collected:
-    """What became of the entries: an id or a reason for each, and the place of each id."""
+    """What became of the entries: an id or a reason for each, and the place of each id.
+
+    `ids` and `reasons` are of each entry by itself; `repeats` adds what follows from one with another.
+    """
 
     ids: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    repeats: Repeats = field(default_factory=Repeats)
     entries: list[Entry] = field(default_factory=list)
     places: dict[str, tuple[str, int]] = field(default_factory=dict)
     new_shards: int = 0
     decoded: int = 0
     withheld: dict[str, str] = field(default_factory=dict)
 
-    def rejected(self) -> list[Entry]:
-        return [entry for entry in self.entries if entry.source in self.reasons]
+    def rejected(self) -> dict[str, str]:
+        """The reason by source, in the order of the entries."""
+        reasons = self.reasons | self.repeats.rejected
+        return {entry.source: reasons[entry.source] for entry in self.entries if entry.source in reasons}
 
-    def accepted(self) -> list[Entry]:
-        return [entry for entry in self.entries if entry.source in self.ids]
+    def accepted(self) -> dict[str, Entry]:
+        """By id the first entry that has it."""
+        unique: dict[str, Entry] = {}
+        for entry in self.entries:
+            if id := self._id(entry):
+                unique.setdefault(id, entry)
+        return unique
+
+    def duplicates(self) -> int:
+        return sum(bool(self._id(entry)) for entry in self.entries) - len(self.accepted())
+
+    def _id(self, entry: Entry) -> str:
+        if entry.source in self.withheld or entry.source in self.repeats.rejected:
+            return ""
+        return self.repeats.copies.get(entry.source) or self.ids.get(entry.source, "")
 
 
 def _collect(
@@ -169,11 +189,37 @@ def _collect(
                 found.decoded += writer.add(result)
         if progress:
             progress(done, len(waiting))
+    found.repeats = repeats.settle(source, source.entries, found.ids, params.duplicates)
+    _check_rejected(source, found, allowed)
+    _add_copies(source, found, writer, decode.Limits.of(params), removed)
     writer.flush()
     found.places.update(writer.places)
     found.new_shards = len(writer.names)
-    _check_labels(source, found)
+    pictures = Counter(entry.label for entry in found.accepted().values())
+    gone = found.rejected()
+    rejected = Counter(entry.label for entry in source.entries if entry.source in gone)
+    check_counts(source.classes, pictures, source.origin, rejected)
     return found
+
+
+def _add_copies(
+    source: Source,
+    found: _Collected,
+    writer: shards.ShardWriter,
+    limits: decode.Limits,
+    removed: frozenset[str],
+) -> None:
+    """Pictures that are kept a second time are stored a second time: an id has one place."""
+    read = _reader(source, limits, frozenset())
+    for entry in source.entries:
+        id = found.repeats.copies.get(entry.source)
+        if id in removed:
+            found.withheld[entry.source] = id
+        elif id and id not in found.places:
+            result = read(entry)
+            if isinstance(result, PictureError):
+                raise SourceError(f"{source.origin}: {entry.source} changed while it was read: prepare again")
+            writer.add(replace(result, id=id))
 
 
 def _reader(
@@ -214,34 +260,15 @@ def _in_threads(
 
 
 def _check_rejected(source: Source, found: _Collected, allowed: float) -> None:
-    if len(found.reasons) <= allowed:
+    if len(found.reasons) + len(found.repeats.rejected) <= allowed:
         return
-    lines = [f"{name}: {reason}" for name, reason in list(found.reasons.items())[:LISTED]]
+    lines = [f"{name}: {reason}" for name, reason in found.rejected().items()]
+    keep = ", or set prepare.duplicates to keep" if found.repeats.rejected else ""
     raise SourceError(
         f"{source.origin}: more than {int(allowed)} of {len(source.entries)} pictures cannot be used "
-        f"({'; '.join(lines)}); mend or remove them, or raise prepare.max_rejected"
+        f"({'; '.join(lines[:LISTED])}); mend or remove them, or raise prepare.max_rejected{keep}",
+        lines,
     )
-
-
-def _check_labels(source: Source, found: _Collected) -> None:
-    """Raises SourceError for one picture under two classes, and for a seen class left with fewer than two."""
-    first: dict[str, Entry] = {}
-    pictures: Counter[str] = Counter()
-    for entry in found.accepted():
-        other = first.setdefault(found.ids[entry.source], entry)
-        if other is entry:
-            pictures[entry.label] += 1
-        elif other.label != entry.label:
-            raise SourceError(
-                f"{source.origin}: the same picture under two classes: {_named(source, other)} and "
-                f"{_named(source, entry)}; remove one of them"
-            )
-    rejected = Counter(entry.label for entry in found.rejected())
-    check_counts(source.classes, pictures, source.origin, rejected)
-
-
-def _named(source: Source, entry: Entry) -> str:
-    return f"row {entry.source} ({entry.label})" if source.kind == "features" else entry.source
 
 
 # ---- the candidate ----
@@ -266,9 +293,7 @@ def _previous(folder: Path) -> _Before | None:
 def _candidate(
     source: Source, found: _Collected, before: _Before | None, params: params.Prepare, folder: Path
 ) -> Dataset:
-    unique: dict[str, Entry] = {}
-    for entry in found.accepted():
-        unique.setdefault(found.ids[entry.source], entry)
+    unique = found.accepted()
     about = {
         "format": 1,
         "kind": source.kind,
@@ -278,8 +303,9 @@ def _candidate(
         "seed": params.seed,
         "test_share": params.test_share,
         "validation_share": params.validation_share,
-        "duplicates": len(found.ids) - len(unique),
+        "duplicates": found.duplicates(),
         "checks": checks.VERSION,
+        **found.repeats.about(),
     }
     classes = _with_pretend_unseen(source.classes, params)
     chosen = splits.assign(
@@ -316,7 +342,8 @@ def _kept_splits(before: _Before | None, about: dict[str, Any]) -> dict[str, str
 
 
 def _contents(candidate: Dataset, found: _Collected) -> dict[str, bytes]:
-    quarantine = [(entry.source, entry.label, found.reasons[entry.source]) for entry in found.rejected()]
+    labels = {entry.source: entry.label for entry in found.entries}
+    quarantine = [(name, labels[name], reason) for name, reason in found.rejected().items()]
     rows = {name: [row[column] for row in quarantine] for column, name in enumerate(QUARANTINE)}
     return {
         "classes.parquet": _parquet(candidate.classes.to_arrow()),
@@ -384,7 +411,7 @@ def _summary(candidate: Dataset, found: _Collected, before: _Before | None, chan
         new=len(ids - old),
         removed=len(old - ids),
         decoded=found.decoded,
-        rejected=len(found.reasons),
+        rejected=len(found.rejected()),
         duplicates=int(candidate.about["duplicates"]),
         shards=len(candidate.shards()),
         new_shards=found.new_shards,
@@ -434,11 +461,15 @@ class _Index:
 
     def save(self, found: _Collected) -> None:
         # A removed one is remembered too: so as not to be read again each time.
-        ids = found.ids | found.withheld
+        ids = found.withheld | found.ids
         known = {
             entry.source: [entry.stamp, ids[entry.source]] for entry in found.entries if entry.source in ids
         }
-        rejected = {entry.source: [entry.stamp, found.reasons[entry.source]] for entry in found.rejected()}
+        rejected = {
+            entry.source: [entry.stamp, found.reasons[entry.source]]
+            for entry in found.entries
+            if entry.source in found.reasons
+        }
         if self.path and (known, rejected) != (self.known, self.rejected):
             content = json.dumps({"key": self.key, "known": known, "rejected": rejected}, ensure_ascii=False)
             write_atomic(self.path, content.encode())

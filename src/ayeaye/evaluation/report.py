@@ -237,6 +237,18 @@ def sentence(measured: Mapping[str, Any]) -> str:
     return text
 
 
+def repeated(counts: Mapping[str, int]) -> list[str]:
+    """What is to be said of pictures that the dataset holds twice, by the counts of dataset.json."""
+    said = {
+        "in_two_classes": "under more than one class, so that no label of them is right for all",
+        "in_two_splits": "in more than one of the published splits, so that a test may ask for what was learned",
+    }
+    return [
+        f"{count:,} picture{'s are' if count > 1 else ' is'} {said[name]}: kept as the data has it."
+        for name, count in counts.items()
+    ]
+
+
 def strength(quality: Mapping[str, Any]) -> tuple[str, str]:
     """How well the class space agrees with the pictures, in a word and in sentences."""
     if quality.get("p") is None:

@@ -18,6 +18,7 @@ import pandas as pd
 from ayeaye.classifier import Classifier
 from ayeaye.classspace import quality
 from ayeaye.classspace.space import ClassSpace
+from ayeaye.data import repeats
 from ayeaye.data.decode import Limits, decode
 from ayeaye.data.table import Dataset
 from ayeaye.errors import DataError, PictureError
@@ -83,6 +84,7 @@ def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
     figures["none_of_these"] = none_of_these(measured, workspace.params.train.false_accept)
     figures["class_space"] = class_space_quality(data, classifier.space, chosen.seed)
     figures["leakage"] = leaks | split_figures(measured, data, figures, leaks["flags"], chosen)
+    figures["repeated"] = {name: dataset.about[name] for name in repeats.COUNTS if name in dataset.about}
     names = [data.names[c] for c in measured.columns]
     answers = predictions(data, measured, names)
     figures["reliability"] = reliability(answers)
@@ -362,7 +364,7 @@ def _warnings(figures: dict[str, Any], data: Examples) -> list[str]:
         )
     if max(figures["class_space"][name] or 0 for name in ("p", "descriptions_p")) > 0.05:
         found.append(report.strength(figures["class_space"])[1])
-    return found
+    return found + report.repeated(figures["repeated"])
 
 
 def _leaks(figures: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:

@@ -216,6 +216,7 @@ def content(recorded: Recorded, *, packed: bool = False) -> dict[str, Any]:
             "digest": version.tags.get("data_digest"),
             "pictures": recorded.dataset.get("pictures"),
             "rejected": recorded.dataset.get("rejected"),
+            "repeated": metrics.get("repeated", {}),
             "kind": "pictures" if recorded.backbone else "rows of features",
             "seen": seen,
             "unseen": len(bundle["seen"]) - seen,

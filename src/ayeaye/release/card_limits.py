@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ayeaye.evaluation.report import percent
+from ayeaye.evaluation.report import percent, repeated
 from ayeaye.release.card_text import NAMED, NOT_MEASURED, count, listed, ranged
 
 DRAWN = "bestiary"
@@ -29,6 +29,7 @@ def _limits_of_the_test(card: Mapping[str, Any]) -> Iterator[str]:
             f"{counts['classes_unseen']} seen classes that were kept aside in turn, in {counts['folds']} folds, and "
             "stood in for them."
         )
+    yield from repeated(card["data"]["repeated"])
     T1 = figures["T1"]
     if T1["value"] is None:
         yield "How well it names unseen classes is not measured: there is no picture of any."

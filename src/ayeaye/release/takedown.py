@@ -26,7 +26,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from ayeaye import versioning
-from ayeaye.data import removal, samples
+from ayeaye.data import removal, repeats, samples
 from ayeaye.data.decode import ANY, decode
 from ayeaye.data.table import MANIFEST, Dataset, content_at, read_frame, shard_ids
 from ayeaye.errors import DataError, DataGone, PictureError
@@ -141,7 +141,8 @@ def survey(workspace: Workspace, objects: Objects, given: Sequence[str]) -> Plan
     kept = _shards(workspace, objects)
     accepted = {Path(path).name: path for path in workspace.feedback.glob("*/*")}
     known = {*accepted, *removal.read(workspace.removed)}.union(*here.values(), *(each.ids for each in kept))
-    ids = sorted({removal.resolve(each, known) for each in given})
+    asked = {removal.resolve(each, known) for each in given}
+    ids = sorted(asked | (known & repeats.copies_of(asked, set(manifest["label"]))))
     wanted = set(ids)
     plan = Plan(ids)
     rows = manifest[manifest["id"].isin(ids)]

@@ -37,7 +37,7 @@ def awa2(path: Path, max_bytes: int = MAX_BYTES) -> Source:
     entries = [replace(entry, label=plain[entry.label]) for entry in entries]
     frame = pd.DataFrame({"name": [plain[name] for name in names], "role": roles})
     classes = ClassTable(frame, _matrices(path, len(names)))
-    return Source("images", str(path), classes, entries, reader(images, max_bytes))
+    return Source("images", str(path), classes, entries, reader(images, max_bytes), published=True)
 
 
 def _matrices(path: Path, classes: int) -> dict[str, pd.DataFrame]:

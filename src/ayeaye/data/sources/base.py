@@ -38,7 +38,7 @@ class Source:
     """Entries in a fixed order, their classes, and `read`, which gives an entry's bytes.
 
     `read` may be called from several threads and raises PictureError for one that cannot be read. `dtype` and
-    `width` describe the rows of features.
+    `width` describe the rows of features. `published`: its splits are those that others measure on, too, and stay.
     """
 
     kind: str
@@ -48,6 +48,7 @@ class Source:
     read: Callable[[Entry], bytes]
     dtype: str = ""
     width: int = 0
+    published: bool = False
 
 
 def class_table(frame: pd.DataFrame) -> ClassTable:

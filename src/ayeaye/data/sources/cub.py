@@ -37,9 +37,8 @@ def cub(path: Path, max_bytes: int = MAX_BYTES) -> Source:
     frame = pd.DataFrame({"name": plain, "role": published.roles(names, *split)})
     images = (path / "images").resolve()
     classes = ClassTable(frame, {"attributes": attributes})
-    return Source(
-        "images", str(path), classes, list(_entries(path, images, plain)), reader(images, max_bytes)
-    )
+    entries = list(_entries(path, images, plain))
+    return Source("images", str(path), classes, entries, reader(images, max_bytes), published=True)
 
 
 def _beside(folder: Path, name: str) -> Path | None:

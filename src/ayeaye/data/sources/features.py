@@ -54,6 +54,7 @@ def features(path: Path) -> Source:
         row_reader(lambda: _load_features(path)),
         dtype,
         shape[1],
+        published="split" in arrays,
     )
 
 

@@ -49,7 +49,7 @@ def xlsa17(path: Path) -> Source:
     entries = [Entry(str(row), names[labels[row]], stamp, split[row]) for row in sorted(split)]
     classes = ClassTable(frame, _matrices(path / SPLITS, published, len(names)))
     read = row_reader(lambda: _features(path / FEATURES))
-    return Source("features", str(path), classes, entries, read, "float32", width)
+    return Source("features", str(path), classes, entries, read, "float32", width, published=True)
 
 
 def _labels(path: Path, classes: int) -> tuple[int, np.ndarray]:
