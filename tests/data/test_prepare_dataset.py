@@ -181,7 +181,9 @@ def test_contradictions_count_as_rejected_and_are_all_named_at_once(place: Place
 
 def test_contradictions_can_be_an_error(place: Place) -> None:
     with_contradiction(place, 7)
-    said = r"7 pictures are under two classes: okapi/000.png \(okapi\) and zebra/copy000.png \(zebra\); .*2 more"
+    said = (
+        r"7 pictures are under two classes: okapi/000.png \(okapi\) and zebra/copy000.png \(zebra\); .*2 more"
+    )
     with pytest.raises(SourceError, match=said) as met:
         place.prepare(duplicates="error")
     assert len(met.value.details) == 7

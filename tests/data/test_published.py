@@ -153,7 +153,10 @@ def test_published_splits_stay_though_a_row_contradicts_another(tmp_path: Path, 
     summary = place.prepare(source="xlsa17", validation_share=0)
     assert (summary.pictures, summary.rejected, summary.duplicates) == (12, 0, 0)
     dataset = Dataset.load(place.dataset)
-    split = {int(row): part for row, part in zip(dataset.manifest["source"], dataset.manifest["split"], strict=True)}
+    split = {
+        int(row): part
+        for row, part in zip(dataset.manifest["source"], dataset.manifest["split"], strict=True)
+    }
     assert [split[row] for row in range(12)] == [
         *["train"] * 3, "test_seen", *["train"] * 3, "test_seen", *["train"] * 2, *["test_unseen"] * 2,
     ]  # fmt: skip

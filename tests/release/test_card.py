@@ -140,7 +140,9 @@ def test_what_was_not_measured_is_said_and_not_made_up() -> None:
 def test_limits_tell_of_pictures_that_published_splits_hold_twice() -> None:
     made = recorded()
     repeated = replace(made, metrics={**made.metrics, "repeated": {"in_two_classes": 3}})
-    assert any("3 pictures are under more than one class" in said for said in card_of(repeated).content["limits"])
+    assert any(
+        "3 pictures are under more than one class" in said for said in card_of(repeated).content["limits"]
+    )
     assert not any("more than one class" in said for said in card_of(made).content["limits"])
 
 
