@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import shutil
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +23,16 @@ from ayeaye.paths import expanded, resolved
 
 TEMPLATES = ("params.yaml", "dvc.yaml", "bentofile.yaml", "prefect.yaml")
 STAGES = ("embed", "classes", "train", "evaluate")
+PLACES = 8  # the newest, as a container and its host may each have their own
+
+
+@dataclass(frozen=True)
+class Place:
+    """Who a workspace is, where it was found so far, and when it was looked for last."""
+
+    identity: str
+    paths: tuple[str, ...] = ()
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,11 +61,35 @@ class Workspace:
 
     @property
     def identity(self) -> str:
-        """Whose versions, events and alerts are this workspace's; a clone is another one, and has no registry."""
-        path = self.state / "id"
-        if not path.is_file():
-            write_atomic(path, uuid.uuid4().hex.encode())
-        return path.read_text().strip()
+        """Whose versions, events and alerts are this workspace's; a copy or a clone is another one."""
+        self.settle()
+        return _place_of(self.root).identity
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where this workspace was found so far, the newest place last."""
+        self.settle()
+        return _place_of(self.root).paths
+
+    def settle(self) -> str | None:
+        """Keep identity and place together; returns the original where this workspace is found to be a copy of one.
+
+        Moved, restored or mounted elsewhere it stays who it is. Beside its original it gets an identity of its own,
+        and loses what it got of the original's Prefect server: its schedules and runs are about the original.
+        """
+        here = str(self.root)
+        if _place_of(self.root).paths[-1:] == (here,) or not os.access(self.root, os.W_OK):
+            return None
+        with _locked(self.state / "id.lock", lambda text: None, 60):
+            place = replace(_place_of(self.root), token=uuid.uuid4().hex)
+            _write_place(self.root, place)  # and read through another path to the same folder, if it is that
+            others = [path for path in place.paths if path != here]
+            twins = [path for path in others if _twins(place, _place_of(Path(path)))]
+            if twins:
+                shutil.rmtree(self.state / "prefect", ignore_errors=True)
+                place, others = Place(uuid.uuid4().hex), []
+            _write_place(self.root, replace(place, paths=(*others[1 - PLACES :], here)))
+        return twins[-1] if twins else None
 
     @property
     def dataset(self) -> Path:
@@ -210,6 +246,23 @@ def template(name: str) -> Path:
     raise WorkspaceError(f"{name} is missing from this installation of ayeaye: install it again")
 
 
+def _place_of(root: Path) -> Place:
+    """What a workspace knows of itself; one that knows nothing is a new one."""
+    try:
+        found = json.loads((root / ".ayeaye" / "id").read_bytes())
+        return Place(found["identity"], tuple(found["paths"]), found["token"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return Place(uuid.uuid4().hex)
+
+
+def _write_place(root: Path, place: Place) -> None:
+    write_atomic(root / ".ayeaye" / "id", json.dumps(asdict(place)).encode())
+
+
+def _twins(place: Place, other: Place) -> bool:
+    return place.identity == other.identity and place.token != other.token
+
+
 @contextmanager
 def _locked(path: Path, say: Callable[[str], None], timeout: float) -> Iterator[int]:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -249,8 +302,6 @@ def _write_yaml(path: Path, values: dict[str, str]) -> None:
 
 def _remembered_digest(path: Path, state: Path) -> str:
     """SHA-256 of a large file, computed anew only when its size or time has changed."""
-    import json
-
     memory = state / "digests.json"
     try:
         known = json.loads(memory.read_bytes())
