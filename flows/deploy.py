@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from ayeaye.errors import WorkspaceError
+from ayeaye.flows import place
 from ayeaye.workspace import Workspace
 
 POOL = "ayeaye"
@@ -22,7 +24,7 @@ def deploy(workspace: Workspace, url: str, say: Callable[[str], None]) -> dict[s
     """Bring the server whose API is at `url` up to prefect.yaml and to `alerts` of params.yaml.
 
     Idempotent. Returns `deployments`, `pools` and `alerts` by name; raises WorkspaceError where the server does
-    not answer or does not take it.
+    not answer, does not take it, or has another workspace's schedules under these names.
     """
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
@@ -41,6 +43,7 @@ def deploy(workspace: Workspace, url: str, say: Callable[[str], None]) -> dict[s
                 f"Prefect cannot be reached at {url} ({fault}): start it, or set PREFECT_API_URL to another"
             )
         try:
+            _require_free(client, workspace)
             for pool in found["pools"]:
                 _make_pool(client, pool)
             say(f"Deploying {', '.join(found['deployments'])}.")
@@ -62,20 +65,39 @@ def plan(workspace: Workspace) -> dict[str, Any]:
 
 def read(workspace: Workspace) -> dict[str, list[str]]:
     """The `deployments` of prefect.yaml and their work `pools`, by name; raises WorkspaceError."""
+    listed = _listed(workspace)
+    pools = [pool for _, _, pool in listed]
+    return {"deployments": [name for name, _, _ in listed], "pools": list(dict.fromkeys(pools))}
+
+
+def _listed(workspace: Workspace) -> list[tuple[str, str, str]]:
+    """Name, entrypoint and work pool of each deployment."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     path = workspace.root / "prefect.yaml"
     try:
         listed = YAML(typ="safe").load(path)["deployments"]
-        names = [each["name"] for each in listed]
-        pools = [each["work_pool"]["name"] for each in listed]
+        return [(each["name"], each.get("entrypoint", ""), each["work_pool"]["name"]) for each in listed]
     except (OSError, YAMLError, KeyError, TypeError, AttributeError) as error:
         raise WorkspaceError(
             f"{path} lists no deployments with a name and a work pool ({type(error).__name__}: {error}): "
             "mend it or restore it with git"
         ) from None
-    return {"deployments": names, "pools": list(dict.fromkeys(pools))}
+
+
+def _require_free(client: Any, workspace: Workspace) -> None:
+    """Raises WorkspaceError where another workspace, which is still there, has these names on the server."""
+    listed = {(name, entrypoint) for name, entrypoint, _ in _listed(workspace)}
+    for each in _named(client, [name for name, _ in listed]):
+        folder = each.parameters.get("workspace", "/")
+        if (each.name, each.entrypoint) not in listed or not place.exists(Path(folder)):
+            continue
+        if not place.is_of(folder, workspace):
+            raise WorkspaceError(
+                f"the deployment {each.name} on this Prefect server is that of {folder}: give those of "
+                f"{workspace.root} names of their own in its prefect.yaml, and watch.retrain the new one"
+            )
 
 
 def _make_pool(client: Any, name: str) -> None:
@@ -115,10 +137,17 @@ def _prefect_deploy(workspace: Workspace, url: str) -> None:
 
 def ids(client: Any, workspace: Workspace, names: list[str]) -> list[UUID]:
     """Of the workspace's deployments of these names, those that the server has."""
+    # Another workspace may have one of the same name for a flow of its own.
+    return [
+        each.id
+        for each in _named(client, names)
+        if place.is_of(each.parameters.get("workspace", "/"), workspace)
+    ]
+
+
+def _named(client: Any, names: list[str]) -> list[Any]:
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 
-    named = client.read_deployments(
+    return client.read_deployments(
         deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=names)), limit=200
     )
-    # Another workspace may have one of the same name for a flow of its own.
-    return [each.id for each in named if each.parameters.get("workspace") == str(workspace.root)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from prefect import flow
@@ -12,9 +10,9 @@ from prefect.logging import get_run_logger
 from pydantic import Field
 
 from ayeaye.flows import events
+from ayeaye.flows.place import opened
 from ayeaye.release import approval, promotion
 from ayeaye.release.promotion import record_of
-from ayeaye.workspace import Workspace
 
 ACTOR = "promote flow"
 Decision = Literal["approve", "refuse", "promote", "rollback"]
@@ -40,8 +38,7 @@ def promote(
         dry_run: Say what would happen, and change nothing.
         workspace: The folder of the workspace.
     """
-    found = Workspace.find(Path(workspace))
-    os.environ.update(found.environment())
+    found = opened(workspace)
     say = get_run_logger().info
     actor = f"{ACTOR} ({promotion.actor()})"
     with found.releasing(say):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
@@ -18,6 +16,7 @@ from ayeaye import versioning
 from ayeaye.data import checks
 from ayeaye.errors import CheckFailed, RegistryError, ReleaseError, RemoteError, TrialFailed
 from ayeaye.flows import events
+from ayeaye.flows.place import opened
 from ayeaye.flows.schedule import make_up_once
 from ayeaye.pipeline.prepare import prepare as prepare_dataset
 from ayeaye.pipeline.progress import Progress
@@ -175,8 +174,7 @@ def retrain(workspace: str = ".") -> dict[str, Any]:
     Returns `outcome` (promoted, pending, unchanged or refused), `version`, `message` and `decision`. A refusal is
     a completed run, and so is one that leaves its version waiting for approval: the champion stays.
     """
-    found = Workspace.find(Path(workspace))
-    os.environ.update(found.environment())
+    found = opened(workspace)
     make_up_once(say)
     with found.lock(say, releasing=False) as lock:
         trained = _train(found, lock)

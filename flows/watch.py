@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 
 from ayeaye.flows import events
+from ayeaye.flows.place import opened
 from ayeaye.flows.schedule import make_up_once
 from ayeaye.release.promotion import record_of
 from ayeaye.service import watch as watching
@@ -89,8 +89,7 @@ def watch(workspace: str = ".", days: float | None = None) -> dict[str, Any]:
     Returns what `drift.json` holds, with `page` and, under `message`, all that a person should know. Before the
     first champion that is `verdict` and `message` alone: nothing failed.
     """
-    found = Workspace.find(Path(workspace))
-    os.environ.update(found.environment())
+    found = opened(workspace)
     say = get_run_logger().info
     make_up_once(say)
     if record_of(found).state().champion is None:

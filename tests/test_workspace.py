@@ -7,8 +7,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from workspaces import ayeaye
 
+from ayeaye import versioning
+from ayeaye.errors import WorkspaceError
 from ayeaye.files import digest_folder
+from ayeaye.flows.place import opened
 from ayeaye.workspace import PLACES, Workspace
 
 
@@ -85,3 +89,55 @@ def test_the_places_of_one_that_wanders_are_bounded(original: Workspace, tmp_pat
         Workspace(root).settle()
     assert len(Workspace(root).places) == PLACES
     assert Workspace(root).places[-1] == str(root)
+
+
+def test_settings_of_files_in_the_workspace_are_relative_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("shop/photos", "elsewhere"):
+        (tmp_path / place).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert ayeaye("init", "shop", "--set", "prepare.path=shop/photos").code == 0
+    made = Workspace(tmp_path / "shop")
+    assert made.params.prepare.path == "photos"
+    assert made.resolve("photos") == tmp_path / "shop" / "photos"
+    assert ayeaye("set", "--workspace", "shop", "prepare.path=elsewhere").code == 0
+    assert Workspace(made.root).params.prepare.path == str(tmp_path / "elsewhere")
+
+
+def test_a_remote_outside_is_found_from_wherever_the_workspace_lies(tmp_path: Path) -> None:
+    made = Workspace(tmp_path / "deep" / "in" / "shop")
+    versioning.init(made, [f"prepare.remote={tmp_path / 'remote'}"])
+    _push(made)
+    moved = Workspace(made.root.rename(tmp_path / "shop"))
+    assert versioning.dvc(moved, "remote", "list").split()[1] == str(tmp_path / "remote")
+    versioning.dvc(moved, "pull", "--force", "data/dataset.dvc")
+    assert not (tmp_path / "deep" / "in" / "shop").exists()
+
+
+def _push(workspace: Workspace) -> None:
+    workspace.dataset.mkdir(parents=True)
+    (workspace.dataset / "manifest.parquet").write_bytes(b"manifest")
+    versioning.add_dataset(workspace)
+    versioning.push_dataset(workspace)
+
+
+def test_a_run_from_before_a_move_is_of_the_workspace_at_its_new_place(
+    original: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in original.environment():
+        monkeypatch.delenv(variable, raising=False)
+    for name in ("params.yaml", "dvc.yaml"):
+        (original.root / name).write_text("{}\n")
+    old = str(original.root)
+    moved = Workspace(original.root.rename(tmp_path / "moved"))
+    with pytest.raises(WorkspaceError, match=r"if it was moved, `ayeaye deploy` where it lies now"):
+        opened(old)
+    monkeypatch.setenv("AYEAYE_WORKSPACE", str(moved.root))  # as the worker of its platform has it
+    assert opened(old) == moved
+    assert opened(str(moved.root)) == moved
+    with pytest.raises(WorkspaceError, match="is not a workspace"):
+        opened(str(tmp_path / "another"))
+    # What lies there now is not the worker's.
+    copy = copied(moved, Path(old))
+    assert opened(old) == copy

@@ -22,6 +22,7 @@ from ayeaye import errors, params
 from ayeaye.errors import AyeayeError, DataGone, RemoteError, StageFailed, WorkspaceError
 from ayeaye.files import write_atomic
 from ayeaye.fingerprints import PACKAGE
+from ayeaye.paths import inside
 from ayeaye.processes import TERMINAL
 from ayeaye.workspace import TEMPLATES, Workspace, template
 
@@ -556,7 +557,9 @@ def _read_config(path: Path) -> Any:
 
 
 def _config_url(workspace: Workspace, url: str) -> str:
-    return url if "://" in url else os.path.relpath(url, workspace.root / ".dvc")
+    """As DVC reads it, relative to its own folder: of what lies in the workspace, which may be moved."""
+    within = "://" not in url and inside(url, workspace.root)
+    return os.path.relpath(url, workspace.root / ".dvc") if within else url
 
 
 def _without_hints(text: str) -> str:

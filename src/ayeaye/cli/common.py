@@ -39,7 +39,9 @@ def workspace_at(folder: Path) -> Workspace:
     """The workspace, with its homes in the environment before anything reads them."""
     workspace = Workspace.find(folder)
     if original := workspace.settle():
-        say(f"{workspace.root} is a copy of {original}: it goes on as a workspace of its own, without its schedules.")
+        say(
+            f"{workspace.root} is a copy of {original}: it goes on as a workspace of its own, without its schedules."
+        )
     os.environ.update(workspace.environment())
     if home := os.environ.get("PREFECT_HOME"):
         Path(home).mkdir(parents=True, exist_ok=True)  # Prefect warns where it is missing

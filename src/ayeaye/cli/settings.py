@@ -51,7 +51,7 @@ def init(
 
     workspace = Workspace(resolved(folder))
     there = (workspace.root / "params.yaml").is_file()
-    settings = [_absolute(setting) for setting in set_ or []]
+    settings = [_found(setting, workspace.root) for setting in set_ or []]
     with workspace.lock(say) if there and not dry_run else nullcontext():
         written = versioning.init(workspace, settings, _check, dry_run=dry_run)
     if dry_run:
@@ -76,21 +76,24 @@ def set_params(
     found = Workspace.find(workspace)
     with found.lock(say):
         path = found.root / "params.yaml"
-        params.assign(path, [_absolute(setting) for setting in settings], _check, dry_run=dry_run)
+        params.assign(path, [_found(setting, found.root) for setting in settings], _check, dry_run=dry_run)
         if not dry_run:
             found.write_fingerprints()
 
 
-def _absolute(setting: str) -> str:
-    """A setting with the files and folders that it names made absolute, where they are in the current folder."""
+def _found(setting: str, root: Path) -> str:
+    """A setting with the files and folders that it names found from the current folder, where they are there.
+
+    Absolute, but for what lies in the workspace, which may be moved or copied.
+    """
     name = setting.partition("=")[0].strip()
     if not name.startswith("classes.vectors.") and name not in PATHS:
         return setting
     value = params.value_of(setting)
     if isinstance(value, dict):  # {source: file}
-        files = {str(source): _found_here(str(file or "")) for source, file in value.items()}
+        files = {str(source): _found_here(str(file or ""), root) for source, file in value.items()}
         return f"{name}={json.dumps(files, ensure_ascii=False)}"
-    return setting if setting in WORDS else f"{name}={_found_here(value or '')}"
+    return setting if setting in WORDS else f"{name}={_found_here(value or '', root)}"
 
 
 def _check(before: params.Params, chosen: params.Params) -> None:
@@ -103,6 +106,8 @@ def _check(before: params.Params, chosen: params.Params) -> None:
         backbones.check_name(chosen.embed.backbone)
 
 
-def _found_here(value: str) -> str:
-    path = expanded(value)
-    return str(resolved(path)) if value and path.exists() else value
+def _found_here(value: str, root: Path) -> str:
+    if not value or not expanded(value).exists():
+        return value
+    path = resolved(value)
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)

@@ -1,0 +1,39 @@
+"""Which workspace a run is of, also when that has been moved since the run was scheduled."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ayeaye.errors import WorkspaceError
+from ayeaye.workspace import Workspace
+
+
+def exists(folder: Path) -> bool:
+    """Whether a workspace lies there, as far as this machine sees."""
+    return (folder / "params.yaml").is_file()
+
+
+def is_of(folder: str, workspace: Workspace) -> bool:
+    """Whether a deployment or a run that names this folder is the workspace's: it lies there, or lay there once."""
+    if exists(Path(folder)):
+        return Path(folder).samefile(workspace.root)
+    return folder in workspace.places
+
+
+def opened(folder: str) -> Workspace:
+    """The workspace of a run, with its homes in the environment.
+
+    A run from before a move names the old place; the worker of the workspace's own platform knows the new one.
+    Raises WorkspaceError where there is neither.
+    """
+    own = os.environ.get("AYEAYE_WORKSPACE")
+    if own and not exists(Path(folder)) and exists(Path(own)) and is_of(folder, Workspace.find(Path(own))):
+        folder = own
+    if not exists(Path(folder)):
+        raise WorkspaceError(
+            f"{folder} is not a workspace: if it was moved, `ayeaye deploy` where it lies now"
+        )
+    found = Workspace.find(Path(folder))
+    os.environ.update(found.environment())
+    return found
