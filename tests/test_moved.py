@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -24,7 +23,7 @@ def contents(root: Path) -> dict[str, str]:
     found = {}
     for path in sorted(root.rglob("*")):
         if path.is_symlink():
-            found[str(path)] = f"link to {os.readlink(path)}"
+            found[str(path)] = f"link to {path.readlink()}"
         elif path.is_file():
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             found[str(path)] = f"{digest} {path.stat().st_mtime_ns}"
@@ -40,8 +39,8 @@ def used(place: Place) -> None:
     assert status["workspace"] == str(place.root)
     assert place("card").code == 0
     picture = next((place.source / "images" / "paint 200").glob("*.png"))
-    labelled = place("label", picture, "--json")
-    assert labelled.code == 0, labelled.err
+    answer = place("classify", picture, "--json")
+    assert (answer.code, answer.json["label"]) == (0, "paint 200"), answer.err
     assert place.retrain()["outcome"] == "unchanged"
     place.set("train.folds=4")
     assert place.retrain()["champion"] == 2
@@ -53,6 +52,13 @@ def used(place: Place) -> None:
     assert (repaired.code, repaired.json["left"]) == (0, [])
     assert place("gc", "--keep", "1", "--yes", "--json").code == 0
     assert place.status["agrees"]
+    assert naming(place.root) == [Path(".ayeaye", "id")]
+
+
+def naming(root: Path) -> list[Path]:
+    """The files of a workspace that hold its path, and so are wrong once it is moved."""
+    files = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink()]
+    return [path.relative_to(root) for path in files if str(root).encode() in path.read_bytes()]
 
 
 def test_what_was_moved_goes_on_and_the_old_place_stays_empty(copied: Place, tmp_path: Path) -> None:

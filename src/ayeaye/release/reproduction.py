@@ -116,7 +116,7 @@ def _check_data(workspace: Workspace, registry: Registry, version: Version) -> N
 
 
 def _mark(workspace: Workspace, version: Version) -> dict[str, Any]:
-    return {"of": str(workspace.root), "version": version.number, "bundle": version.bundle_digest}
+    return {"of": workspace.identity, "version": version.number, "bundle": version.bundle_digest}
 
 
 def _begun(workspace: Workspace, version: Version, folder: Path) -> bool:
