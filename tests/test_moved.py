@@ -32,8 +32,8 @@ def contents(root: Path) -> dict[str, str]:
     return found
 
 
-def used(place: Place) -> None:
-    """Everything that a person does with a trained workspace, and what it should come to."""
+def looked_at(place: Place) -> None:
+    """What a person does first with a trained workspace."""
     status = place.status
     assert (status["champion"]["version"], status["agrees"]) == (1, True)
     assert status["workspace"] == str(place.root)
@@ -42,6 +42,11 @@ def used(place: Place) -> None:
     answer = place("classify", picture, "--json")
     assert (answer.code, answer.json["label"]) == (0, "paint 200"), answer.err
     assert place.retrain()["outcome"] == "unchanged"
+    assert naming(place.root) == [Path(".ayeaye", "id")]
+
+
+def worked_in(place: Place) -> None:
+    """All that changes what is released."""
     place.set("train.folds=4")
     assert place.retrain()["champion"] == 2
     assert place("rollback", "--reason", "as a test").code == 0
@@ -68,7 +73,8 @@ def test_what_was_moved_goes_on_and_the_old_place_stays_empty(copied: Place, tmp
         place.root / ".ayeaye" / "bentoml"
     )  # a lost Bento is packed anew from the registry's bundle
     assert place("repair").code == 0
-    used(place)
+    looked_at(place)
+    worked_in(place)
     assert Workspace(place.root).identity == identity
     assert not copied.root.exists()
 
@@ -93,7 +99,8 @@ def test_a_copy_works_on_its_own_files_alone(trained: Place, tmp_path: Path) -> 
     said = copy("status").err
     assert f"{root} is a copy of {trained.root}: it goes on as a workspace of its own" in said
     assert "copy" not in copy("status").err
-    used(copy)
+    looked_at(copy)
+    worked_in(copy)
     assert contents(trained.root) == before
     assert Workspace(root).identity != Workspace(trained.root).identity
 
@@ -105,7 +112,7 @@ def test_a_restored_backup_goes_on_at_another_place(copied: Place, tmp_path: Pat
     place = Place(tmp_path / "restored" / "shop", copied.source, copied.environment)
     place.root.mkdir(parents=True)
     subprocess.run(["tar", "-xf", backup, "-C", place.root], check=True)
-    used(place)
+    looked_at(place)
     assert Workspace(place.root).identity == identity
     assert not copied.root.exists()
 
