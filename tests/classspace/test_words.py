@@ -99,13 +99,16 @@ def test_a_glove_word_may_hold_spaces(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (binary()[:-9], "header says 5 words, it ends at 4"),
-        (b"9" + lines(header=True)[1:], "header says 9 words, it ends at 5"),
+        (
+            b"9" + lines(header=True)[1:],
+            r"says 9 words, and 5 whole lines follow; .*\(head -n\), write `5 4`",
+        ),
         (lines(header=False) + b"okapi 1 2\n", "line 6 has 2 numbers, expected 4"),
         (lines(header=False) + b"okapi 1 2 x 4\n", "could not convert"),
         (lines(header=False) + b"okapi 1 2 nan 4\n", "NaN"),
         (b"name,description\nlemur,small\n", "holds no word vectors"),
-        (pickle.dumps({"lemur": [1.0, 2.0]}), "pickled models are not read"),
-        (b"\x1f\x8b not gzip", "holds no word vectors"),
+        (pickle.dumps({"lemur": [1.0, 2.0]}), "is a pickle of Python, which may run code and is not read"),
+        (b"\x1f\x8b not gzip", "is damaged .*fetch the file again"),
         ((793712314).to_bytes(4, "little") + b"\x0c\0\0\0 cut short", "fastText .bin"),
     ],
 )
@@ -113,6 +116,24 @@ def test_a_file_that_holds_no_whole_vectors_is_refused(tmp_path: Path, content: 
     (tmp_path / "v").write_bytes(content)
     with pytest.raises(ClassSpaceError, match=said):
         read(tmp_path / "v")
+
+
+def test_a_gzip_is_known_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "vectors.txt").write_bytes(gzip.compress(lines(header=True)))
+    assert read(tmp_path / "vectors.txt").words == list(VECTORS)
+    (tmp_path / "cc.bin.gz").write_bytes(gzip.compress((793712314).to_bytes(4, "little") + bytes(100)))
+    with pytest.raises(ClassSpaceError, match=r"fastText \.bin compressed with gzip.*unpack it with gunzip"):
+        read(tmp_path / "cc.bin.gz")
+
+
+def test_words_that_are_not_utf8_are_never_kept_as_others(tmp_path: Path) -> None:
+    path = tmp_path / "v"
+    path.write_bytes(lines(header=True).decode().encode("latin-1"))
+    with pytest.raises(ClassSpaceError, match=r"not UTF-8, word 5 is 'söt' as Latin-1: .*iconv -f latin1"):
+        read(path)
+    # One that was cut within a letter, among others that were not, is left out.
+    path.write_bytes(lines(header=False) + "käfer 1 1 1 1\n".encode() + b"k\xc3 1 2 3 4\n")
+    assert read(path).words == [*VECTORS, "käfer"]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import pytest
 from small_sources import CLASSES, picture, write_csv, write_source
 
 from ayeaye import params
+from ayeaye.classspace.space import build
 from ayeaye.data.sources import Source, open_source, read_classes
 from ayeaye.data.sources.base import Entry, labelled
-from ayeaye.errors import SourceError
+from ayeaye.errors import IncompleteClass, SourceError
 
 PICTURES = {"okapi": 3, "zebra": 3}
 
@@ -180,8 +181,8 @@ def test_columns_in_two_ways_to_write_an_accent_are_one(tmp_path: Path) -> None:
             r"line 3 \(zebra\), column ears: the cell is empty",
         ),
         (
-            [{"name": row["name"], "role": row["role"]} for row in CLASSES],
-            "has no column description: it has name, role",
+            [{"name": row["name"], "description": row["description"]} for row in CLASSES],
+            "has no column role: it has name, description",
         ),
         (CLASSES[1:], r"pictures of classes without a row in classes.csv: okapi \(3\)"),
         (changed("zebra", role="unseen"), "1 seen classes; at least two"),
@@ -252,6 +253,27 @@ def test_a_classes_csv_that_cannot_be_read_is_named(tmp_path: Path, content: byt
     (tmp_path / "classes.csv").write_bytes(content)
     with pytest.raises(SourceError, match=message):
         read_classes(tmp_path / "classes.csv")
+
+
+def test_descriptions_are_not_needed_where_names_are_read_alone(tmp_path: Path) -> None:
+    (tmp_path / "classes.csv").write_text("name,role\nokapi,seen\nzebra,seen\n")
+    table = read_classes(tmp_path / "classes.csv")
+    assert table.frame["description"].tolist() == ["", ""]
+    assert build(table, params.Classes(source="tfidf"), Path).names == ["okapi", "zebra"]
+    with pytest.raises(IncompleteClass, match=r"describe them, or set classes\.text to names"):
+        build(table, params.Classes(source="tfidf", text="descriptions"), Path)
+
+
+def test_a_seen_class_with_a_slash_in_its_name_can_have_no_folder(tmp_path: Path) -> None:
+    path = made(tmp_path, [*CLASSES, {"name": "cat/dog", "role": "seen", "description": "Both."}])
+    with pytest.raises(SourceError, match="seen classes with a / in their name: cat/dog; no folder"):
+        opened(path)
+
+
+def test_a_folder_with_a_space_at_its_end_is_that_of_its_class(tmp_path: Path) -> None:
+    path = made(tmp_path, CLASSES)
+    (path / "images" / "zebra").rename(path / "images" / "zebra ")
+    assert "zebra" in {entry.label for entry in opened(path).entries}
 
 
 def test_the_real_class_table_is_read(shared_data: Path) -> None:

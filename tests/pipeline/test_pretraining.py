@@ -80,7 +80,7 @@ def test_pairs_are_read_from_text_and_tables(tmp_path: Path, text: str) -> None:
     [
         (None, "names .*kin, which is not there"),
         (b"", "is empty: expected child,parent"),
-        (b"\xff\xfe", "cannot be read as UTF-8 text"),
+        (b"\xff\xfe", "is UTF-16: save it as UTF-8; expected child,parent"),
         (b"a,b\nkiller whale dolphin\n", "line 2 is 'killer whale dolphin': expected child,parent"),
         (b"a,b,c\n", "line 1 is 'a,b,c'"),
         (b"a,\n", "line 1 is 'a,'"),

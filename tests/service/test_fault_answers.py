@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from typing import Any
 
 import pytest
@@ -103,3 +105,26 @@ def test_a_body_that_is_no_object_is_told_so(client: TestClient, path: str) -> N
     response = client.post(path, json=[])
     assert response.status_code == 422
     assert response.json()["error"] == "the body is not as it should be: Input should be an object"
+
+
+@pytest.mark.parametrize("path", ["/classes", "/classify"])
+def test_a_compressed_body_is_told_that_it_is(client: TestClient, path: str) -> None:
+    body, headers = gzip.compress(json.dumps(PINK).encode()), {"Content-Type": "application/json"}
+    response = client.post(path, content=body, headers=headers | {"Content-Encoding": "gzip"})
+    assert (response.status_code, response.headers["accept-encoding"]) == (415, "identity")
+    assert response.json()["error"].startswith(
+        "the body comes as Content-Encoding: gzip, which is not taken here"
+    )
+    named = client.post("/classes", content=body, headers=headers)
+    assert named.status_code == 400
+    assert named.json()["error"] == "the body is not JSON: it is compressed with gzip: unpack it with gunzip"
+    plain = client.post("/classes", json=PINK, headers={"Content-Encoding": "identity"})
+    assert plain.status_code in (201, 409)
+
+
+def test_a_byte_order_mark_before_json_does_not_matter(client: TestClient) -> None:
+    mint = {"name": "mint", "attributes": {"r": 0.6, "g": 1.0, "b": 0.7}}
+    body, headers = json.dumps(mint).encode("utf-8-sig"), {"Content-Type": "application/json"}
+    assert client.post("/classes", content=body, headers=headers).status_code == 201
+    body = json.dumps(mint).encode("utf-16")
+    assert "it is UTF-16" in client.post("/classes", content=body, headers=headers).json()["error"]

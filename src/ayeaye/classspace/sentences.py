@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ayeaye import contents
 from ayeaye.errors import ClassSpaceError, listed
 from ayeaye.texts import comparable, near
 
@@ -28,11 +29,18 @@ def read(path: Path, names: list[str]) -> pd.DataFrame:
     """
     if not path.is_file():
         raise ClassSpaceError(f"{path} is not there: set classes.vectors to a {FORMATS}")
+    expected = {".npz": "zip", ".parquet": "Parquet"}.get(path.suffix, "")
     try:
+        if found := contents.foreign_file(path, expected):
+            raise ClassSpaceError(f"{path} {found}; expected a {FORMATS}")
         frame = _read(path)
     # zlib, pyarrow and pandas raise what the damaged bytes lead them to, the last two a kind of ValueError.
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ClassSpaceError(f"{path} cannot be read ({error}): expected a {FORMATS}") from None
+        # NumPy's own words recommend to load pickles, which nobody should.
+        why = (
+            "it holds Python objects: save its texts and numbers as such" if "pickle" in str(error) else error
+        )
+        raise ClassSpaceError(f"{path} cannot be read ({why}): expected a {FORMATS}") from None
     known = {comparable(name): name for name in names}
     frame.index = pd.Index([known.get(comparable(name), name) for name in frame.index])
     _check_names(path, frame.index, names)

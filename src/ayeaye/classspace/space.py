@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from ayeaye import params
+from ayeaye import contents, params
 from ayeaye.classspace import sentences, text, words
 from ayeaye.classspace.later import NewClass, strange_attributes, table_of, unit_vector
 from ayeaye.classspace.parts import KINDS, About, Arrays, Matrix, Part, Terms, Words, documents
@@ -420,11 +420,15 @@ def _sentence(said: list[str]) -> list[str]:
 
 def _corpus(path: Path) -> list[list[str]]:
     try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ClassSpaceError(f"classes.corpus {path} {contents.unlike_utf8(path, error)}") from None
+    except OSError as error:
         raise ClassSpaceError(
-            f"classes.corpus {path} cannot be read ({error}): expected UTF-8 text"
+            f"classes.corpus {path} cannot be read ({error.strerror}): expected UTF-8 text, one sentence a line"
         ) from None
+    if found := contents.foreign(content[: contents.HEAD].encode()):
+        raise ClassSpaceError(f"classes.corpus {path} {found}")
     return [_sentence(text.words(line)) for line in content.splitlines() if line.strip()]
 
 

@@ -1,7 +1,7 @@
 """Word vectors: read from a file or trained on a corpus, kept as one compact table.
 
 Formats, told apart by content: word2vec binary and text, GloVe text without a header, fastText text and
-fastText's own .bin; each also as .gz, but for the last.
+fastText's own .bin; each but the last also compressed with gzip.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from ayeaye import contents
 from ayeaye.classspace import text
 from ayeaye.errors import ClassSpaceError
 from ayeaye.texts import normal
@@ -33,6 +34,8 @@ _BINARY, _TEXT, _BARE, _FACEBOOK = (
     "text without header",
     "fastText .bin",
 )
+
+_BROKEN = "surrogateescape"  # what is not UTF-8 in a word can be told from what is
 
 Summands = dict[str, tuple[float, np.ndarray]]  # by what a person reads: its value, and the vector it adds
 
@@ -217,6 +220,11 @@ def _kind(path: Path) -> str:
     if not head:
         raise ClassSpaceError(f"{path} is empty: expected word vectors")
     if head.startswith(_FASTTEXT_MAGIC):
+        if _gzipped(path):
+            raise ClassSpaceError(
+                f"{path} is a fastText .bin compressed with gzip, which is read as it is alone: unpack it with gunzip "
+                "and name the .bin in classes.vectors"
+            )
         return _FACEBOOK
     first, newline, rest = head.partition(b"\n")
     fields = first.split()
@@ -224,6 +232,8 @@ def _kind(path: Path) -> str:
         return _TEXT if _numbers(rest.split(b"\n", 1)[0], int(fields[1])) else _BINARY
     if len(fields) > 2 and _numbers(first, None):
         return _BARE
+    if found := contents.foreign(head):
+        raise ClassSpaceError(f"{path} holds no word vectors: it {found}")
     raise ClassSpaceError(
         f"{path} holds no word vectors: expected word2vec (binary or text), GloVe text or a fastText .bin; "
         "pickled models are not read"
@@ -255,7 +265,7 @@ def _binary_rows(file: IO[bytes], path: Path) -> Iterator[Row]:
         content = file.read(size)
         if len(content) < size:
             raise ValueError(f"its header says {count} words, it ends at {row}")
-        yield word.lstrip(b"\n").decode(errors="replace"), np.frombuffer(content, "<f4")
+        yield word.lstrip(b"\n").decode(errors=_BROKEN), np.frombuffer(content, "<f4")
 
 
 def _text_rows(file: IO[bytes], path: Path) -> Iterator[Row]:
@@ -265,7 +275,10 @@ def _text_rows(file: IO[bytes], path: Path) -> Iterator[Row]:
         found += 1
         yield row
     if found < count:
-        raise ValueError(f"its header says {count} words, it ends at {found}")
+        raise ClassSpaceError(
+            f"{path} is cut off: its header says {count} words, and {found} whole lines follow; fetch it again, or if "
+            f"it was cut on purpose (head -n), write `{found} {width}` as its first line"
+        )
 
 
 def _bare_rows(file: IO[bytes], path: Path) -> Iterator[Row]:
@@ -283,15 +296,27 @@ def _lines(file: IO[bytes], width: int, start: int) -> Iterator[Row]:
         word, *numbers = line.rstrip().rsplit(b" ", width)
         if len(numbers) != width:
             raise ValueError(f"line {number} has {len(numbers)} numbers, expected {width}")
-        yield word.decode(errors="replace"), np.array(numbers, dtype=np.float32)
+        yield word.decode(errors=_BROKEN), np.array(numbers, dtype=np.float32)
 
 
 def _table(rows: Iterator[Row], wanted: set[str], path: Path) -> WordTable:
     kept: dict[str, np.ndarray] = {}
+    accented, broken = 0, []
     for number, (written, vector) in enumerate(rows):
+        if not written.isascii():
+            accented += 1
+            if any("\udc80" <= letter <= "\udcff" for letter in written):
+                broken.append((number, written.encode(errors=_BROKEN)))
+                continue
         word = normal(written)
         if (number < KEPT or word in wanted) and word not in kept:
             kept[word] = _half(vector)
+    if len(broken) > accented / 2:  # a few are cut within a letter in published files, and are left out
+        number, first = broken[0]
+        raise ClassSpaceError(
+            f"{path} is not UTF-8, word {number + 1} is {first.decode('latin-1')!r} as Latin-1: convert it, such as "
+            "with `iconv -f latin1 -t utf-8`"
+        )
     if not kept:
         raise ClassSpaceError(f"{path} holds no words: expected word vectors")
     known = list(kept)
@@ -347,7 +372,12 @@ def _read_facebook(path: Path, wanted: Collection[str]) -> WordTable:
 
 
 def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path, "rb") if _gzipped(path) else path.open("rb")  # type: ignore[return-value]
+
+
+def _gzipped(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _half(vectors: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ayeaye import contents
 from ayeaye.errors import BackboneError, listed
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ def read(path: Path) -> Mapping[str, Any]:
     # torch's readers raise a dozen unrelated types on damaged files.
     except Exception as error:
         pickled = _GLOBAL.search(str(error))
-        reason = f"it holds a pickled {pickled[1]}" if pickled else f"{type(error).__name__}"
+        reason = f"it holds a pickled {pickled[1]}" if pickled else type(error).__name__
+        if not isinstance(error, PermissionError) and (known := contents.foreign_file(path, "zip", "pickle")):
+            reason = f"it {known}"
         raise BackboneError(
             f"embed.weights {path} is not a readable checkpoint ({reason}): expected tensors and plain values, "
             "or safetensors; where you trust the file, save `model.state_dict()` alone with torch.save"

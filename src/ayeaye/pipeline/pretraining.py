@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ayeaye import contents
 from ayeaye.data.table import ClassTable
 from ayeaye.embedding.backbones import CHECKPOINT, Backbone, imagenet_categories
 from ayeaye.errors import DataError
@@ -133,11 +134,15 @@ def _lines(path: Path, knob: str, expected: str) -> Iterator[tuple[int, str]]:
         raise DataError(
             f"{knob} names {path}, which is not there: expected a text file, {expected}"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"{knob} {path} {contents.unlike_utf8(path, error)}; expected {expected}") from None
+    except OSError as error:
         raise DataError(
             f"{knob} {path} cannot be read as UTF-8 text ({error}): expected {expected}"
         ) from None
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise DataError(f"{knob} {path} is empty: expected {expected}")
+    if found := contents.foreign(text[: contents.HEAD].encode()):
+        raise DataError(f"{knob} {path} {found}; expected {expected}")
     yield from lines

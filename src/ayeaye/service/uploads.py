@@ -6,6 +6,7 @@ Pictures are never fetched from anywhere: a field that holds an address instead 
 from __future__ import annotations
 
 import asyncio
+import codecs
 import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -19,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ayeaye import contents
 from ayeaye.errors import DataError
 
 ENVELOPE = 64 * 1024  # what multipart adds around a file
@@ -138,7 +140,7 @@ async def text_of(fields: FormData, name: str) -> str:
     if isinstance(texts[0], str):
         return texts[0]
     try:
-        return (await read_file(texts[0], JSON_BYTES, name)).decode()
+        return (await read_file(texts[0], JSON_BYTES, name)).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise HTTPException(400, f"the field `{name}` is not UTF-8: send a text in it") from None
 
@@ -156,6 +158,8 @@ async def json_body(request: Request, model: type[Model]) -> Model:
 
 def parse(text: str | bytes, model: type[Model], what: str) -> Model:
     """JSON as `model`; raises HTTPException 400 where it is none, DataError where it is not as it should be."""
+    # RFC 8259, 8.1: a byte order mark may be ignored.
+    text = text.removeprefix("\ufeff") if isinstance(text, str) else text.removeprefix(codecs.BOM_UTF8)
     try:
         made: Model = _adapter(model).validate_json(text)
         return made
@@ -163,6 +167,13 @@ def parse(text: str | bytes, model: type[Model], what: str) -> Model:
         fault = error.errors(include_input=False, include_url=False)[0]
         if fault["type"] == "json_invalid":
             said = fault["msg"].removeprefix("Invalid JSON: ")
+            found = (
+                contents.foreign(text if isinstance(text, bytes) else text.encode(errors="replace"))
+                if text
+                else None
+            )
+            if found:
+                raise HTTPException(400, f"{what} is not JSON: it {found}") from None
             raise HTTPException(400, f"{what} is not JSON: {said}") from None
         raise _not_as_it_should_be(error, what) from None
 
@@ -202,8 +213,8 @@ def too_slow() -> HTTPException:
 
 
 class BodyLimit:
-    """ASGI middleware: a body above the `largest` bytes of its path is answered with 413, its length told or not, and
-    one that comes too slowly with 408.
+    """ASGI middleware: a body above the `largest` bytes of its path is answered with 413, its length told or not, one
+    that comes too slowly with 408, and one that is compressed with 415.
 
     Slow is what takes longer than GRACE_SECONDS and its bytes so far at LEAST_RATE; what the service itself takes
     until it reads on does not count.
@@ -216,6 +227,17 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        if coding := _coding(scope):
+            await _linger(receive)
+            await _refusal(
+                HTTPException(
+                    415,
+                    f"the body comes as Content-Encoding: {coding[:40]}, which is not taken here: send it as it is, "
+                    "without that header",
+                    {"Accept-Encoding": "identity"},
+                )
+            )(scope, receive, send)
             return
         largest, started = self.largest(scope["path"]), False
         told = _content_length(scope)
@@ -271,7 +293,18 @@ class _Refused(BaseException):
 
 
 def _refusal(error: HTTPException) -> JSONResponse:
-    return JSONResponse({"error": error.detail}, error.status_code, headers={"Connection": "close"})
+    return JSONResponse(
+        {"error": error.detail}, error.status_code, headers={"Connection": "close", **(error.headers or {})}
+    )
+
+
+def _coding(scope: Scope) -> str:
+    """How a body is encoded (RFC 9110, 8.4), empty where it comes as it is, or where there is none."""
+    given = [
+        value.decode("latin-1").strip() for name, value in scope["headers"] if name == b"content-encoding"
+    ]
+    coded = [each for each in given if each.lower() not in ("", "identity")]
+    return ", ".join(coded) if scope["method"] not in ("GET", "HEAD") else ""
 
 
 def _content_length(scope: Scope) -> int | None:

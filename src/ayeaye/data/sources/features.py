@@ -10,6 +10,7 @@ from threading import Lock
 import numpy as np
 import pandas as pd
 
+from ayeaye import contents
 from ayeaye.data.sources.base import LISTED, Entry, Source, stamp_of
 from ayeaye.data.table import UNSEEN, ClassTable
 from ayeaye.errors import PictureError, SourceError
@@ -31,6 +32,8 @@ def features(path: Path) -> Source:
             if "features" not in file.files:
                 raise SourceError(f"{path} has no array features: it has {', '.join(file.files)}")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        if found := contents.foreign_file(path, "zip"):
+            raise SourceError(f"{path} is not an .npz of plain arrays: it {found}") from None
         # NumPy's own words recommend to load pickles, which nobody should.
         why = (
             "an array of Python objects, or no .npy file, is in it" if "pickle" in str(error) else str(error)

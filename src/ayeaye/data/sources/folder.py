@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ayeaye import contents
 from ayeaye.data.sources.base import Source, class_table, labelled, nearest
 from ayeaye.data.sources.pictures import MAX_BYTES, pictures, reader
 from ayeaye.data.table import ClassTable
-from ayeaye.errors import SourceError
+from ayeaye.errors import SourceError, listed
 from ayeaye.texts import composed
 
-REQUIRED = ("name", "role", "description")
-KNOWN = (*REQUIRED, "synonyms", "group", "synset")
+REQUIRED = ("name", "role")
+KNOWN = (*REQUIRED, "description", "synonyms", "group", "synset")
 
 
 def folder(path: Path, max_bytes: int = MAX_BYTES) -> Source:
-    """`images/<class>/*` and `classes.csv`: name, role, description, optional synonyms, group, synset, and
+    """`images/<class>/*` and `classes.csv`: name, role, optional description, synonyms, group, synset, and
     any further columns of numbers as attributes (those named `<matrix>/<column>` as that matrix).
 
     Hidden files and links that lead outside are ignored.
@@ -36,6 +37,12 @@ def folder(path: Path, max_bytes: int = MAX_BYTES) -> Source:
             f"{path} has no {' and no '.join(missing)}: expected images/<class>/* and classes.csv"
         )
     classes = read_classes(path / "classes.csv")
+    slashed = [name for name, seen in zip(classes.names, classes.seen, strict=True) if seen and "/" in name]
+    if slashed:
+        raise SourceError(
+            f"{path / 'classes.csv'}: seen classes with a / in their name: {listed(slashed)}; no folder of images/ can "
+            "have such a name: write it otherwise in both places, such as with a hyphen"
+        )
     images = (path / "images").resolve()
     entries = list(pictures(images))
     if not entries:
@@ -72,22 +79,19 @@ def read_classes(path: Path) -> ClassTable:
         if column not in KNOWN
     }
     _check_whole_rows(path, records, attributes)
-    return class_table(
-        pd.concat([frame[[*REQUIRED, "synonyms"]], frame[_present(header)], pd.DataFrame(attributes)], axis=1)
-    )
-
-
-def _present(header: list[str]) -> list[str]:
-    return [name for name in ("group", "synset") if name in header]
+    texts = [name for name in ("description", "group", "synset") if name in header]
+    return class_table(pd.concat([frame[[*REQUIRED, "synonyms", *texts]], pd.DataFrame(attributes)], axis=1))
 
 
 def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:
     try:
+        if found := contents.foreign_file(path):
+            raise SourceError(f"{path} {found}")
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except UnicodeDecodeError as error:
-        raise SourceError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+        raise SourceError(f"{path} {contents.unlike_utf8(path, error)}") from None
     except csv.Error as error:
         raise SourceError(f"{path} is not valid CSV ({error})") from None
     except OSError as error:
@@ -102,7 +106,7 @@ def _check_header(path: Path, header: list[str]) -> None:
     if missing:
         raise SourceError(
             f"{path} has no column {', '.join(missing)}: it has {', '.join(header)}; "
-            f"expected {', '.join(REQUIRED)}, separated by commas"
+            f"expected {', '.join(REQUIRED)} and, where classes are described, description, separated by commas"
         )
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice or "" in header:

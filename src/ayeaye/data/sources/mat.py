@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ayeaye import contents
 from ayeaye.errors import SourceError
 
 # What SciPy's and HDF5's readers raise on files that are cut short or of another kind.
@@ -86,4 +87,7 @@ def _text(codes: np.ndarray) -> str:
 
 
 def _no_matlab(path: Path, error: Exception) -> SourceError:
+    found = contents.foreign_file(path, "HDF5") if path.is_file() else None
+    if found:
+        return SourceError(f"{path} is no MATLAB file: it {found}")
     return SourceError(f"{path} is no MATLAB file that can be read ({error}): fetch it again")

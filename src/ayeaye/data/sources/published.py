@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ayeaye import contents
 from ayeaye.data.sources.base import LISTED, nearest
 from ayeaye.data.table import SEEN, UNSEEN
 from ayeaye.errors import SourceError, listed
@@ -32,7 +33,9 @@ def lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SourceError(f"{path} is not UTF-8 (byte {error.start}): fetch it again") from None
+        raise SourceError(f"{path} {contents.unlike_utf8(path, error)}") from None
+    if found := contents.foreign(text[: contents.HEAD].encode()):
+        raise SourceError(f"{path} {found}")
     return [
         (number, normal(line.strip())) for number, line in enumerate(text.splitlines(), 1) if line.strip()
     ]
