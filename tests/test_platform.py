@@ -96,6 +96,14 @@ def test_all_of_it_answers(started: tuple[Platform, Any]) -> None:
         timeout=30,
     ).json()
     assert {"alias": "champion", "version": "1"} in found["registered_model"]["aliases"]
+    (version,) = found["registered_model"]["latest_versions"]
+    # Its files, too: their addresses name no folder.
+    card = httpx.get(
+        f"{result['addresses']['mlflow']}/get-artifact",
+        params={"run_uuid": version["run_id"], "path": "card.html"},
+        timeout=30,
+    )
+    assert (card.status_code, card.text[:9].lower()) == (200, "<!doctype"), card.text[:300]
 
 
 def test_it_listens_on_loopback_alone_and_the_service_where_it_should(started: tuple[Platform, Any]) -> None:

@@ -20,6 +20,7 @@ import pytest
 
 from ayeaye.errors import RegistryError, ReleaseError
 from ayeaye.files import digest_folder
+from ayeaye.paths import sqlite_uri
 from ayeaye.processes import free_port
 from ayeaye.release import artifacts
 from ayeaye.release.registry import CHAMPION, PREVIOUS, Registry, Training, flat, shown
@@ -416,6 +417,19 @@ def test_a_registry_that_was_moved_finds_all_of_it_and_leaves_the_old_place_alon
     assert set(moved.artifacts(1)) == {"card.html"}
     assert digest_folder(moved.bundle(2)) == digest_folder(tmp_path / "bundle-b")
     assert not old.exists() and str(old) not in repr((new / artifacts.HOME / "mlflow.db").read_bytes())
+
+
+def test_files_of_a_database_elsewhere_lie_in_the_workspace_and_move_with_it(
+    registry: Registry, training: Training, tmp_path: Path
+) -> None:
+    uri = sqlite_uri(Path(shutil.copyfile(registry.home / "mlflow.db", tmp_path / "elsewhere.db")))
+    version = Registry(uri, "ayeaye", registry.home, "mine").record(training)
+    moved = registry.home.rename(tmp_path / "moved")
+    found = Registry(uri, "ayeaye", moved, "mine")
+    assert found.bundle(version) == moved / "artifacts" / version.run_id / "artifacts" / "model" / "bundle"
+    assert (found.bundle(version) / "bundle.json").is_file()
+    found.keep(version, {"card.html": b"whole"})
+    assert not registry.home.exists()
 
 
 def test_two_registries_of_the_same_runs_in_one_process_keep_their_files_apart(
