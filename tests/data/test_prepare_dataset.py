@@ -315,6 +315,17 @@ def test_a_picture_that_the_service_would_refuse_is_not_taken_in(place: Place) -
     assert reason.startswith("2 by 60000 pixels: too narrow to be looked at")
 
 
+def test_a_link_is_taken_in_and_one_to_nowhere_is_told_until_it_leads_somewhere(place: Place) -> None:
+    okapi = place.source / "images/okapi"
+    outside = place.source.parent / "outside.png"
+    (okapi / "link.png").symlink_to(outside)
+    assert (place.prepare().rejected, len(quarantine(place.dataset))) == (1, 1)
+    assert "which is not there" in quarantine(place.dataset)["reason"][0]
+    outside.write_bytes(picture(700))
+    summary = place.prepare()
+    assert (summary.rejected, summary.new, summary.pictures) == (0, 1, 29)
+
+
 def test_a_class_left_with_one_readable_picture_is_refused(place: Place) -> None:
     for number in range(1, 12):
         (place.source / f"images/zebra/{number:03d}.png").write_bytes(b"text")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from ayeaye import params
 from ayeaye.classspace.space import build
 from ayeaye.data.sources import Source, open_source, read_classes
 from ayeaye.data.sources.base import Entry, labelled
-from ayeaye.errors import IncompleteClass, SourceError
+from ayeaye.errors import IncompleteClass, PictureError, SourceError
 
 PICTURES = {"okapi": 3, "zebra": 3}
 
@@ -43,19 +45,114 @@ def test_a_folder_gives_its_pictures_sorted_and_its_classes_in_order(tmp_path: P
     assert source.read(source.entries[0]) == picture(0)
 
 
-def test_hidden_files_junk_and_links_to_outside_are_ignored(tmp_path: Path) -> None:
+def told(source: Source) -> dict[str, str]:
+    """Why entries cannot be read."""
+    reasons = {}
+    for entry in source.entries:
+        try:
+            source.read(entry)
+        except PictureError as error:
+            reasons[entry.source] = str(error)
+    return reasons
+
+
+def test_hidden_files_and_what_file_managers_leave_are_ignored(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    for name in (".DS_Store", "Thumbs.db", "._001.png", "desktop.ini"):
+        (path / "images" / "okapi" / name).write_bytes(b"x")
+    (path / "images" / ".cache").mkdir()
+    assert len(opened(path).entries) == 6
+
+
+def test_links_to_pictures_and_to_folders_are_followed_wherever_they_lead(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    other = tmp_path / "other" / "deep"
+    other.mkdir(parents=True)
+    for number in range(2):
+        (other / f"{number}.png").write_bytes(picture(90 + number))
+    (other.parent / "single.PNG").write_bytes(picture(99))
+    (path / "images/okapi/link.png").symlink_to(other.parent / "single.PNG")
+    (path / "images/aye-aye").symlink_to(other.parent)
+    source = opened(path)
+    labels = {entry.source: entry.label for entry in source.entries}
+    assert labels["okapi/link.png"] == "okapi"
+    assert [name for name in labels if labels[name] == "aye-aye"] == [
+        "aye-aye/deep/0.png",
+        "aye-aye/deep/1.png",
+        "aye-aye/single.PNG",
+    ]
+    assert not told(source)
+    assert {entry.source: source.read(entry) for entry in source.entries}["aye-aye/deep/1.png"] == picture(91)
+
+
+def test_a_source_behind_a_link_is_as_the_source(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    (path / "images").rename(tmp_path / "elsewhere")
+    (path / "images").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "link").symlink_to(path)
+    source = opened(tmp_path / "link")
+    assert len(source.entries) == 6 and not told(source)
+
+
+def test_links_in_circles_and_to_what_is_read_already_are_told_and_never_followed_twice(
+    tmp_path: Path,
+) -> None:
+    path = made(tmp_path)
+    images = path / "images"
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "back").symlink_to(outside)
+    (outside / "new.png").write_bytes(picture(98))
+    (images / "okapi/out").symlink_to(outside)
+    (images / "okapi/self").symlink_to(images / "okapi")
+    (images / "okapi/up").symlink_to(tmp_path)
+    (images / "zebra/okapis").symlink_to(images / "okapi")
+    (images / "zebra/out").symlink_to(outside)
+    source = opened(path)
+    assert told(source) == {
+        f"{name}": f"a link to a folder that is read already, or holds it ({where})"
+        for name, where in (
+            ("okapi/out/back", "okapi/out"),
+            ("okapi/self", "okapi"),
+            ("okapi/up", "above this one"),
+            ("zebra/okapis", "okapi"),
+            ("zebra/out", "okapi/out"),
+        )
+    }
+    assert len(source.entries) == 6 + 5 + 1
+
+
+def test_what_is_no_readable_file_is_told_and_waited_for_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = made(tmp_path)
     okapi = path / "images" / "okapi"
-    for name in (".DS_Store", "Thumbs.db", "._001.png", "desktop.ini"):
-        (okapi / name).write_bytes(b"x")
-    (path / "images" / ".cache").mkdir()
-    outside = tmp_path / "outside.png"
-    outside.write_bytes(picture(99))
-    (okapi / "link.png").symlink_to(outside)
+    os.mkfifo(okapi / "pipe.png")
+    (okapi / "piped.png").symlink_to(okapi / "pipe.png")
+    (okapi / "device.png").symlink_to("/dev/zero")
     (okapi / "broken.png").symlink_to(tmp_path / "nowhere")
-    (okapi / "loop").symlink_to(okapi)
-    (path / "images" / "stranger").symlink_to(tmp_path)
-    assert len(opened(path).entries) == 6
+    (okapi / "round.png").symlink_to(okapi / "round.png")
+    with socket.socket(socket.AF_UNIX) as bound:
+        monkeypatch.chdir(okapi)  # a socket's address must be short
+        bound.bind("socket.png")
+    Path(os.fsdecode(os.fsencode(okapi) + b"/caf\xe9.png")).write_bytes(picture(97))
+    found = told(opened(path))
+    irregular = "is no regular file, but a pipe, a socket or a device"
+    assert {found.pop(f"okapi/{name}.png") for name in ("pipe", "piped", "device", "socket")} == {irregular}
+    assert found == {
+        "okapi/broken.png": f"a link to {tmp_path / 'nowhere'}, which is not there",
+        "okapi/round.png": "cannot be read (Too many levels of symbolic links)",
+        "okapi/caf\\xe9.png": "its name is not UTF-8: rename it",
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_told(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    (path / "images/okapi/000.png").chmod(0)
+    (path / "images/zebra/closed").mkdir(mode=0)
+    denied = "cannot be read (Permission denied)"
+    assert told(opened(path)) == {"okapi/000.png": denied, "zebra/closed": denied}
 
 
 def test_pictures_in_subfolders_belong_to_the_class_folder(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ayeaye.classifier import Classifier
 from ayeaye.data.decode import Limits
+from ayeaye.data.sources.pictures import Found, below
 from ayeaye.errors import BundleError, PictureError, ReleaseError, SourceError
 from ayeaye.files import replacing
 from ayeaye.pipeline.progress import Progress
@@ -73,42 +74,46 @@ def label_folder(
     label each other. Embeddings are kept in a folder beside the CSV until it is there, so that an interrupted call
     goes on with those of the same files and the same champion.
     """
-    pictures = _pictures(folder)
+    pictures, others = _pictures(folder)
     classifier, model = load(workspace)
-    stamps = {_stamp(path, model["bento"]): name for name, path in pictures.items()}
+    stamps = {_stamp(each.path, model["bento"]): each.path for each in pictures if not each.reason}
     kept = out.with_name(f"{out.name}.parts")
     there = {stamp for part in kept.glob("*.npz") for stamp in _read(part)}
     waiting = [stamp for stamp in stamps if stamp not in there]
     with progress.task("labelling", len(stamps)) as advance:
         advance(len(stamps) - len(waiting))
         for chunk in _chunks(waiting):
-            paths = [pictures[stamps[stamp]] for stamp in chunk]
+            paths = [stamps[stamp] for stamp in chunk]
             _keep(kept, dict(zip(chunk, _of_contents(workspace, paths, classifier.read), strict=True)))
             advance(len(chunk))
     answers = _labelled(classifier, kept, list(stamps), labelling)
+    by_path = {path: answers[stamp] for stamp, path in stamps.items()}
+    found = {each.name: by_path.get(each.path, {"error": each.reason}) for each in pictures}
     with replacing(out) as part, part.open("w", newline="", encoding="utf-8") as file:
-        rows = (_row(name, answers[stamp], model["bento"]) for stamp, name in stamps.items())
+        rows = (_row(name, answer, model["bento"]) for name, answer in found.items())
         csv.writer(file).writerows([COLUMNS, *rows])
-    shutil.rmtree(kept)
+    shutil.rmtree(kept, ignore_errors=True)
     return {
         "pictures": len(pictures),
         "labelled_now": len(waiting),
-        "failed": sum("error" in answers[stamp] for stamp in stamps),
+        "failed": sum("error" in answer for answer in found.values()),
+        "other_files": others,
         "out": str(out),
         "labelling": labelling,
         **model,
     }
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    """The pictures below a folder by their relative names, in order; raises SourceError where there are none."""
+def _pictures(folder: Path) -> tuple[list[Found], int]:
+    """The pictures below a folder, also those that cannot be read, and how many other files are there; raises
+    SourceError where there are no pictures."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder: give one with pictures to label")
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
-    paths = [path for path in paths if not path.name.startswith(".")]
-    if not paths:
+    found = below(folder)
+    pictures = [each for each in found if each.path.suffix.lower() in SUFFIXES or each.path.is_dir()]
+    if not pictures:
         raise SourceError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
-    return {str(path.relative_to(folder)): path for path in paths}
+    return pictures, len(found) - len(pictures)
 
 
 def _stamp(path: Path, model: str) -> str:

@@ -24,13 +24,14 @@ class Entry:
     """One picture as a source names it.
 
     `stamp` changes whenever the content may have changed, and costs no reading; `split` is set where the
-    source brings its own.
+    source brings its own, and `reason` where it is known already that it cannot be read.
     """
 
     source: str
     label: str
     stamp: str
     split: str | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def folder(path: Path, max_bytes: int = MAX_BYTES) -> Source:
     """`images/<class>/*` and `classes.csv`: name, role, optional description, synonyms, group, synset, and
     any further columns of numbers as attributes (those named `<matrix>/<column>` as that matrix).
 
-    Hidden files and links that lead outside are ignored.
+    Hidden files are left out; links are followed (see `pictures.below`).
     """
     if not path.is_dir():
         raise SourceError(
