@@ -93,7 +93,7 @@ def embedded(name: str, workspace: Workspace, classifier: Classifier) -> dict[st
 
     def photographs() -> Iterator[tuple[Image.Image, int]]:
         for row in rows.itertuples():
-            yield decode(dataset.picture(str(row.id)), target=classifier.resize), names.index(str(row.label))
+            yield decode(dataset.picture(str(row.id)), target=classifier.backbone.transform.resize), names.index(str(row.label))
 
     def drawings() -> Iterator[tuple[Image.Image, int]]:
         seed, count = workspace.params.prepare.seed, workspace.params.prepare.species
