@@ -91,9 +91,11 @@ def embedded(name: str, workspace: Workspace, classifier: Classifier) -> dict[st
     names = dataset.classes.names
     rows = dataset.manifest[dataset.manifest["split"].isin(["test_seen", "test_unseen"])]
 
+    side = classifier.backbone.transform.resize
+
     def photographs() -> Iterator[tuple[Image.Image, int]]:
         for row in rows.itertuples():
-            yield decode(dataset.picture(str(row.id)), target=classifier.backbone.transform.resize), names.index(str(row.label))
+            yield decode(dataset.picture(str(row.id)), target=side), names.index(str(row.label))
 
     def drawings() -> Iterator[tuple[Image.Image, int]]:
         seed, count = workspace.params.prepare.seed, workspace.params.prepare.species

@@ -289,7 +289,9 @@ def _backbones(workspace: Workspace, dataset: Dataset, weights: str) -> dict[str
 
 def _plain(classifier: Classifier, weights: Path, folder: Path) -> Path:
     folder.mkdir()
-    (folder / "service.py").write_text(PLAIN_SERVICE.replace("RESIZE", str(classifier.backbone.transform.resize)))
+    (folder / "service.py").write_text(
+        PLAIN_SERVICE.replace("RESIZE", str(classifier.backbone.transform.resize))
+    )
     (folder / "weights.pth").write_bytes(weights.read_bytes())
     return folder
 
