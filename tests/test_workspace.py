@@ -82,6 +82,27 @@ def test_the_same_folder_under_another_path_is_no_copy(original: Workspace, tmp_
     assert original.places == (str(mount), str(original.root))
 
 
+def test_a_copy_of_a_link_to_the_state_is_refused_with_what_to_do(
+    original: Workspace, tmp_path: Path
+) -> None:
+    (original.root / "params.yaml").write_text("{}\n")
+    original.state.rename(tmp_path / "large disk")
+    original.state.symlink_to(tmp_path / "large disk")
+    identity = original.identity
+    copy = Workspace(tmp_path / "copy")
+    subprocess.run(["cp", "-a", original.root, copy.root], check=True)
+    with pytest.raises(
+        WorkspaceError, match=rf"a link to the state of {original.root}, which is still there"
+    ):
+        copy.settle()
+    assert (original.settle(), original.identity) == (None, identity)
+    copy.state.unlink()
+    shutil.copytree(tmp_path / "large disk", copy.state)
+    assert copy.settle() == str(original.root)
+    moved = Workspace(original.root.rename(tmp_path / "moved"))
+    assert (moved.settle(), moved.identity) == (None, identity)
+
+
 def test_the_places_of_one_that_wanders_are_bounded(original: Workspace, tmp_path: Path) -> None:
     root = original.root
     for number in range(2 * PLACES):

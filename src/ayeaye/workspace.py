@@ -75,15 +75,26 @@ class Workspace:
         """Keep identity and place together; returns the original where this workspace is found to be a copy of one.
 
         Moved, restored or mounted elsewhere it stays who it is. Beside its original it gets an identity of its own,
-        and loses what it got of the original's Prefect server: its schedules and runs are about the original.
+        and loses what it got of the original's Prefect server: its schedules and runs are about the original. Raises
+        WorkspaceError for a copy of a link to the original's state.
         """
         here = str(self.root)
         if _place_of(self.root).paths[-1:] == (here,) or not os.access(self.root, os.W_OK):
             return None
         with _locked(self.state / "id.lock", lambda text: None, 60):
             place = replace(_place_of(self.root), token=uuid.uuid4().hex)
-            _write_place(self.root, place)  # and read through another path to the same folder, if it is that
             others = [path for path in place.paths if path != here]
+            for path in map(Path, others):
+                if (
+                    self.state.is_symlink()
+                    and (path / "params.yaml").exists()
+                    and not path.samefile(self.root)
+                ):
+                    raise WorkspaceError(
+                        f"{self.state} is a link to the state of {path}, which is still there: "
+                        "put a copy of what it leads to in its place"
+                    )
+            _write_place(self.root, place)  # and read through another path to the same folder, if it is that
             twins = [path for path in others if _twins(place, _place_of(Path(path)))]
             if twins:
                 shutil.rmtree(self.state / "prefect", ignore_errors=True)
