@@ -139,7 +139,8 @@ def chosen(data: Examples, mapping: str, repeats: int) -> dict[str, Any]:
     folds = class_folds(data.pool, 3, partings)
     before = time.process_time()
     found = blending.blended(among, data, folds)
-    readings = {kind: selection.read(found, kind) for kind in (*hubs.KINDS, "auto")}
+    unseen = int((~data.seen).sum())
+    readings = {kind: selection.read(found, kind, unseen=unseen) for kind in (*hubs.KINDS, "auto")}
     return {
         "mapper": found.mapper,
         "settings": found.settings,

@@ -13,6 +13,8 @@ from ayeaye.labelling.calibration import (
     choose_gamma_over,
     fit_temperature,
     probabilities,
+    regret,
+    regret_over,
     stack,
 )
 
@@ -58,6 +60,55 @@ def test_several_folds_share_one_offset() -> None:
 
 def test_folds_may_have_different_classes() -> None:
     assert np.isfinite(choose_gamma_over([fold(0, classes=8), fold(1, classes=5)]))
+
+
+def drawn(seed: int, unseen: int) -> Fold:
+    """Scores of 20 seen and some unseen classes that are normal, the true one higher: more classes, the same law."""
+    rng = np.random.default_rng(seed)
+    seen = np.arange(20 + unseen) < 20
+    y = np.concatenate([rng.integers(0, 20, 2000), rng.integers(20, 20 + unseen, 2000)])
+    scores = rng.normal(0, 0.3, (len(y), len(seen)))
+    scores[np.arange(len(y)), y] += 1.0
+    return scores.astype(np.float32), y, seen
+
+
+@pytest.mark.parametrize(("there", "wanted"), [(24, 4), (6, 40)])
+def test_the_offset_for_more_or_fewer_unseen_classes_is_that_of_folds_with_so_many(
+    there: int, wanted: int
+) -> None:
+    right, plain = (choose_gamma_over([drawn(n, each) for n in range(3)]) for each in (wanted, there))
+    found = choose_gamma_over([drawn(n, there) for n in range(3)], wanted)
+    assert abs(plain - right) > 0.12
+    assert found == pytest.approx(right, abs=0.06)
+
+
+def test_as_many_unseen_classes_as_the_folds_have_change_nothing() -> None:
+    folds = [fold(seed) for seed in range(4)]
+    assert choose_gamma_over(folds, 4) == choose_gamma_over(folds)
+    # A single unseen class says nothing of how the highest grows, and stays as it is.
+    assert choose_gamma_over([fold(0, classes=2)], 9) == choose_gamma_over([fold(0, classes=2)])
+
+
+def test_with_fewer_unseen_classes_u_is_the_mean_over_all_draws_of_them() -> None:
+    # Of three unseen classes two are drawn: the true one is beaten by one of the others, and stands in half of them.
+    scores = np.array([[0.0, 0.5, 0.9, 0.1], [1.0, 0.2, 0.2, 0.2]], np.float32)
+    y, seen = np.array([1, 0]), np.array([True, False, False, False])
+    high = choose_gamma_over([(scores, y, seen)], 2)
+    # S is 1 and U is 1/2 between the margins -0.5 and 0.8, H 2/3; with all three U would be 0 everywhere.
+    assert high == pytest.approx(0.15, abs=1e-6)
+    assert regret((scores, y, seen), high) == 0
+
+
+def test_the_regret_is_the_loss_against_the_best_offset() -> None:
+    one = fold(0)
+    best = choose_gamma(*one)
+    assert regret(one, best) == 0
+    assert regret(one, 0.0) == pytest.approx(harmonic(*one, best) - harmonic(*one, 0.0))
+    assert regret(one, 0.0) > 0.05
+    other = fold(1)
+    lost = [regret(one, choose_gamma(*other)), regret(other, choose_gamma(*one))]
+    assert regret_over([one, other]) == pytest.approx(np.mean(lost))
+    assert regret_over([one]) is None
 
 
 def test_stacking_moves_seen_classes_alone() -> None:

@@ -93,6 +93,8 @@ def test_every_plot_and_table_is_on_the_page(stages: Place) -> None:
     accepted = figures["none_of_these"]
     assert f"at most {percent(accepted['false_accept'])} get a label all the same" in page
     assert f"{percent(accepted['accepted']['unknown'])} of {shown(accepted['pictures'])} do" in page
+    assert 0 <= figures["H_regret"] < 0.5
+    assert f"on class folds the offset loses {figures['H_regret']:.3f} of the best" in page
     both, seen, unseen = (
         figures["reliability"],
         *(figures["reliability"][side] for side in ("seen", "unseen")),

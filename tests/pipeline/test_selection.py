@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from planted import planted
@@ -104,3 +106,14 @@ def test_a_lower_false_accept_rate_makes_a_higher_threshold() -> None:
     assert thresholds[0] == 0.0
     assert thresholds == sorted(thresholds)
     assert thresholds[0] < thresholds[-1]
+
+
+def test_the_offset_is_for_as_many_unseen_classes_as_there_are() -> None:
+    data = planted(classes=24, unseen=4)
+    noisy = replace(data, X=data.X + np.random.default_rng(0).normal(size=data.X.shape).astype(np.float32))
+    folds = class_folds(noisy.pool, 2)  # of ten classes each
+    offsets = [selection.select(RIDGE, noisy, folds, unseen=count).gamma for count in (2, 4, 10, 40)]
+    assert offsets == sorted(offsets, reverse=True) and offsets[0] > offsets[-1] + 0.02
+    chosen = selection.select(RIDGE, noisy, folds)
+    assert chosen.gamma == offsets[1]
+    assert chosen.H_regret is not None and 0 <= chosen.H_regret < 1

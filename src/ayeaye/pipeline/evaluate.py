@@ -81,6 +81,7 @@ def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
         figures = metrics.measure_folds(
             measured.folds, k=chosen.neighbours, resamples=chosen.bootstrap, seed=chosen.seed
         )
+    figures["H_regret"] = regret(measured, classifier)
     figures["none_of_these"] = none_of_these(measured, workspace.params.train.false_accept)
     figures["class_space"] = class_space_quality(data, classifier.space, chosen.seed)
     figures["leakage"] = leaks | split_figures(measured, data, figures, leaks["flags"], chosen)
@@ -126,7 +127,9 @@ def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: A
         known = data.seen & ~fold
         pool = data.pool & ~fold
         inner = class_folds(pool, training.folds, training.repeats, training.seed)
-        choice = selection.by_params(workspace.params, data, inner, known=known, device=training.device)
+        choice = selection.by_params(
+            workspace.params, data, inner, known=known, unseen=int(fold.sum()), device=training.device
+        )
         correction = choice.correct(data, known, columns, seed=training.seed, device=training.device)
         held = hold_out(
             data,
@@ -150,6 +153,18 @@ def on_folds(workspace: Workspace, data: Examples, chosen: Evaluate, progress: A
         thresholds=[choice.threshold for choice in choices],
         on="class folds",
     )
+
+
+def regret(measured: Measured, classifier: Classifier) -> float | None:
+    """H that the offset loses on class folds, at which it was chosen without the fold, against the best one.
+
+    Of those that are measured, or else of those that the bundle's own offset was chosen on: never of test pictures,
+    on which nobody may choose.
+    """
+    if measured.on == "unseen classes":
+        return (classifier.about or {}).get("H_regret")
+    lost = [calibration.regret(fold[:3], fold.gamma) for fold in selection.balanced(measured.folds)]
+    return float(np.mean(lost)) if lost else None
 
 
 def none_of_these(measured: Measured, stated: float) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Choice:
     `threshold` is the confidence below which a picture is of none of the classes. `ranking` has one row per
     candidate, the chosen one first, then by score: settings, and the mean and spread over folds of its
     figures; `corrections` the same of the hub corrections tried on the chosen settings, with the mean gain in
-    the figure that decides.
+    the figure that decides. `H_regret` is what a fold loses of H at the offset of the other folds, on average.
     """
 
     mapper: str
@@ -40,6 +40,7 @@ class Choice:
     hub_settings: dict[str, Any] = field(default_factory=dict)
     ranking: list[dict[str, Any]] = field(default_factory=list)
     corrections: list[dict[str, Any]] = field(default_factory=list)
+    H_regret: float | None = None
 
     def fit(self, examples: Examples, rows: np.ndarray, *, seed: int, device: str) -> Mapper:
         mapper = create(self.mapper, **self.settings)
@@ -75,11 +76,15 @@ def select(
     *,
     correction: str = "none",
     false_accept: float = 1.0,
+    unseen: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **options: Any,
 ) -> Choice:
     """The best blend of the families by mean AUSUC over the folds (see `blended`, which takes the options), and
-    how its scores are read (see `read`), its confidence on finer folds."""
+    how its scores are read (see `read`), its confidence on finer folds.
+
+    `unseen` is how many unseen classes there will be (none given: those of the examples).
+    """
     before = 0
 
     def choosing(done: int, total: int) -> None:
@@ -93,7 +98,8 @@ def select(
         fine.append(fold)
         progress(before + len(fine), before + FINE)
     progress(before + FINE, before + FINE)  # where there are fewer classes
-    return read(found, correction, false_accept, fine)
+    unseen = int((~examples.seen).sum()) if unseen is None else unseen
+    return read(found, correction, false_accept, fine, unseen)
 
 
 def finer(
@@ -138,6 +144,7 @@ def read(
     correction: str = "none",
     false_accept: float = 1.0,
     fine: Sequence[Fold] | None = None,
+    unseen: int | None = None,
 ) -> Choice:
     """The hub correction, the offset, the temperature and the threshold for what was found, the temperature on `fine`
     folds where they are given. The threshold is of the others: of classes that are taken out of the candidates there
@@ -145,7 +152,8 @@ def read(
 
     `correction` is a kind of hub correction, of which the settings with the highest mean AUSUC are taken, or
     `auto` for the best of all kinds; of these another than `none` must gain more than the standard error of its
-    gain, fold by fold. `false_accept` is the share of pictures of unknown classes that may be accepted.
+    gain, fold by fold. `false_accept` is the share of pictures of unknown classes that may be accepted. The offset
+    is for so many `unseen` classes, which are seldom as many as a fold holds out.
     """
     corrections = _candidates(correction, found.folds)
     each_corrected = [corrected(found.folds, each["hubs"], each["settings"]) for each in corrections]
@@ -154,7 +162,7 @@ def read(
     if correction == "auto" and tried[best]["gain"] <= tried[best]["gain_error"]:
         best = 0
     taken = each_corrected[best]
-    gamma = offset(taken)
+    gamma = offset(taken, unseen)
     how = corrections[best]
     sure = taken if fine is None else corrected(fine, how["hubs"], how["settings"])
     temperature = _temperature(sure, gamma)
@@ -169,6 +177,7 @@ def read(
         how["settings"],
         found.ranking,
         [{**each, **gain} for each, gain in zip(corrections, tried, strict=True)],
+        calibration.regret_over([fold[:3] for fold in balanced(taken)], unseen),
     )
 
 
@@ -201,10 +210,16 @@ def _gains(plain: Sequence[Fold], tried: Sequence[Sequence[Fold]]) -> list[dict[
     return [{"gain": float(each.mean()), "gain_error": error_of(each)} for each in gains]
 
 
-def offset(folds: Sequence[Fold]) -> float:
-    """The offset with the best mean H; 0 where no picture of a seen class was held out to balance against."""
-    both = [fold for fold in folds if fold.seen[fold.y].any() and not fold.seen[fold.y].all()]
-    return calibration.choose_gamma_over([(fold.scores, fold.y, fold.seen) for fold in both]) if both else 0.0
+def offset(folds: Sequence[Fold], unseen: int | None = None) -> float:
+    """The offset with the best mean H, as expected with so many `unseen` classes (none given: as many as a fold has);
+    0 where no picture of a seen class was held out to balance against."""
+    both = [fold[:3] for fold in balanced(folds)]
+    return calibration.choose_gamma_over(both, unseen) if both else 0.0
+
+
+def balanced(folds: Sequence[Fold]) -> list[Fold]:
+    """Those of the folds that have pictures of seen and of unseen classes."""
+    return [fold for fold in folds if fold.seen[fold.y].any() and not fold.seen[fold.y].all()]
 
 
 def _temperature(folds: Sequence[Fold], gamma: float) -> float:

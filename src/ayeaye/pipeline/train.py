@@ -43,6 +43,7 @@ def train(workspace: Workspace, progress: Progress) -> dict[str, object]:
         about={
             "selection": choice.ranking,
             "corrections": choice.corrections,
+            "H_regret": choice.H_regret,
             "folds": [np.flatnonzero(fold).tolist() for fold in folds],
         },
     )
