@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from ayeaye.classspace.space import ClassSpace, build
+from ayeaye.classspace.text import shown_left_out
 from ayeaye.data.table import ClassTable
 from ayeaye.errors import ClassSpaceError, CoincidentClasses, UnknownWords
 from ayeaye.params import Classes
@@ -203,6 +204,18 @@ def test_names_are_used_where_a_class_has_no_description(vectors: Path) -> None:
     space = build(table({**ANIMALS, "Seal": ""}), settings(vectors, "glove"), Path)
     assert space.encoder.parts[0].text == "synonyms"
     assert space.coverage[2]["parts"][0]["missing"] == ["Ring", "tailed"]
+
+
+def test_words_that_no_vector_knows_are_left_out_by_class_all_of_them(vectors: Path) -> None:
+    strange = " ".join(f"xyzzy{number}" for number in range(30))
+    space = build(
+        table({**ANIMALS, f"fruit forest {strange}": ""}), settings(vectors, "glove", text="names"), Path
+    )
+    assert space.left_out == {
+        "Ring-tailed lemur": ["Ring", "tailed"],
+        f"fruit forest {strange}": strange.split(),
+    }
+    assert shown_left_out({"cougar_face": ["cougar"], "b": ["c", "d"]}) == "cougar_face (cougar), b (c, d)"
 
 
 def test_synonyms_make_up_for_an_unknown_name(vectors: Path) -> None:

@@ -104,6 +104,7 @@ def full_page(names):
         warnings=[EVIL],
         quality=quality.judge(np.eye(8), np.eye(8) + 0.1),
         pretrained=EVIL,
+        left_out=[{"class": EVIL, "not known": "cougar"}],
         selection=[candidate(EVIL, 0.5, chosen=True), candidate("b", None)],
         hubs=[{"hub correction": EVIL, "gain": "+0.01", "chosen": True}],
         folds=3,
@@ -283,6 +284,12 @@ def test_a_class_space_of_too_few_classes_is_not_judged():
         measure(*measured_case(), resamples=20), [*"abcdefgh"], quality=quality.judge(np.eye(3), np.eye(3))
     )
     assert "cannot be judged" in render(page)
+
+
+def test_words_left_out_of_a_class_are_told_with_it():
+    page = Links(render(full_page([*"abcdefgh"])))
+    assert "left out of 1 class" in page.text
+    assert "cougar" in page.text
 
 
 def test_what_the_backbone_was_pretrained_on_is_said_also_where_nothing_leaks():

@@ -336,5 +336,5 @@ def _cover(source: str, tokens: list[Any], missing: list[str]) -> About:
         "source": source,
         "tokens": len(tokens),
         "known": len(tokens) - len(missing),
-        "missing": missing[:20],
+        "missing": missing,
     }

@@ -222,6 +222,15 @@ class ClassSpace:
             for place, (word, vocabulary) in enumerate(missing.items())
         }
 
+    @property
+    def left_out(self) -> dict[str, list[str]]:
+        """The words that vectors were made without, by class, of the classes with such words."""
+        found = {
+            about["name"]: list(dict.fromkeys(word for part in about["parts"] for word in part["missing"]))
+            for about in self.coverage
+        }
+        return {name: missing for name, missing in found.items() if missing}
+
     def _check_described(self, classes: Sequence[NewClass]) -> None:
         bare = [each.name for each in classes if not each.description.strip()]
         texts = [getattr(part, "text", "") for part in self.encoder.parts]

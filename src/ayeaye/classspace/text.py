@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import regex
@@ -146,6 +146,11 @@ def stem(word: str) -> str:
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
         return word[:-1]
     return word
+
+
+def shown_left_out(left_out: Mapping[str, Sequence[str]]) -> str:
+    """The first classes with words that are not known, each with its words: `cougar_face (cougar)`."""
+    return listed([f"{name} ({listed(unknown)})" for name, unknown in left_out.items()])
 
 
 def near_spellings(word: str, known: list[str], most: int = 3) -> list[str]:

@@ -91,6 +91,7 @@ class Page:
     leakage    unseen classes that the backbone was pretrained on, one a row
     apart      figures of the clean and of the flagged unseen classes
     selection  candidates {mapper, settings, chosen}, with the mean of each of CHOSEN_BY and its `_spread`
+    left_out   classes of which words are not known, and these, one class a row
     hubs       hub corrections tried, as rows; in every table a row whose "chosen" is true is marked
     folds      how many folds the candidates were tried on
     data       summary of the dataset
@@ -108,6 +109,7 @@ class Page:
     leakage: Sequence[Row] = ()
     apart: Sequence[Row] = ()
     selection: Sequence[Row] = ()
+    left_out: Sequence[Row] = ()
     hubs: Sequence[Row] = ()
     folds: int = 0
     data: Sequence[Row] = ()

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from ayeaye.classspace.space import build
+import json
+from pathlib import Path
+
+from ayeaye.classspace.space import ClassSpace, build
+from ayeaye.classspace.text import shown_left_out
 from ayeaye.data import checks
 from ayeaye.data.table import ClassTable
+from ayeaye.files import write_atomic
 from ayeaye.workspace import Workspace
+
+LEFT_OUT = "left_out.json"  # beside the class space: words that are not known, by class
 
 
 def classes(workspace: Workspace) -> dict[str, object]:
@@ -14,4 +21,15 @@ def classes(workspace: Workspace) -> dict[str, object]:
     space = build(table, workspace.params.classes, workspace.resolve)
     checks.check_class_space(space.names, space.vectors, workspace.checks)
     space.save(workspace.class_space)
-    return {"classes": len(space.names), "dimensions": int(space.vectors.shape[1])}
+    built = {"classes": len(space.names), "dimensions": int(space.vectors.shape[1])}
+    return {**built, **_told(space, workspace.class_space / LEFT_OUT)}
+
+
+def _told(space: ClassSpace, path: Path) -> dict[str, str]:
+    """The words that vectors were made without: all in a file, the first in a line."""
+    path.unlink(missing_ok=True)
+    if not (found := space.left_out):
+        return {}
+    write_atomic(path, json.dumps(found, indent=1, ensure_ascii=False).encode() + b"\n")
+    counts = f"{sum(map(len, found.values()))} words that are not known, of {len(found)} classes"
+    return {"left out": f"{counts}: {shown_left_out(found)}; see {path}"}

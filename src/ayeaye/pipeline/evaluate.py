@@ -336,6 +336,10 @@ def _write(
         pretrained=figures["leakage"]["pretrained_on"],
         leakage=_leaks(figures, names),
         apart=_apart(figures["leakage"]),
+        left_out=[
+            {"class": name, "not known": ", ".join(missing)}
+            for name, missing in classifier.space.left_out.items()
+        ],
         selection=_selection(classifier),
         hubs=_hubs(classifier),
         folds=len((classifier.about or {}).get("folds", ())),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ayeaye.classspace.text import shown_left_out
 from ayeaye.evaluation.report import percent, repeated
 from ayeaye.release.card_text import NAMED, NOT_MEASURED, count, listed, ranged
 
@@ -105,11 +106,10 @@ def _limits_of_sources(card: Mapping[str, Any]) -> Iterator[str]:
         yield f"{space['judgement']}"
     for source in space["sources"]:
         if lacking := source["incomplete"]:
-            words = list(dict.fromkeys(word for missing in lacking.values() for word in missing))
             verb = "has" if len(lacking) == 1 else "have"
             yield (
-                f"{count(len(lacking), 'class', 'classes')} {verb} words that {source['source']} does not know "
-                f"({listed(words)}): {listed(list(lacking))}."
+                f"{count(len(lacking), 'class', 'classes')} {verb} words that {source['source']} does not know: "
+                f"{shown_left_out(lacking)}."
             )
     if backbone and backbone["licence"] is None:
         yield "The licence of the backbone's weights is not stated (serve.weights_licence)."
