@@ -182,6 +182,11 @@ of an unseen class goes on as it grew from half of a fold's classes to all of th
 afterwards. Folds that hold out a tenth of the classes choose too high an offset, as so few unseen classes seldom win.
 A mapper that has learned more classes needs a lower offset, and more seen classes a higher one: the two nearly cancel,
 and rules that follow one of the two, the share and the ten folds, gain less.
+
+In [the benchmark](benchmark.md) a third of the seen classes of CUB is as many as are unseen, and of Grocery one more at
+most: their offsets stay as they were, and H of Grocery's test pictures, looked at once, is .513 before and after. On
+the bestiary, whose folds hold out 8 where 20 are unseen, H goes from .806 to .805, S from .855 to .914 and seen bias
+from .098 to .169; its rows in the benchmark are from before.
 """
 
 if __name__ == "__main__":
