@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from ayeaye.flows import place
 from ayeaye.workspace import Workspace
 
 POOL = "ayeaye"
-PATIENCE = 300
+PATIENCE = 900
 
 
 def deploy(workspace: Workspace, url: str, say: Callable[[str], None]) -> dict[str, Any]:
@@ -116,16 +115,23 @@ def _make_pool(client: Any, name: str) -> None:
 def _prefect_deploy(workspace: Workspace, url: str) -> None:
     command = [sys.executable, "-m", "prefect", "deploy", "--all", "--no-prompt"]
     variables = {"PREFECT_API_URL": url, "AYEAYE_WORKSPACE": str(workspace.root)}
-    environment = {**os.environ, **workspace.environment(), **variables}
-    done = subprocess.run(
-        command,
-        env=environment,
-        cwd=workspace.root,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    environment = workspace.environment() | variables
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            cwd=workspace.root,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        raise WorkspaceError(
+            f"`prefect deploy` to {url} was not done after {PATIENCE} s: see whether that server answers, then "
+            "`ayeaye deploy`"
+        ) from None
     if done.returncode:
         said = [
             line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr).splitlines()

@@ -35,5 +35,5 @@ def opened(folder: str) -> Workspace:
             f"{folder} is not a workspace: if it was moved, `ayeaye deploy` where it lies now"
         )
     found = Workspace.find(Path(folder))
-    os.environ.update(found.environment())
+    found.enter()
     return found

@@ -32,10 +32,11 @@ from urllib.parse import urlsplit
 import httpx
 from filelock import FileLock
 
+from ayeaye.environment import configured_prefect, of_own_prefect
 from ayeaye.errors import WorkspaceError
 from ayeaye.files import write_atomic
 from ayeaye.paths import sqlite_uri
-from ayeaye.processes import alive, guarded
+from ayeaye.processes import alive, await_start, guarded
 from ayeaye.release.record import Record
 from ayeaye.release.registry import shown
 from ayeaye.workspace import Workspace
@@ -45,7 +46,7 @@ HOST = "127.0.0.1"
 SOCKET = (
     "/proc/self/cwd/supervisor.sock"  # supervisord is at home there; the address of a socket has to be short
 )
-STARTUP_SECONDS = 180
+STARTS = 2  # of a part, until it is given up
 LOG_BYTES, LOGS = 10_000_000, 5
 # How long each may take to end, in the order in which they are stopped: a worker whose server is gone hangs.
 STOP_SECONDS = {"worker": 30, "service": 45, "mlflow": 15, "prefect": 15}
@@ -125,7 +126,7 @@ def prefect_api(workspace: Workspace) -> str:
     """The API of the platform that is up, else PREFECT_API_URL; raises WorkspaceError where there is neither."""
     if known := running(workspace):
         return Ports(**known["ports"]).prefect_api
-    if url := os.environ.get("PREFECT_API_URL"):
+    if url := configured_prefect():
         return url
     raise WorkspaceError(
         "no Prefect server to deploy to: `ayeaye up` starts one, or set PREFECT_API_URL to another, "
@@ -250,9 +251,10 @@ def _environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
     }
     if backend or not tracking:
         fixed["MLFLOW_BACKEND_STORE_URI"] = backend or sqlite  # what the flows write to, and nothing else
+        fixed["MLFLOW_REGISTRY_STORE_URI"] = fixed["MLFLOW_BACKEND_STORE_URI"]
+    given = of_own_prefect(workspace.environment())
     # The secrets of the alerts lie in Prefect's blocks by the time anything is sent.
-    given = {name: value for name, value in os.environ.items() if name not in alerts.SECRETS}
-    return {**stores, **given, **workspace.environment(), **fixed}
+    return {**stores, **{name: given[name] for name in given if name not in alerts.SECRETS}, **fixed}
 
 
 def _configuration(programs: dict[str, _Program]) -> str:
@@ -334,12 +336,13 @@ def _start_supervisor(
 
 
 def _await_supervisor(workspace: Workspace, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + STARTUP_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        if _number(workspace) == process.pid:
-            return
-        time.sleep(0.1)
-    raise WorkspaceError(f"supervisord does not answer: see {workspace.state / 'logs' / 'supervisord.log'}")
+    def ended() -> str | None:
+        code = process.poll()
+        return None if code is None else f"supervisord ended with code {code}"
+
+    reason = await_start("supervisord", lambda: _number(workspace) == process.pid, ended, lambda: process.pid)
+    if reason:
+        raise WorkspaceError(f"{reason}: see {workspace.state / 'logs' / 'supervisord.log'}")
 
 
 def _bring_up(workspace: Workspace, ports: Ports, say: Say, *, resumed: bool) -> None:
@@ -352,20 +355,20 @@ def _bring_up(workspace: Workspace, ports: Ports, say: Say, *, resumed: bool) ->
             _start(supervisor, name)
         for name in servers:
             say(f"Waiting for {name}.")
-            _await(workspace, supervisor, name, programs[name])
+            _await(workspace, supervisor, name, programs[name], say)
         if not resumed:
             _free_runs(workspace, ports)
         deploy(workspace, ports.prefect_api, say)
         for name in ("worker", "service"):
             _start(supervisor, name)
         say("Waiting for worker.")
-        _await(workspace, supervisor, "worker", programs["worker"])
+        _await(workspace, supervisor, "worker", programs["worker"], say)
         if Record(workspace.release / "record.jsonl").state().champion is None:
             say("The service waits for the first champion: prefect deployment run retrain/weekly-retrain")
             return
         say("Waiting for service.")
         try:
-            _await(workspace, supervisor, "service", programs["service"])
+            _await(workspace, supervisor, "service", programs["service"], say)
         except WorkspaceError as error:
             say(f"The service is not ready yet, and is tried on: {error}")
 
@@ -375,21 +378,36 @@ def _start(supervisor: Any, name: str) -> None:
         supervisor.startProcess(name, False)
 
 
-def _await(workspace: Workspace, supervisor: Any, name: str, program: _Program) -> None:
-    deadline = time.monotonic() + STARTUP_SECONDS
-    log = workspace.state / "logs" / f"{name}.log"
-    while time.monotonic() < deadline:
+def _await(workspace: Workspace, supervisor: Any, name: str, program: _Program, say: Say) -> None:
+    url = f"http://{_reached(program.host)}:{program.port}{program.ready}"
+    starts: set[int] = set()
+
+    def ready() -> bool:
         with suppress(httpx.HTTPError):
-            url = f"http://{_reached(program.host)}:{program.port}{program.ready}"
-            if httpx.get(url, timeout=5, trust_env=False).is_success:
-                return
+            return httpx.get(url, timeout=5, trust_env=False).is_success
+        return False
+
+    def ended() -> str | None:
         found = supervisor.getProcessInfo(name)
-        if found["statename"] in ("BACKOFF", "FATAL"):
-            raise WorkspaceError(
-                f"{name} does not start ({found['spawnerr'] or 'it ends at once'}): see {log}"
-            )
-        time.sleep(0.3)
-    raise WorkspaceError(f"{name} did not answer within {STARTUP_SECONDS} s: see {log}")
+        starts.update({found["start"]} - {0})
+        # supervisord starts it again, which may help where the machine was busy.
+        if len(starts) <= STARTS and found["statename"] != "FATAL":
+            return None
+        return f"{name} does not start ({found['spawnerr'] or 'it ends at once'})"
+
+    def wait() -> str | None:
+        return await_start(
+            name, ready, ended, lambda: supervisor.getProcessInfo(name)["pid"], say, longest=300
+        )
+
+    reason = wait()
+    if reason and len(starts) == 1:  # it hangs
+        say(f"{reason}; starting it once more.")
+        supervisor.stopProcess(name)
+        supervisor.startProcess(name, False)
+        reason = wait()
+    if reason:
+        raise WorkspaceError(f"{reason}: see {workspace.state / 'logs' / f'{name}.log'}")
 
 
 # Stopping

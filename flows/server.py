@@ -2,68 +2,96 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 
+from ayeaye.environment import configured_prefect
 from ayeaye.errors import WorkspaceError
 from ayeaye.flows import platform
-from ayeaye.processes import free_port, start, stop
+from ayeaye.processes import await_start, free_port, start, stop
 from ayeaye.workspace import Workspace
 
-STARTUP_SECONDS = 90
+Say = Callable[[str], None]
 
 
 @contextmanager
-def server(workspace: Workspace) -> Iterator[Callable[[], str]]:
+def server(workspace: Workspace, say: Say = lambda text: None) -> Iterator[Callable[[], str]]:
     """Yields a function that waits for a Prefect API and gives its URL: PREFECT_API_URL where it is set, else that
     of the platform where it is up, else of a server in the workspace that has begun to start.
 
     Prefect's own ephemeral server outlives a run that is killed; this one does not.
     """
-    if configured := os.environ.get("PREFECT_API_URL"):
+    if configured := configured_prefect():
         yield lambda: configured
         return
     if known := platform.running(workspace):
         yield lambda: platform.Ports(**known["ports"]).prefect_api
         return
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    home = workspace.state / "prefect"
-    home.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {
-        **os.environ,
-        **workspace.environment(),
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": url,
-        # One flow at a time: what serves schedules and pages is not needed.
-        "PREFECT_UI_ENABLED": "false",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
-        "PREFECT_LOGGING_LEVEL": "WARNING",
-    }
-    with (home / "server.log").open("wb") as log:
-        process = start(command, env=environment, cwd=home, log=log)
-        try:
-            yield lambda: _await(url, process, home / "server.log")
-        finally:
-            stop(process, patience=5)
+    own = _Own(workspace)
+    try:
+        own.start()
+        yield lambda: own.await_url(say)
+    finally:
+        own.stop()
 
 
-def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + STARTUP_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise WorkspaceError(f"Prefect's server ended at once with code {process.returncode}: see {log}")
-        try:
-            if httpx.get(f"{url}/health", timeout=2).status_code == 200:
-                return url
-        except httpx.HTTPError:
-            time.sleep(0.1)
-    raise WorkspaceError(f"Prefect's server did not answer within {STARTUP_SECONDS} s: see {log}")
+class _Own:
+    """A server in the workspace, for one flow at a time: what serves schedules and pages is not needed."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._home = workspace.state / "prefect"
+        self._log = self._home / "server.log"
+        # What a person set for a server of theirs, as its database, is not meant for this one.
+        given = workspace.environment()
+        kept = {name: given[name] for name in given if not name.startswith("PREFECT_")}
+        self._environment = kept | {
+            "PREFECT_HOME": str(self._home),
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+            "PREFECT_SERVER_UI_ENABLED": "false",
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        port = free_port()
+        self._url = f"http://127.0.0.1:{port}/api"
+        command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        environment = self._environment | {"PREFECT_API_URL": self._url}
+        with self._log.open("wb") as log:
+            self._process = start([sys.executable, *command], env=environment, cwd=self._home, log=log)
+
+    def stop(self) -> None:
+        if self._process:
+            stop(self._process, patience=5)
+
+    def await_url(self, say: Say) -> str:
+        """Raises WorkspaceError where it does not start, nor when it is started once more."""
+        if reason := self._await(say):
+            say(f"{reason}; starting it once more.")
+            self.stop()
+            self.start()
+            if reason := self._await(say):
+                raise WorkspaceError(f"{reason}: see {self._log}")
+        return self._url
+
+    def _await(self, say: Say) -> str | None:
+        process = self._process
+        assert process
+
+        def ready() -> bool:
+            try:
+                return httpx.get(f"{self._url}/health", timeout=5, trust_env=False).status_code == 200
+            except httpx.HTTPError:
+                return False
+
+        def ended() -> str | None:
+            code = process.poll()
+            return None if code is None else f"Prefect's server ended with code {code} as it started"
+
+        return await_start("Prefect's server", ready, ended, lambda: process.pid, say)

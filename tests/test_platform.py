@@ -175,10 +175,9 @@ def test_only_runs_of_the_workspace_are_scheduled_again(
 
 
 def test_a_service_that_is_not_ready_takes_nothing_down(
-    started: tuple[Platform, Any], monkeypatch: pytest.MonkeyPatch
+    started: tuple[Platform, Any],
 ) -> None:
     made, result = started
-    monkeypatch.setattr(platform, "STARTUP_SECONDS", 5)
     said: list[str] = []
     with platform._supervisor(made.workspace) as supervisor:
         supervisor.stopProcess("service")

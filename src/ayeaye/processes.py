@@ -8,14 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from ayeaye.environment import GUARD, LATER
 from ayeaye.errors import ReleaseError
 
-GUARD = Path(__file__).parent / "guard"
 _BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
+_TOLD = 30.0  # seconds
+_TICK = 0.02  # seconds; what merely waits computes less between two looks
 TERMINAL = "AYEAYE_TERMINAL"  # names, in a stage's environment, the terminal where the person looks on
 
 
@@ -39,6 +42,7 @@ def guarded(env: Mapping[str, str], hidden: Sequence[Path] = ()) -> dict[str, st
     path = [str(GUARD)] if hidden else [str(GUARD), *filter(None, [env.get("PYTHONPATH")])]
     return {
         **env,
+        **({LATER: ""} if hidden else {}),
         "PYTHONPATH": os.pathsep.join(path),
         "AYEAYE_GUARD_PARENT": str(os.getpid()),
         "AYEAYE_GUARD_HIDDEN": os.pathsep.join(str(folder.resolve()) for folder in hidden),
@@ -84,6 +88,54 @@ def stop(process: subprocess.Popen[bytes], patience: float = 15) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def await_start(
+    what: str,
+    ready: Callable[[], bool],
+    ended: Callable[[], str | None],
+    number: Callable[[], int],
+    say: Callable[[str], None] = lambda text: None,
+    *,
+    stalled: float = 120,
+    longest: float = 300,
+) -> str | None:
+    """Wait until what starts is ready; returns None, else why it is not: `ended` gives a reason, or it hangs.
+
+    A busy machine makes starts slow, so that it is given up only after `stalled` seconds in which the process of
+    that number, with all that it started, computed nothing, or after the `longest` time. Who waits is told of it
+    every half minute.
+    """
+    begun = moved = looked = told = time.monotonic()
+    work = -1.0
+    while not ready():
+        if reason := ended():
+            return reason
+        now = time.monotonic()
+        if now - looked > min(5, stalled / 4):
+            looked, before, work = now, work, _worked(number())
+            moved = now if abs(work - before) > _TICK else moved
+        if now - moved > stalled or now - begun > longest:
+            hangs = f", and did nothing for the last {now - moved:.0f} s" if now - moved > stalled else ""
+            return f"{what} did not answer within {now - begun:.0f} s{hangs}"
+        if now - told > _TOLD:
+            told = now
+            say(f"Still waiting for {what} ({now - begun:.0f} s).")
+        time.sleep(0.1)
+    return None
+
+
+def _worked(number: int) -> float:
+    """Seconds that a process and its children computed; 0 where it is gone."""
+    import psutil
+
+    total = 0.0
+    with contextlib.suppress(psutil.Error):
+        parent = psutil.Process(number)
+        for process in (parent, *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += sum(process.cpu_times()[:2])
+    return total
 
 
 def alive(number: int) -> bool:

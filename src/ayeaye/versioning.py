@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ayeaye import errors, params
+from ayeaye.environment import GIT_CONFIG
 from ayeaye.errors import AyeayeError, DataGone, RemoteError, StageFailed, WorkspaceError
 from ayeaye.files import write_atomic
 from ayeaye.fingerprints import PACKAGE
@@ -98,11 +99,23 @@ def require(workspace: Workspace) -> None:
         )
 
 
-def git(workspace: Workspace, *arguments: str) -> str:
-    """Run git in the workspace and return its output."""
+def git(workspace: Workspace, *arguments: str, config: bool = False) -> str:
+    """Run git in the workspace and return its output; with its own settings alone, unless `config` asks for a
+    person's, too."""
     command = ["git", *arguments]
+    environment = workspace.environment() | {"GIT_CEILING_DIRECTORIES": str(workspace.root.parent)}
+    if not config:
+        environment |= {"GIT_CONFIG_GLOBAL": str(GIT_CONFIG), "GIT_CONFIG_NOSYSTEM": "1"}
     try:
-        done = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command,
+            cwd=workspace.root,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+        )
     except FileNotFoundError:
         raise WorkspaceError(
             "git is not installed: a workspace is a git repository, install git first"
@@ -117,13 +130,19 @@ def commit(workspace: Workspace, message: str, paths: Sequence[str]) -> str:
     present = [path for path in paths if (workspace.root / path).exists()]
     git(workspace, "add", "--", *present)
     if git(workspace, "diff", "--cached", "--name-only", "--", *present):
-        try:
-            git(workspace, "config", "user.email")
-            identity: list[str] = []
-        except WorkspaceError:
-            identity = ["-c", "user.name=ayeaye", "-c", "user.email=ayeaye@localhost"]
-        git(workspace, *identity, "commit", "--quiet", "--no-verify", "-m", message, "--", *present)
+        identity = (("user.name", "ayeaye"), ("user.email", "ayeaye@localhost"))
+        given = [
+            each for key, default in identity for each in ("-c", f"{key}={_chosen(workspace, key, default)}")
+        ]
+        git(workspace, *given, "commit", "--quiet", "--no-verify", "-m", message, "--", *present)
     return head(workspace)
+
+
+def _chosen(workspace: Workspace, key: str, default: str) -> str:
+    try:
+        return git(workspace, "config", key, config=True) or default
+    except WorkspaceError:
+        return default
 
 
 def head(workspace: Workspace) -> str:
@@ -137,7 +156,7 @@ def dvc(workspace: Workspace, *arguments: str, lock: int | None = None) -> str:
     """
     failure = workspace.state / f"error-{os.getpid()}.json"
     failure.unlink(missing_ok=True)
-    environment = {**os.environ, **workspace.environment(), ERROR_FILE: str(failure)}
+    environment = workspace.environment() | {ERROR_FILE: str(failure)}
     if sys.stderr.isatty():
         environment[TERMINAL] = os.ttyname(sys.stderr.fileno())
     done = subprocess.run(
@@ -145,7 +164,8 @@ def dvc(workspace: Workspace, *arguments: str, lock: int | None = None) -> str:
         cwd=workspace.root,
         env=environment,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         pass_fds=() if lock is None else (lock,),
     )
     if done.returncode:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from ayeaye import params
+from ayeaye import environment, params
 from ayeaye.errors import WorkspaceBusy, WorkspaceError
 from ayeaye.files import digest_file, write_atomic
 from ayeaye.fingerprints import digest_code
@@ -153,9 +153,10 @@ class Workspace:
         return resolved(self.root / expanded(path))
 
     def environment(self) -> dict[str, str]:
-        """The environment of everything that runs for this workspace: its homes, and no telemetry."""
-        programs = str(Path(sys.executable).parent)
-        path = os.environ.get("PATH", os.defpath)
+        """The environment of everything that runs for this workspace: its homes, no telemetry, nothing astray."""
+        given = environment.amended(os.environ)
+        programs = str(Path(sys.executable).parent)  # first: a stage is a command of this ayeaye
+        path = dict.fromkeys([programs, *given.get("PATH", os.defpath).split(os.pathsep)])
         settings = {
             "BENTOML_HOME": str(self.bentos),
             "BENTOML_DO_NOT_TRACK": "True",
@@ -164,14 +165,18 @@ class Workspace:
             "GX_ANALYTICS_ENABLED": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             # Threads that spin while they wait make a shared machine many times slower.
-            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+            "OMP_WAIT_POLICY": given.get("OMP_WAIT_POLICY", "PASSIVE"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
-            "PATH": path if programs in path.split(os.pathsep) else f"{programs}{os.pathsep}{path}",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+            "PATH": os.pathsep.join(path),
         }
-        if "PREFECT_API_URL" not in os.environ:
+        if "PREFECT_API_URL" not in given:
             settings["PREFECT_HOME"] = str(self.state / "prefect")
-        return settings
+        return given | settings
+
+    def enter(self) -> None:
+        """Make it the environment of this process, before Prefect, DVC, MLflow and matplotlib read it."""
+        environment.become(self.environment())
 
     @contextmanager
     def lock(

@@ -135,12 +135,6 @@ def test_an_infinite_attribute_fails(dataset: Dataset) -> None:
         check_dataset(dataclasses.replace(dataset, classes=classes), None)
 
 
-def test_a_stray_cloud_variable_does_not_matter(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GX_CLOUD_BASE_URL", "http://localhost:1")
-    monkeypatch.setenv("GX_CLOUD_ACCESS_TOKEN", "x")
-    check_dataset(dataset, None)
-
-
 # ---- embeddings ----
 
 IDS = [f"{number:064x}" for number in range(6)]

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ayeaye.environment import unused
 from ayeaye.texts import shown
 from ayeaye.workspace import Workspace
 
@@ -42,7 +43,9 @@ def workspace_at(folder: Path) -> Workspace:
         say(
             f"{workspace.root} is a copy of {original}: it goes on as a workspace of its own, without its schedules."
         )
-    os.environ.update(workspace.environment())
+    for name, reason in unused(os.environ).items():
+        say(f"{name} is not used: {reason}.")
+    workspace.enter()
     if home := os.environ.get("PREFECT_HOME"):
         Path(home).mkdir(parents=True, exist_ok=True)  # Prefect warns where it is missing
     return workspace

@@ -147,7 +147,7 @@ def retrained(workspace: Workspace) -> dict[str, Any]:
 
     versioning.require(workspace)
     _ = workspace.params  # a fault in them shows before anything starts
-    with server(workspace) as started:
+    with server(workspace, say) as started:
         # Importing the flow takes as long as the server's start: side by side.
         from ayeaye.flows.retrain import run
 

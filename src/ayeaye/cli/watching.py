@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ayeaye.cli.common import HERE, AsJson, Folder, app, print_result, workspace_at
+from ayeaye.cli.common import HERE, AsJson, Folder, app, print_result, say, workspace_at
 from ayeaye.workspace import Workspace
 
 command = partial(app.command, rich_help_panel="At work")
@@ -58,7 +58,7 @@ def _watched(workspace: Workspace, days: float | None) -> dict[str, Any]:
 
     _ = workspace.params  # a fault in them shows before anything starts
     require_champion(workspace)  # of a run by schedule it is no error that there is none yet
-    with server(workspace) as started:
+    with server(workspace, say) as started:
         from ayeaye.flows.watch import run
 
         return run(workspace, started(), days)

@@ -292,12 +292,12 @@ def _nearest(values: np.ndarray, norms: np.ndarray, chunk: int = 1024) -> tuple[
 
 
 def _check(place: str, suites: list[Suite], docs: Path | None) -> None:
-    with _without_cloud():
-        try:
-            results = _validate(place, suites, docs)
-        finally:
-            if docs is not None:
-                _write_front_page(docs)
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when it is imported
+    try:
+        results = _validate(place, suites, docs)
+    finally:
+        if docs is not None:
+            _write_front_page(docs)
     if docs is not None:
         _write_results(docs, place, suites, results)
     faults = [text for suite, result in zip(suites, results, strict=True) for text in _faults(suite, result)]
@@ -448,17 +448,6 @@ def _fault(suite: Suite, item: Any) -> str:
         (value.get("exception_message") for value in errors.values() if isinstance(value, dict)), None
     )
     return f"{text}; it could not be evaluated: {first}" if first else text
-
-
-@contextmanager
-def _without_cloud() -> Iterator[None]:
-    """Great Expectations reads these at import and when a context is made; a stray one makes it raise."""
-    held = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("GX_CLOUD_")}
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    try:
-        yield
-    finally:
-        os.environ.update(held)
 
 
 def _write_front_page(docs: Path) -> None:

@@ -1,6 +1,7 @@
-"""Runs at the start of every Python process that `ayeaye.processes` guards, also of the workers it starts.
+"""Runs at the start of every Python process of ours, also of the workers it starts.
 
-The process dies with its parent. Where folders are hidden, `ayeaye` is not found in them.
+Guarded by `ayeaye.processes`, the process dies with its parent, and where folders are hidden, `ayeaye` is not found
+in them. The folders that were a person's PYTHONPATH come last in Python's path (`ayeaye.environment`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
 
-if sys.platform == "linux":
+if sys.platform == "linux" and "AYEAYE_GUARD_PARENT" in os.environ:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # The parent may have died before the signal was asked for.
-    if os.getppid() == 1 and os.environ.get("AYEAYE_GUARD_PARENT") not in (None, "1"):
+    if os.getppid() == 1 and os.environ["AYEAYE_GUARD_PARENT"] != "1":
         os._exit(1)
 
 
@@ -39,3 +40,5 @@ class _Outside:
 
 if _hidden := set(filter(None, os.environ.get("AYEAYE_GUARD_HIDDEN", "").split(os.pathsep))):
     sys.meta_path.insert(0, _Outside(_hidden))
+
+sys.path += filter(None, os.environ.get("AYEAYE_LATER", "").split(os.pathsep))

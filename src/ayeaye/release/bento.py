@@ -40,18 +40,19 @@ from packaging.utils import canonicalize_name
 import ayeaye
 from ayeaye.data.decode import Limits
 from ayeaye.data.samples import Samples
+from ayeaye.environment import amended
 from ayeaye.errors import ReleaseError, TrialFailed
 from ayeaye.files import digest_file, sync_folder, write_atomic
 from ayeaye.params import STATE_IN_IMAGE, Serve
 from ayeaye.paths import resolved
-from ayeaye.processes import alive, free_port, guarded, start, stop
+from ayeaye.processes import alive, await_start, free_port, guarded, start, stop
 from ayeaye.release.card import Card
 from ayeaye.release.proxy import CLIENT_HEADER
 
 TOLERANCE = 1e-4
 # Where a service runs, another engine may stand in for the one of the trial.
 TOLERANCE_IN_PLACE = 0.05
-_BUILD_SECONDS, _READY_SECONDS, _ANSWER_SECONDS = 300, 120, 60
+_BUILD_SECONDS, _ANSWER_SECONDS = 1800, 60
 _TRIAL = "ayeaye-trial-"
 _DIGEST = "src.sha256"  # beside bento.yaml: of what lies in src
 _AGAIN = "make it again with `ayeaye promote VERSION`"
@@ -358,7 +359,7 @@ def trial(
         _running(tag, home) as server,
         httpx.Client(base_url=server.url, timeout=_ANSWER_SECONDS, trust_env=False) as client,
     ):
-        server.wait_until_ready(client)
+        server.wait_until_ready(client, say)
         ready = time.monotonic() - started
         say(f"{tag} is ready after {ready:.1f} s")
         try:
@@ -462,23 +463,21 @@ class Server:
         self.tag, self.process, self.port, self.output = tag, process, port, output
         self.url = f"http://127.0.0.1:{port}"
 
-    def wait_until_ready(self, client: Any) -> None:
+    def wait_until_ready(self, client: Any, say: Callable[[str], None] = lambda text: None) -> None:
         import httpx
 
-        until = time.monotonic() + _READY_SECONDS
-        while time.monotonic() < until:
-            if self.process.poll() is not None:
-                raise TrialFailed(f"{self.tag} does not start{self.said()}")
-            try:
-                if client.get("/readyz", timeout=5).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                pass
+        def ready() -> bool:
+            with suppress(httpx.HTTPError):
+                return bool(client.get("/readyz", timeout=5).status_code == 200)
+            return False
+
+        def ended() -> str | None:
             # A worker that dies at its start is started again for ever.
-            if b"Application startup failed" in self.output():
-                raise TrialFailed(f"{self.tag} does not start{self.said()}")
-            time.sleep(0.05)
-        raise TrialFailed(f"{self.tag} is not ready after {_READY_SECONDS} s{self.said()}")
+            failed = self.process.poll() is not None or b"Application startup failed" in self.output()
+            return f"{self.tag} does not start" if failed else None
+
+        if reason := await_start(self.tag, ready, ended, lambda: self.process.pid, say):
+            raise TrialFailed(f"{reason}{self.said()}")
 
     def said(self) -> str:
         text = self.output().decode(errors="replace")
@@ -746,7 +745,8 @@ def _serve_command(folder: Path, host: str, port: int) -> list[str]:
 
 def _environment(home: Path) -> dict[str, str]:
     """For a BentoML process: its home, no telemetry, and no setting of ours that it was not given."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("AYEAYE_")}
+    given = amended(os.environ)
+    kept = {key: given[key] for key in given if not key.startswith("AYEAYE_") or key == "AYEAYE_GUARD_PARENT"}
     return kept | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1"}
 
 

@@ -20,19 +20,18 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 
 from ayeaye.errors import ReleaseError
-from ayeaye.processes import alive, start_any, stop
+from ayeaye.processes import alive, await_start, start_any, stop
 
 CLIENT_HEADER = "X-Ayeaye-Client"  # who asks; whatever the client sends in it is replaced
 SLOTS = 4
 SHADOW = SLOTS  # the challenger's
 _BACKEND, _SHADOWS = "bentos", "shadow"
 _SOCKETS = "ayeaye-proxy-"
-_START_SECONDS, _ANSWER_SECONDS = 10.0, 5.0
+_ANSWER_SECONDS = 5.0
 # The service itself bounds a request's time (`serve.timeout`, an hour at most); the proxy only outlasts it.
 _LONGEST = 3660
 # What is no HTTP at all it answers in words of its own, as uvicorn does.
@@ -117,20 +116,25 @@ class Proxy:
         config, log = self._folder / "haproxy.cfg", self._folder / "haproxy.log"
         config.write_text(self._config())
         with log.open("wb") as output:
-            self._process = start_any(
+            self._process = process = start_any(
                 [self._program, "-db", "-f", str(config)], env=os.environ, cwd=self._folder, log=output
             )
-        until = time.monotonic() + _START_SECONDS
-        while time.monotonic() < until and self.alive:
-            with suppress(OSError):
-                self._ask("show info")
-                return
-            time.sleep(0.02)
+        ended = await_start(
+            "HAProxy", self._answers, lambda: None if self.alive else "it ends at once", lambda: process.pid
+        )
+        if ended is None:
+            return
         said = [line for line in log.read_text(errors="replace").splitlines() if "[ALERT]" in line]
         self.kill()
         raise ReleaseError(
-            f"HAProxy does not start ({said[0] if said else 'no reason given'}): see {log}, or set serve.proxy=none"
+            f"HAProxy does not start ({said[0] if said else ended}): see {log}, or set serve.proxy=none"
         )
+
+    def _answers(self) -> bool:
+        with suppress(OSError):
+            self._ask("show info")
+            return True
+        return False
 
     def _config(self) -> str:
         for status, (name, error) in _FAULTS.items():

@@ -1,0 +1,145 @@
+"""The environment of this process and of its children: what redirects them goes, what a person set on purpose stays.
+
+goes      git's directory and index, a notebook's MPLBACKEND, stray runs and stores of MLflow, Prefect, DVC, …
+comes     loopback in NO_PROXY, UTF-8, /bin/sh for DVC's stages
+moves     the folders of PYTHONPATH to the end of Python's path: what is installed is found first
+stays     all else: proxies, certificates, credentials, PREFECT_API_URL, identities, threads, devices
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+GUARD = PACKAGE / "guard"
+GIT_CONFIG = GUARD / "gitconfig"  # a person's own may sign, run hooks or change line ends
+LATER = "AYEAYE_LATER"  # folders that the guard appends to Python's path
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_FILES = (
+    "CURL_CA_BUNDLE",
+    "PREFECT_API_SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+)
+_REDIRECTS = re.compile(
+    r"""
+      GIT_(?!(AUTHOR|COMMITTER)_(NAME|EMAIL)$|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM)$|SSH|SSL_|HTTP_|ASKPASS$|EXEC_PATH$
+          |TERMINAL_PROMPT$).+                      # hooks and CI export them: another repository's
+    | PYTHON(WARNINGS|OPTIMIZE|INSPECT|STARTUP|IOENCODING|VERBOSE|DEBUG|PROFILEIMPORTTIME)
+    | DVC_(EXP_.+|STAGE|ROOT|DAEMON.*|SHOW_TRACEBACK)
+    | GX_CLOUD_.+                                   # Great Expectations then asks its cloud
+    | MLFLOW_(TRACKING_URI|REGISTRY_URI|RUN_ID|EXPERIMENT_ID|EXPERIMENT_NAME  # release.tracking says where
+             |STATIC_PREFIX|ARTIFACTS_ONLY|ENABLE_WORKSPACES|WORKSPACE.*)
+    | BENTOML_(?!HOME$|DO_NOT_TRACK$).+             # `serve` in params.yaml says how
+    | UVICORN_.+ | GUNICORN_CMD_ARGS | WEB_CONCURRENCY
+    """,
+    re.VERBOSE,
+)
+_OTHER_PREFECT = re.compile(r"PREFECT_(API_URL|API_KEY|PROFILE|PROFILES_PATH|CLOUD_.+|SERVER_API_BASE_PATH)")
+
+
+def amended(given: Mapping[str, str]) -> dict[str, str]:
+    """The environment for what runs for a workspace, made from the one that was given; the same if made again."""
+    unusable = unused(given)
+    made = {
+        name: value
+        for name, value in given.items()
+        if not _REDIRECTS.fullmatch(name) and name not in unusable
+    }
+    made |= {"MPLBACKEND": "Agg", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
+    made["SHELL"] = "/bin/sh"  # DVC runs its stages by it; a service's account may have none
+    if not made.get("PREFECT_API_URL"):  # empty is none
+        made = of_own_prefect(made)
+    return made | _no_proxy(made) | _python_path(made)
+
+
+def unused(given: Mapping[str, str]) -> dict[str, str]:
+    """By name what cannot be used, with the reason: clients fail over it, even where they need neither."""
+    found = {
+        name: f"there is no {given[name]}"
+        for name in _FILES
+        if given.get(name) and not Path(given[name]).exists()
+    }
+    for name in given:
+        if name.lower() in _PROXIES and (scheme := _scheme(given[name])) not in ("", "http", "https"):
+            if scheme not in ("socks5", "socks5h"):
+                found[name] = f"no client knows proxies of {scheme}"
+            elif not find_spec("socksio"):
+                found[name] = "a SOCKS proxy needs `pip install socksio`"
+    return found
+
+
+def of_own_prefect(given: Mapping[str, str]) -> dict[str, str]:
+    """For a Prefect server of ours and its clients: nothing that leads to another, one password on both sides."""
+    made = {name: value for name, value in given.items() if not _OTHER_PREFECT.fullmatch(name)}
+    if password := given.get("PREFECT_SERVER_API_AUTH_STRING"):
+        made["PREFECT_API_AUTH_STRING"] = password
+    return made
+
+
+def configured_prefect() -> str | None:
+    """The API of a Prefect server that a person chose."""
+    return os.environ.get("PREFECT_API_URL") or None
+
+
+def become(environment: Mapping[str, str]) -> None:
+    """Make it the environment of this process, for what runs in it and what it starts."""
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
+
+
+def prefer_installed() -> None:
+    """Have modules found where Python and its packages are installed, before PYTHONPATH and the current folder.
+
+    To be called before anything is imported that a `random.py` there would break.
+    """
+    theirs = {os.path.realpath(folder) for folder in _split(os.environ.get("PYTHONPATH"))}
+    with suppress(FileNotFoundError):  # it may be gone
+        theirs.add(os.path.realpath(Path.cwd()))
+    theirs.discard(os.path.realpath(PACKAGE.parent))
+    sys.path.sort(key=lambda folder: os.path.realpath(folder or ".") in theirs)  # stable
+    if os.environ.get("PYTHONWARNINGS"):  # made errors of, the warnings of packages end the program
+        warnings.resetwarnings()
+        warnings.simplefilter("ignore")
+
+
+def _no_proxy(given: Mapping[str, str]) -> dict[str, str]:
+    """Loopback among the hosts that are reached without a proxy; httpx fails over IPv6 in brackets and networks."""
+    said = re.split(r"[\s,]+", f"{given.get('no_proxy', '')},{given.get('NO_PROXY', '')}")
+    hosts = [
+        host.strip("[]") for host in said if host and not (":" in host and "/" in host and "//" not in host)
+    ]
+    if not hosts and not any(given.get(name) for name in given if name.lower() in _PROXIES):
+        return {}
+    value = ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
+    return {"no_proxy": value, "NO_PROXY": value}
+
+
+def _python_path(given: Mapping[str, str]) -> dict[str, str]:
+    """The guard first, and in its care the folders of the person; first too what ayeaye itself was found by."""
+    folders = [folder for folder in _split(given.get("PYTHONPATH")) if folder != str(GUARD)]
+    if not folders:
+        return {}
+    own = [folder for folder in folders if os.path.realpath(folder) == os.path.realpath(PACKAGE.parent)]
+    later = dict.fromkeys((*_split(given.get(LATER)), *(folder for folder in folders if folder not in own)))
+    return {"PYTHONPATH": os.pathsep.join((str(GUARD), *own)), LATER: os.pathsep.join(later)}
+
+
+def _split(folders: str | None) -> list[str]:
+    """Absolute, since children run elsewhere."""
+    return [str(Path(folder).absolute()) for folder in (folders or "").split(os.pathsep) if folder]
+
+
+def _scheme(proxy: str) -> str:
+    return proxy.partition("://")[0].strip().lower() if "://" in proxy else ""
