@@ -59,7 +59,7 @@ def test_what_redirects_goes(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("GIT_AUTHOR_NAME", "GIT_COMMITTER_EMAIL", "GIT_CONFIG_GLOBAL", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO"),
+        *("GIT_AUTHOR_NAME", "GIT_COMMITTER_EMAIL", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO"),
         *(
             "AWS_ACCESS_KEY_ID",
             "PGPASSWORD",
@@ -88,6 +88,14 @@ def test_what_redirects_goes(name: str) -> None:
 )
 def test_what_a_person_set_on_purpose_stays(name: str) -> None:
     assert amended({name: "x"})[name] == "x"
+
+
+def test_of_a_persons_git_settings_only_who_they_are_is_read() -> None:
+    made = amended(amended({"GIT_CONFIG_GLOBAL": "/home/ann/gitconfig"}))
+    assert made["GIT_CONFIG_GLOBAL"] == str(environment.GIT_CONFIG) and made["GIT_CONFIG_NOSYSTEM"] == "1"
+    own = environment.with_own_git(made)
+    assert own["GIT_CONFIG_GLOBAL"] == "/home/ann/gitconfig" and "GIT_CONFIG_NOSYSTEM" not in own
+    assert "GIT_CONFIG_GLOBAL" not in environment.with_own_git(amended({}))
 
 
 def test_a_prefect_server_of_ones_choice_keeps_all_that_belongs_to_it() -> None:

@@ -19,7 +19,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 GUARD = PACKAGE / "guard"
-GIT_CONFIG = GUARD / "gitconfig"  # a person's own may sign, run hooks or change line ends
+# A person's own settings of git may sign, run hooks, change line ends, and hide dvc.yaml from DVC.
+GIT_CONFIG = GUARD / "gitconfig"
+_OWN_CONFIG = "AYEAYE_GIT_CONFIG"  # where these lie
 LATER = "AYEAYE_LATER"  # folders that the guard appends to Python's path
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -57,10 +59,19 @@ def amended(given: Mapping[str, str]) -> dict[str, str]:
         if not _REDIRECTS.fullmatch(name) and name not in unusable
     }
     made |= {"MPLBACKEND": "Agg", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
+    made |= {"GIT_CONFIG_GLOBAL": str(GIT_CONFIG), "GIT_CONFIG_NOSYSTEM": "1"}
+    made[_OWN_CONFIG] = given.get(_OWN_CONFIG, given.get("GIT_CONFIG_GLOBAL", ""))
     made["SHELL"] = "/bin/sh"  # DVC runs its stages by it; a service's account may have none
     if not made.get("PREFECT_API_URL"):  # empty is none
         made = of_own_prefect(made)
     return made | _no_proxy(made) | _python_path(made)
+
+
+def with_own_git(made: Mapping[str, str]) -> dict[str, str]:
+    """An amended environment in which git knows the person."""
+    ours = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM")
+    own = {"GIT_CONFIG_GLOBAL": made[_OWN_CONFIG]} if made[_OWN_CONFIG] else {}
+    return {name: made[name] for name in made if name not in ours} | own
 
 
 def unused(given: Mapping[str, str]) -> dict[str, str]:

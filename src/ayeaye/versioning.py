@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ayeaye import errors, params
-from ayeaye.environment import GIT_CONFIG
+from ayeaye.environment import with_own_git
 from ayeaye.errors import AyeayeError, DataGone, RemoteError, StageFailed, WorkspaceError
 from ayeaye.files import write_atomic
 from ayeaye.fingerprints import PACKAGE
@@ -100,12 +100,11 @@ def require(workspace: Workspace) -> None:
 
 
 def git(workspace: Workspace, *arguments: str, config: bool = False) -> str:
-    """Run git in the workspace and return its output; with its own settings alone, unless `config` asks for a
-    person's, too."""
+    """Run git in the workspace and return its output; `config` has it read a person's settings, too."""
     command = ["git", *arguments]
     environment = workspace.environment() | {"GIT_CEILING_DIRECTORIES": str(workspace.root.parent)}
-    if not config:
-        environment |= {"GIT_CONFIG_GLOBAL": str(GIT_CONFIG), "GIT_CONFIG_NOSYSTEM": "1"}
+    if config:
+        environment = with_own_git(environment)
     try:
         done = subprocess.run(
             command,
