@@ -95,7 +95,7 @@ def hostile(other: Path) -> Mapping[str, str]:
         "DVC_ROOT": str(other / "project"),
         "GX_CLOUD_ACCESS_TOKEN": "theirs",
         "GX_CLOUD_BASE_URL": "http://127.0.0.1:1",
-        "HOME": str(other / "gone"),
+        "HOME": str(other.with_name("gone")),
         "TMPDIR": str(other / "gone"),
         "WEB_CONCURRENCY": "3",
         "CUDA_VISIBLE_DEVICES": "",
