@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from prefect import flow, task
@@ -20,7 +21,7 @@ from ayeaye.flows.place import opened
 from ayeaye.flows.schedule import make_up_once
 from ayeaye.pipeline.prepare import prepare as prepare_dataset
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import approval, gate, promotion
+from ayeaye.release import approval, gate, preflight, promotion
 from ayeaye.release.promotion import Judgement
 from ayeaye.release.record import Entry
 from ayeaye.release.registry import Version
@@ -71,7 +72,9 @@ def _show_checks(workspace: Workspace, place: str | None) -> None:
 def prepare(workspace: Workspace) -> dict[str, Any]:
     say("Preparing the dataset.")
     with _showing_checks(workspace, "dataset"):
-        summary = prepare_dataset(workspace, Progress())
+        summary = prepare_dataset(
+            workspace, Progress(), examine=partial(preflight.examine, workspace, say=say)
+        )
     say(f"{summary['pictures']} pictures of {summary['classes']} classes, {summary['new']} new, "
         f"{summary['rejected']} rejected.")  # fmt: skip
     return summary
@@ -190,10 +193,9 @@ def _train(workspace: Workspace, lock: int) -> str:
     versioning.require(workspace)
     with workspace.releasing(say):
         versioning.clear_remains(workspace)
-    gate.check_thresholds(workspace.params.release)
+    workspace.write_fingerprints()
 
     prepare(workspace)
-    workspace.write_fingerprints()
     changed = versioning.changed(workspace, lock)
     if versioning.DATASET in changed:
         track(workspace, lock)

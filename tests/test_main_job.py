@@ -25,7 +25,7 @@ from ayeaye.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 HEADLINE = {"T1", "U", "S", "H", "AUSUC", "seen_bias"}
-STAGES = ("embed", "classes", "train", "evaluate")
+STAGES = ("classes", "embed", "train", "evaluate")
 
 
 def ran(done_err: str) -> list[str]:

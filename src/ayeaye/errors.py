@@ -33,13 +33,18 @@ AyeayeError
 A message names the thing, its value, what was expected and what to do, in one or two lines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def listed(items: Sequence[str], most: int = 5) -> str:
     """A few items by name and how many more there are, for a message."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more
+
+
+def _words(unknown: Mapping[str, Sequence[str]]) -> str:
+    told = (f"{word} (near: {', '.join(near)})" if near else word for word, near in unknown.items())
+    return ", ".join(told) or "no words"
 
 
 class AyeayeError(Exception):
@@ -97,8 +102,8 @@ class UnknownWords(ClassSpaceError):
     """`unknown`: by class its words, and for each of the first few the near ones that are known."""
 
     def __init__(self, message: str, unknown: dict[str, dict[str, list[str]]] | None = None) -> None:
-        super().__init__(message)
         self.unknown = unknown or {}
+        super().__init__(message, [f"{name}: {_words(words)}" for name, words in self.unknown.items()])
 
 
 class IncompleteClass(ClassSpaceError):

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,13 +245,10 @@ def push_dataset(workspace: Workspace, lock: int | None = None) -> None:
 
 def stages(workspace: Workspace) -> list[str]:
     """The stages of dvc.yaml in an order in which they can run, read from DVC's own graph."""
-    import networkx  # DVC's own graphs are of it
     from dvc.repo import Repo
 
     with Repo(str(workspace.root)) as repo:
-        # Edges point from a stage to what it depends on.
-        order = networkx.topological_sort(repo.index.graph.reverse(copy=True))
-        return [stage.name for stage in order if getattr(stage, "name", None)]
+        return [name for name in map(_name, _in_order(repo.index.graph)) if name]
 
 
 def affected(workspace: Workspace, changed: set[str]) -> list[str]:
@@ -266,9 +263,22 @@ def affected(workspace: Workspace, changed: set[str]) -> list[str]:
 
     with Repo(str(workspace.root)) as repo:
         graph = repo.index.graph
-        starts = [stage for stage in graph if getattr(stage, "name", None) in changed]
+        starts = [stage for stage in graph if _name(stage) in changed]
         found = {each for start in starts for each in (start, *networkx.ancestors(graph, start))}
-        return [stage.name for stage in networkx.topological_sort(graph.reverse(copy=True)) if stage in found]
+        return [_name(stage) for stage in _in_order(graph) if stage in found and _name(stage)]
+
+
+def _name(stage: Any) -> str:
+    """Empty for a .dvc file, which is a stage to DVC."""
+    return getattr(stage, "name", None) or ""
+
+
+def _in_order(graph: Any) -> Iterable[Any]:
+    """What is free comes by name: `classes`, which may fail within seconds, before `embed`."""
+    import networkx  # DVC's own graphs are of it
+
+    # Edges point from a stage to what it depends on.
+    return networkx.lexicographical_topological_sort(graph.reverse(copy=True), key=_name)
 
 
 def changed(workspace: Workspace, lock: int | None = None) -> set[str]:

@@ -15,6 +15,7 @@ from ayeaye.errors import ClassSpaceError, UnknownWords, listed
 
 About = dict[str, Any]
 Arrays = dict[str, np.ndarray]
+NEAR_OF = 50  # classes whose unknown words are told with near ones
 
 
 class Part(Protocol):
@@ -300,10 +301,10 @@ def documents(table: ClassTable, chosen: str) -> list[str]:
 def _unknown_words(
     unknown: list[tuple[str, list[str]]], origin: str, kind: str, known: list[str]
 ) -> UnknownWords:
-    # Near spellings take milliseconds a word: the first few are shown them.
+    # Near spellings take milliseconds a word.
     found = {
         name: {
-            word: text.near_spellings(word, known) if max(row, place) < 5 else []
+            word: text.near_spellings(word, known) if row < NEAR_OF and place < 5 else []
             for place, word in enumerate(missing)
         }
         for row, (name, missing) in enumerate(unknown)

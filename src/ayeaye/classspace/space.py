@@ -352,6 +352,32 @@ def build(table: ClassTable, settings: params.Classes, read: Callable[[str], Pat
     return ClassSpace(table.names, vectors, coverage, encoder, said, synonyms, _values(parts, table))
 
 
+def check(table: ClassTable, settings: params.Classes, read: Callable[[str], Path]) -> None:
+    """Raise what `build` would, as far as that can be known without training word vectors.
+
+    Vectors that are trained here know every word; whether they tell all classes apart, `build` alone can say.
+    """
+    trained = [source for source in settings.sources if _is_trained(source, table, settings)]
+    if not trained:
+        build(table, settings, read)
+        return
+    _weights(settings)
+    if settings.corpus:
+        _read_corpus(read(settings.corpus))
+    if text.choose(table, settings.text) == text.DESCRIPTIONS:
+        text.descriptions(table)
+    if SENTENCES in settings.sources and SENTENCES not in table.matrices:
+        table = _with_sentences(table, settings, read)
+    for source in settings.sources:
+        if source not in trained:
+            _part(source, table, settings, read).raw(table)
+
+
+def _is_trained(source: str, table: ClassTable, settings: params.Classes) -> bool:
+    named = source in table.matrices or settings.vectors_of(source)
+    return source in WORD_SOURCES and source != "glove" and not named
+
+
 def _part(source: str, table: ClassTable, settings: params.Classes, read: Callable[[str], Path]) -> Part:
     # A matrix of the table goes first: it may well be called glove.
     if source in table.matrices:
@@ -428,6 +454,10 @@ def _sentence(said: list[str]) -> list[str]:
 
 
 def _corpus(path: Path) -> list[list[str]]:
+    return [_sentence(text.words(line)) for line in _read_corpus(path).splitlines() if line.strip()]
+
+
+def _read_corpus(path: Path) -> str:
     try:
         content = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -438,7 +468,7 @@ def _corpus(path: Path) -> list[list[str]]:
         ) from None
     if found := contents.foreign(content[: contents.HEAD].encode()):
         raise ClassSpaceError(f"classes.corpus {path} {found}")
-    return [_sentence(text.words(line)) for line in content.splitlines() if line.strip()]
+    return content
 
 
 def _weights(settings: params.Classes) -> list[float]:
@@ -466,12 +496,14 @@ def _check_distinct(vectors: np.ndarray, names: list[str], said: list[str], firs
     pairs = [(a, b) for a, b in zip(rows.tolist(), columns.tolist(), strict=True) if a < b]
     pairs += [(blank[0], row) for row in blank[1:]]
     if pairs:
-        shown = [
+        all_of_them = [
             f"{names[a]} and {names[b]}{' have the same description' * (said[a] == said[b] != '')}"
-            for a, b in pairs[:5]
+            for a, b in pairs
         ]
         more = f"; {len(pairs) - 5} more pairs" if len(pairs) > 5 else ""
-        raise CoincidentClasses(f"not told apart: {'; '.join(shown)}{more}; describe what tells them apart")
+        raise CoincidentClasses(
+            f"not told apart: {'; '.join(all_of_them[:5])}{more}; describe what tells them apart", all_of_them
+        )
     if blank:
         raise CoincidentClasses(
             f"the vector of {names[blank[0]]} is the mean of all classes: describe what tells it apart"

@@ -154,8 +154,18 @@ def shown_left_out(left_out: Mapping[str, Sequence[str]]) -> str:
 
 
 def near_spellings(word: str, known: list[str], most: int = 3) -> list[str]:
-    """Up to `most` of the known words that are spelled much like `word`."""
+    """Up to `most` of the known words that are spelled much like `word`, first those of the same stem."""
     lower = word.lower()
     # Comparing with every word of a large vocabulary would take seconds.
-    alike = [other for other in known if abs(len(other) - len(lower)) <= 2 and other[:1].lower() == lower[:1]]
-    return difflib.get_close_matches(lower, alike, n=most, cutoff=0.7)
+    alike = [other for other in known if abs(len(other) - len(lower)) <= 3 and other[:1].lower() == lower[:1]]
+    kin = [other for other in alike if _of_one_stem(other.lower(), lower)]
+    kin.sort(key=lambda other: (stem(other.lower()) != stem(lower), abs(len(other) - len(lower))))
+    close = [other for other in alike if abs(len(other) - len(lower)) <= 2]
+    spelled = difflib.get_close_matches(lower, close, n=most, cutoff=0.7)
+    return list(dict.fromkeys([*kin, *spelled]))[:most]
+
+
+def _of_one_stem(one: str, other: str) -> bool:
+    """Whether one is a plural of the other, or the other with an ending."""
+    shorter, longer = sorted((one, other), key=len)
+    return stem(one) == stem(other) or (len(shorter) >= 4 and longer.startswith(shorter))

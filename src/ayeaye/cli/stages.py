@@ -91,7 +91,7 @@ def retrain(
 
         found = workspace_at(workspace)
         with found.lock(say, releasing=False) as lock:
-            planned = plan.plan(found, lock)
+            planned = plan.plan(found, lock, say)
         print_result(
             {**planned, "stages": planned["stages"] if as_json else ", ".join(planned["stages"])}, as_json
         )

@@ -70,12 +70,14 @@ def prepare(
     docs: Path | None = None,
     feedback: Path | None = None,
     removed: frozenset[str] = frozenset(),
+    examine: Callable[[ClassTable, str], None] | None = None,
 ) -> Summary:
     """Brings the dataset in `folder` up to its source.
 
     `resolve` makes `prepare.path` absolute; `cache` is a file that remembers which files were read already;
     `docs` is the folder for Data Docs; `feedback` is a folder of accepted pictures, read beside the source;
-    `removed` are ids of pictures that are not taken in, wherever they lie.
+    `removed` are ids of pictures that are not taken in, wherever they lie; `examine` is called with the class table
+    and the kind of the dataset before a picture is read.
     With `dry_run` everything is read and checked and nothing written.
     The caller holds the lock of the workspace. Killed anywhere, the manifest is the old or the new one, and
     the next call completes what is missing.
@@ -85,6 +87,8 @@ def prepare(
         source = open_source(params, resolve, feedback)
     except OSError as error:
         raise SourceError(f"{error.filename or params.path} cannot be read ({error.strerror})") from error
+    if examine:
+        examine(source.classes, source.kind)
     try:
         index = _Index.load(cache, params, source)
         before = _previous(folder)

@@ -10,6 +10,7 @@ from ayeaye.classspace.text import shown_left_out
 from ayeaye.data import checks
 from ayeaye.data.table import ClassTable
 from ayeaye.files import write_atomic
+from ayeaye.pipeline.faults import listed_in
 from ayeaye.workspace import Workspace
 
 LEFT_OUT = "left_out.json"  # beside the class space: words that are not known, by class
@@ -18,7 +19,8 @@ LEFT_OUT = "left_out.json"  # beside the class space: words that are not known, 
 def classes(workspace: Workspace) -> dict[str, object]:
     """Build the class space of every class in the table, check it, write it."""
     table = ClassTable.read(workspace.dataset / "classes.parquet")
-    space = build(table, workspace.params.classes, workspace.resolve)
+    with listed_in(workspace.faults("classes")):
+        space = build(table, workspace.params.classes, workspace.resolve)
     checks.check_class_space(space.names, space.vectors, workspace.checks)
     space.save(workspace.class_space)
     built = {"classes": len(space.names), "dimensions": int(space.vectors.shape[1])}

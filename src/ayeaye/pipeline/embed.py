@@ -87,16 +87,21 @@ def code_digest() -> str:
 def backbone_of(workspace: Workspace, dataset: Dataset, progress: Progress) -> Backbone:
     """The backbone of params.yaml, trained first where `embed.weights` is `train`."""
     chosen = workspace.params.embed
-    device = backbones.device_of(chosen.device)
     if chosen.weights == "train":
-        return _trained(workspace, dataset, device, progress)
+        return _trained(workspace, dataset, backbones.device_of(chosen.device), progress)
+    return pretrained_of(workspace)
+
+
+def pretrained_of(workspace: Workspace) -> Backbone:
+    """The backbone of the weights that params.yaml names; raises BackboneError."""
+    chosen = workspace.params.embed
     return backbones.pretrained(
         chosen.backbone,
         chosen.weights,
         mean=chosen.mean,
         std=chosen.std,
         size=chosen.size,
-        device=device,
+        device=backbones.device_of(chosen.device),
         resolve=workspace.resolve,
     )
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from ayeaye.data import removal
 from ayeaye.data.prepare_dataset import prepare as prepare_dataset
+from ayeaye.data.table import ClassTable
 from ayeaye.pipeline.faults import listed_in
 from ayeaye.pipeline.progress import Progress
 from ayeaye.workspace import Workspace
 
 
-def prepare(workspace: Workspace, progress: Progress, *, dry_run: bool = False) -> dict[str, Any]:
-    """Check and publish the dataset; the caller holds the workspace. Returns what it holds and what is new."""
+def prepare(
+    workspace: Workspace,
+    progress: Progress,
+    *,
+    dry_run: bool = False,
+    examine: Callable[[ClassTable, str], None] | None = None,
+) -> dict[str, Any]:
+    """Check and publish the dataset; the caller holds the workspace. Returns what it holds and what is new.
+
+    `examine` is called with the class table and the dataset's kind before a picture is read.
+    """
     with listed_in(workspace.faults("prepare")), progress.done_of("reading pictures") as report:
         summary = prepare_dataset(
             workspace.params.prepare,
@@ -25,5 +36,6 @@ def prepare(workspace: Workspace, progress: Progress, *, dry_run: bool = False) 
             docs=workspace.checks,
             feedback=workspace.feedback,
             removed=removal.read(workspace.removed),
+            examine=examine,
         )
     return asdict(summary)

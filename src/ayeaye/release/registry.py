@@ -505,7 +505,7 @@ class Registry:
         """The client, once the other side answers and, for a database, its tables are there."""
         if self._client:
             return self._client
-        _reach(self.uri)
+        reach(self.uri)
         for name in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.WARNING)
         from mlflow import MlflowClient
@@ -641,7 +641,7 @@ def _make_database(uri: str) -> None:
         store.engine.dispose()
 
 
-def _reach(uri: str) -> None:
+def reach(uri: str) -> None:
     """Raise RegistryError unless the other side of `uri` answers within seconds."""
     scheme = urlsplit(uri).scheme.split("+")[0]
     check: Callable[[str], None]
