@@ -364,7 +364,7 @@ def test_a_synonym_is_not_the_name_of_another_class(words: TestClient, synonym: 
         words.put("/classes/wolf", json=said | {"synonyms": [synonym]}),
     ):
         assert response.status_code == 409
-        assert f"{synonym}, a synonym of wolf, is the name of a class" in response.json()["error"]
+        assert f"{synonym.strip()}, a synonym of wolf, is the name of a class" in response.json()["error"]
     assert words.post("/classes", json=said | {"synonyms": ["Wolf", "grey wolf"]}).status_code == 201
 
 
