@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ayeaye.embedding.backbones import imagenet_categories
-from ayeaye.evaluation.leakage import Flag, Named, flags, fold
+from ayeaye.evaluation.leakage import Flag, Named, flags, fold, possible
 
 IMAGENET = [Named(name) for name in imagenet_categories()]
 # As WordNet 3.0 has it, shortened.
@@ -125,3 +125,38 @@ def test_a_circle_ends_and_a_class_is_not_its_own_kin() -> None:
 
 def test_nothing_is_known_to_a_backbone_without_pretraining() -> None:
     assert flags([Named("zebra", ("ram",), "n1")], [], KIN) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("panda", "lesser panda"),
+        ("Pandas", "lesser panda"),
+        ("bear", "brown bear"),
+        ("sea_lion", None),  # it is one of them
+        ("wolf dog", None),
+        ("giant", None),  # what a name begins with says little
+        ("apple", "custard apple"),  # of a Granny Smith its name does not say so
+        ("fruit", None),
+        ("hog", None),
+    ],
+)
+def test_a_name_that_ends_a_pretraining_classs_name_possibly_leaks(name: str, match: str | None) -> None:
+    named = Named(name)
+    assert possible([] if flags([named], IMAGENET) else [named], IMAGENET) == (
+        {name: Flag("head", match)} if match else {}
+    )
+    if match:
+        assert flags([named], IMAGENET) == {}
+
+
+def test_what_stands_in_brackets_is_the_sense_and_not_the_head() -> None:
+    senses = [Named("crane (machine)"), Named("Granny Smith")]
+    found = possible([Named("cranes"), Named("machine"), Named("crane [bird]"), Named("smith")], senses)
+    assert found == {
+        "cranes": Flag("head", "crane (machine)"),
+        "crane [bird]": Flag("head", "crane (machine)"),
+        "smith": Flag("head", "Granny Smith"),
+    }
+    assert possible([Named("ursus", ("bear",))], [Named("Ice bear")]) == {"ursus": Flag("head", "Ice bear")}
+    assert possible([Named("(?)")], [Named("")]) == {}

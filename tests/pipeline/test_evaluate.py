@@ -55,13 +55,18 @@ def test_clean_and_flagged_classes_are_told_apart_and_the_headline_stays(
     stages: Place, tmp_path: Path
 ) -> None:
     before = evaluated(stages)
-    assert before["leakage"]["flags"] == {}
-    assert before["leakage"]["clean"]["T1"] == before["T1"]
+    unknown = before["leakage"]
+    assert (unknown["known"], unknown["flags"], unknown["possible"]) == (False, {}, {})
+    assert (unknown["clean"], unknown["flagged"]) == (None, None)
+    page = (stages.root / "reports/index.html").read_text(encoding="utf-8")
+    assert "no figure here is one of clean classes" in page
+    assert "No unseen class is known to be among" not in page
     known, kin = tmp_path / "known.txt", tmp_path / "kin.csv"
     known.write_text("".join(f"{name.replace(' ', '_').title()}\n" for name in FLAGGED[1:]) + "stranger\n")
     kin.write_text(f"child,parent\nstranger,{FLAGGED[0]}\n")
     after = evaluated(stages, f"embed.pretrained_on={known}", f"embed.hierarchy={kin}")
     leaks = after["leakage"]
+    assert leaks["known"] is True
     assert list(leaks["flags"]) == FLAGGED
     assert leaks["flags"]["kind 24"] == {"kind": "descendant", "match": "stranger"}
     assert leaks["flags"]["kind 25"] == {"kind": "exact", "match": "Kind_25"}

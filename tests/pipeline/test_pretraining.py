@@ -105,7 +105,7 @@ def test_only_unseen_classes_are_flagged() -> None:
         ClassTable(frame),
         pretraining.Pretraining([Named("zebra"), Named("killer whale")], ""),
         [("killer whale", "dolphin")],
-    )
+    )[0]
     assert found == {"orca": Flag("synonym", "killer whale"), "dolphin": Flag("descendant", "killer whale")}
 
 

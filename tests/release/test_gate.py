@@ -326,3 +326,34 @@ def test_without_leaks_all_classes_count_and_nothing_is_said() -> None:
     decision = gate.decide(leaking({**CLEAN, "classes": 9}, flags=0), RELEASE)
     assert decision.figures_of == gate.ALL
     assert "Figures of" not in gate.markdown(decision)
+
+
+# ---- checks without a subject ----
+
+
+@pytest.mark.parametrize(
+    ("found", "row"),
+    [
+        ({"p": 0.001, "descriptions_p": 0.01}, ("0.01", "yes")),
+        ({"p": 0.001, "descriptions_p": 0.2}, ("0.2", "no")),
+        ({"p": 0.001, "descriptions_p": None}, ("–", "–")),
+        ({"p": 0.001}, ("–", "no")),
+        ({"p": None, "descriptions_p": None}, ("–", "no")),
+    ],
+)
+def test_without_descriptions_to_judge_nothing_is_shown_to_have_passed(
+    found: dict[str, Any], row: tuple[str, str]
+) -> None:
+    release = Release(minimum={}, maximum={"descriptions_p": 0.05})
+    decision = gate.decide({**GOOD, "class_space": found}, release)
+    (shown,) = gate.table(decision)
+    assert (shown["value"], shown["passed"]) == row
+    assert (decision.verdict == "promoted") == (row[1] != "no")
+    assert ("not applicable" in shown["why"]) == (row == ("–", "–"))
+
+
+def test_a_latency_without_a_champion_has_nothing_to_pass() -> None:
+    decision = gate.decide(GOOD, Release(minimum={}, maximum={gate.LATENCY: 1.5}))
+    (row,) = gate.table(gate.with_latency(decision, 12.0, None))
+    assert (row["value"], row["passed"]) == ("–", "–")
+    assert row["why"] == "12.0 ms; no champion to compare with"

@@ -21,18 +21,18 @@ def judge(
 
     `described` (C, T) are the classes by their descriptions alone, where the vectors have it from names, too:
     names that tell enough would hide that the descriptions are those of other classes. `descriptions_p` is the
-    p-value of these, and without them that of the vectors.
+    p-value of these, None without them.
     """
     classes = len(vectors)
     if classes < 4:
         return {"classes": classes, "rho": None, "p": None, "descriptions_p": None}
     k = _usable(NEIGHBOURS, classes)
     found = spearman(vectors, visual, seed=seed)
-    alone = found if described is None else spearman(described, visual, seed=seed)
+    alone = None if described is None else spearman(described, visual, seed=seed)["p"]
     return {
         "classes": classes,
         **found,
-        "descriptions_p": alone["p"],
+        "descriptions_p": alone,
         "neighbours": k,
         "neighbour_overlap": neighbour_overlap(vectors, visual, k),
         "neighbour_overlap_chance": k / (classes - 1),

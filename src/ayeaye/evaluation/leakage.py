@@ -10,7 +10,11 @@ is looked up in a hierarchy of `child parent` pairs such as WordNet's (Miller, 1
     descendant   a pretraining class is a kind of it
     ancestor     it is a kind of a pretraining class
 
-The first that holds is the class's flag, and among kin the nearest.
+The first that holds is the class's flag, and among kin the nearest. What a name alone suggests is no flag, but
+listed as possible: the class may be meant, or a kind of it.
+
+    head         the name is what a pretraining class's name ends in, as `panda` of `giant panda`, less what stands
+                 in brackets, as in `crane (machine)`
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from typing import NamedTuple
 from ayeaye.classspace.text import folded, name_words, stem
 from ayeaye.texts import normal
 
+_BRACKETS = re.compile(r"\s*[(\[].*?[)\]]")
 _SENSE = re.compile(r"^(.+)\.[nvasr]\.\d+$")  # dolphin.n.02, a synset as NLTK writes it
 
 Pair = tuple[str, str]
@@ -101,6 +106,27 @@ def flags(
             places.setdefault(node, known.name)
     found = {named.name: _flag(named, names, places, hierarchy) for named in classes}
     return {name: flag for name, flag in found.items() if flag}
+
+
+def possible(classes: Iterable[Named], pretrained: Sequence[Named]) -> dict[str, Flag]:
+    """The classes that may leak by their name alone, in their order, with the first pretraining class that says so."""
+    ends: dict[str, str] = {}
+    for known in pretrained:
+        for name in (known.name, *known.synonyms):
+            words = _bare(name).split()
+            for first in range(len(words)):
+                ends.setdefault(" ".join(words[first:]), known.name)
+    found = {
+        named.name: next(
+            (ends[key] for key in map(_bare, (named.name, *named.synonyms)) if key in ends), None
+        )
+        for named in classes
+    }
+    return {name: Flag("head", match) for name, match in found.items() if match}
+
+
+def _bare(name: str) -> str:
+    return fold(_BRACKETS.sub("", name))
 
 
 def _flag(named: Named, names: dict[str, str], places: dict[str, str], hierarchy: Hierarchy) -> Flag | None:

@@ -45,6 +45,7 @@ LEAKS = {
     "synonym": "is one of its classes by another name",
     "descendant": "kinds of it are among its classes",
     "ancestor": "is a kind of one of its classes",
+    "head": "possibly: one of its classes is called so, with more words",
 }
 CHOSEN_BY = ("T1", "H", "AUSUC")
 MOST_CLASSES = 400
@@ -106,6 +107,7 @@ class Page:
     warnings: Sequence[str] = ()
     quality: Mapping[str, Any] = field(default_factory=dict)
     pretrained: str = ""
+    pretraining_known: bool = True
     leakage: Sequence[Row] = ()
     apart: Sequence[Row] = ()
     selection: Sequence[Row] = ()
@@ -260,7 +262,7 @@ def strength(quality: Mapping[str, Any]) -> tuple[str, str]:
             f"What the vectors say of the classes has nothing to do with how they look (p = {shown(quality['p'])}). "
             "Unseen classes will be named at random: look at their descriptions and at the source."
         )
-    if quality["descriptions_p"] > 0.05:
+    if (quality["descriptions_p"] or 0) > 0.05:
         return "names alone agree", (
             f"The descriptions, read without the names, have nothing to do with how the classes look (p = "
             f"{shown(quality['descriptions_p'])}): look whether they are those of other classes."
@@ -291,14 +293,15 @@ def quality_rows(quality: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The figures of the class space as a table, each beside what chance would give."""
     if quality.get("p") is None:
         return []
-    rank, classes = quality["leave_one_out_rank"], quality["classes"]
+    rank, classes, alone = quality["leave_one_out_rank"], quality["classes"], quality["descriptions_p"]
     return [
         {
             "figure": "rank correlation of distances",
             "value": quality["rho"],
             "chance": 0,
             "what it is": "Spearman's ρ of how far classes are from one another by vectors and by looks; "
-            f"permutation p = {shown(quality['p'])}, of descriptions without names {shown(quality['descriptions_p'])}",
+            f"permutation p = {shown(quality['p'])}"
+            + ("" if alone is None else f", of descriptions without names {shown(alone)}"),
         },
         {
             "figure": "neighbour overlap",

@@ -84,7 +84,7 @@ def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
     figures["H_regret"] = regret(measured, classifier)
     figures["none_of_these"] = none_of_these(measured, workspace.params.train.false_accept)
     figures["class_space"] = class_space_quality(data, classifier.space, chosen.seed)
-    figures["leakage"] = leaks | split_figures(measured, data, figures, leaks["flags"], chosen)
+    figures["leakage"] = leaks | split_figures(measured, data, figures, leaks, chosen)
     figures["repeated"] = {name: dataset.about[name] for name in repeats.COUNTS if name in dataset.about}
     names = [data.names[c] for c in measured.columns]
     answers = predictions(data, measured, names)
@@ -188,26 +188,31 @@ def none_of_these(measured: Measured, stated: float) -> dict[str, Any]:
 
 
 def find_leaks(workspace: Workspace, dataset: Dataset, classifier: Classifier) -> dict[str, Any]:
-    """`pretrained_on` in words, how many `pretraining_classes`, and `flags`: kind and match by unseen class."""
+    """`pretrained_on` in words, whether that is `known`, how many `pretraining_classes`, and by unseen class the kind
+    and match of those that leak (`flags`) and of others that may (`possible`)."""
     chosen = workspace.params.embed
     known = pretraining.known_of(chosen, classifier.backbone, workspace.resolve)
     pairs = pretraining.read_pairs(workspace.resolve(chosen.hierarchy)) if chosen.hierarchy else []
-    flags = pretraining.flags(dataset.classes, known, pairs)
+    flags, possible = pretraining.flags(dataset.classes, known, pairs)
     return {
         "pretrained_on": known.said,
+        "known": known.known,
         "pretraining_classes": len(known.classes),
         "flags": {name: flag._asdict() for name, flag in flags.items()},
+        "possible": {name: flag._asdict() for name, flag in possible.items()},
     }
 
 
 def split_figures(
-    measured: Measured, data: Examples, figures: dict[str, Any], flags: dict[str, Any], chosen: Evaluate
+    measured: Measured, data: Examples, figures: dict[str, Any], leaks: dict[str, Any], chosen: Evaluate
 ) -> dict[str, Any]:
     """Figures of `clean` and `flagged` unseen classes.
 
-    None on class folds, which no unseen class is in; without flags all are clean, as measured already.
+    None on class folds, which no unseen class is in, and where nobody knows which are clean; without flags all are,
+    as measured already.
     """
-    if measured.on != "unseen classes":
+    flags = leaks["flags"]
+    if measured.on != "unseen classes" or not leaks["known"]:
         return {"clean": None, "flagged": None}
     if not flags:
         return {"clean": pretraining.kept(figures), "flagged": None}
@@ -334,6 +339,7 @@ def _write(
         warnings=_warnings(figures, data),
         quality=figures["class_space"],
         pretrained=figures["leakage"]["pretrained_on"],
+        pretraining_known=figures["leakage"]["known"],
         leakage=_leaks(figures, names),
         apart=_apart(figures["leakage"]),
         left_out=[
@@ -387,7 +393,7 @@ def _warnings(figures: dict[str, Any], data: Examples) -> list[str]:
 
 
 def _leaks(figures: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
-    """A row per flagged class: the pretraining class it leaks by, and how well it is named."""
+    """A row per class that leaks or may: the pretraining class it leaks by, and how well it is named."""
     found = {names[record["class"]]: record for record in figures["per_class"] if not record["seen"]}
     return [
         {
@@ -397,7 +403,7 @@ def _leaks(figures: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
             "T1": found.get(name, {}).get("T1"),
             "U": found.get(name, {}).get("accuracy"),
         }
-        for name, flag in figures["leakage"]["flags"].items()
+        for name, flag in (figures["leakage"]["flags"] | figures["leakage"]["possible"]).items()
     ]
 
 

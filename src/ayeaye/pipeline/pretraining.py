@@ -26,10 +26,11 @@ HEADERS = {("child", "parent"), ("parent", "child")}
 
 @dataclass(frozen=True)
 class Pretraining:
-    """The classes a backbone was pretrained on, and in words how that is known."""
+    """The classes a backbone was pretrained on, in words how that is known, and whether it is."""
 
     classes: list[Named]
     said: str
+    known: bool = True
 
 
 def known_of(chosen: Embed, backbone: Backbone | None, resolve: Callable[[str], Path]) -> Pretraining:
@@ -45,21 +46,25 @@ def known_of(chosen: Embed, backbone: Backbone | None, resolve: Callable[[str], 
         return Pretraining(named, f"{len(named):,} classes of {path.name}")
     known = imagenet_categories() if chosen.pretrained_on else backbone.classes if backbone else ()
     if not known:
-        return Pretraining([], "not known: embed.pretrained_on may list the classes")
+        return Pretraining([], "not known: embed.pretrained_on may list the classes", known=False)
     assumed = not chosen.pretrained_on and backbone and backbone.origin.startswith(CHECKPOINT)
     said = f"ImageNet-1k, {len(known):,} classes by the first name of each"
     said += ", assumed from the checkpoint's number of classes" if assumed else ""
     return Pretraining([Named(name) for name in known], said)
 
 
-def flags(classes: ClassTable, known: Pretraining, pairs: Sequence[Pair]) -> dict[str, Flag]:
-    """The flags of the unseen classes that leak, by name."""
+def flags(
+    classes: ClassTable, known: Pretraining, pairs: Sequence[Pair]
+) -> tuple[dict[str, Flag], dict[str, Flag]]:
+    """The flags of the unseen classes that leak, by name, and those of the others that possibly do."""
     frame = classes.frame[~classes.seen]
     named = [
         Named(name, tuple(synonyms), synset)
         for name, synonyms, synset in zip(frame["name"], frame["synonyms"], frame["synset"], strict=True)
     ]
-    return leakage.flags(named, known.classes, pairs)
+    sure = leakage.flags(named, known.classes, pairs)
+    others = (each for each in named if each.name not in sure)
+    return sure, leakage.possible(others, known.classes)
 
 
 def apart(fold: Fold, flagged: np.ndarray, chosen: Evaluate) -> dict[str, dict[str, Any]]:

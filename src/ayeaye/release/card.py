@@ -303,6 +303,7 @@ def _leakage(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "pretrained_on": found.get("pretrained_on"),
         "pretraining_classes": found.get("pretraining_classes"),
         "flags": found.get("flags") or {},
+        "possible": found.get("possible") or {},
         "clean": found.get("clean"),
         "flagged": found.get("flagged"),
     }

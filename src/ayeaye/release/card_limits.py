@@ -102,7 +102,7 @@ def _limits_of_sources(card: Mapping[str, Any]) -> Iterator[str]:
             else "What the features were made with is not stated, so that some unseen classes may be no news to it."
         )
     quality = space["quality"]
-    if quality.get("p") is None or max(quality["p"], quality["descriptions_p"]) > 0.05:
+    if quality.get("p") is None or max(quality["p"], quality["descriptions_p"] or 0) > 0.05:
         yield f"{space['judgement']}"
     for source in space["sources"]:
         if lacking := source["incomplete"]:

@@ -101,7 +101,9 @@ def _the_class_space(card: Mapping[str, Any]) -> Section:
     text = [f"The class space is {space['strength']}. {space['judgement']}"]
     if quality.get("p") is not None:
         p, alone = quality["p"], quality["descriptions_p"]
-        without_names = "" if alone == p else f", of the descriptions without the names of {shown(alone)}"
+        without_names = (
+            "" if alone in (None, p) else f", of the descriptions without the names of {shown(alone)}"
+        )
         text.append(
             f"Were the vectors dealt to the {quality['classes']} seen classes at random, their distances would agree "
             f"with how the classes look as well as they do (ρ = {shown(quality['rho'])}) with a probability of "
@@ -140,15 +142,16 @@ def _the_backbone(card: Mapping[str, Any]) -> Section:
     facts["pretrained on"] = _said(leakage["pretrained_on"])
     tables: dict[str, Sequence[Row]] = {}
     text = []
-    if leakage["flags"]:
+    if listed_flags := leakage["flags"] | leakage["possible"]:
         tables["unseen classes that leak"] = [
             {
                 "unseen class": name,
                 "leak": report.LEAKS.get(flag["kind"], flag["kind"]),
                 "pretraining class": flag["match"],
             }
-            for name, flag in leakage["flags"].items()
+            for name, flag in listed_flags.items()
         ]
+    if leakage["flags"]:
         sides = {side: leakage[side] for side in ("clean", "flagged") if leakage[side]}
         if sides:
             tables["clean and flagged classes"] = [_side(name, figures) for name, figures in sides.items()]

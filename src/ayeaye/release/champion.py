@@ -95,7 +95,7 @@ def label_folder(
     shutil.rmtree(kept, ignore_errors=True)
     return {
         "pictures": len(pictures),
-        "labelled_now": len(waiting),
+        "labelled_now": sum("error" not in answers[stamp] for stamp in waiting),
         "failed": sum("error" in answer for answer in found.values()),
         "other_files": others,
         "out": str(out),

@@ -37,6 +37,7 @@ Verdict = Literal["promoted", "refused", "untried"]
 
 LATENCY, TRIAL, PRECISION = "latency_ratio", "trial", "reduced_precision"
 ALONE = "no champion to compare with"
+DESCRIPTIONS = "descriptions_p"
 
 # Name of a threshold -> where its figure lies in metrics.json.
 FIGURES: dict[str, tuple[str, ...]] = {
@@ -53,7 +54,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "hubness_hub_occurrence": ("hubness", "hub_occurrence"),
     "class_space_rho": ("class_space", "rho"),
     "class_space_p": ("class_space", "p"),
-    "descriptions_p": ("class_space", "descriptions_p"),
+    DESCRIPTIONS: ("class_space", "descriptions_p"),
     "class_space_overlap": ("class_space", "neighbour_overlap"),
     "class_space_rank": ("class_space", "leave_one_out_rank", "relative"),
 }  # fmt: skip
@@ -105,7 +106,7 @@ class Check:
     # Ends that are None are open: a bound has one end only.
     interval: tuple[float | None, float | None] | None
     threshold: float
-    passed: bool | None
+    passed: bool | None  # also where there is no `value`: nothing to judge is no reason to refuse
     why: str
 
 
@@ -271,6 +272,10 @@ def _absolute(
     if name == LATENCY:
         return _open_latency(threshold, champion)
     value, interval = figure(metrics, name), _interval(metrics, name)
+    space = metrics.get("class_space") or {}
+    if name == DESCRIPTIONS and space.get("p") is not None and space.get(name, 0) is None:
+        why = "not applicable: the class space does not read descriptions beside names"
+        return Check(name, kind, None, None, threshold, True, why)
     if value is None:
         why = "missing or not a number in the metrics"
         return Check(name, kind, None, interval, threshold, False, why)
@@ -381,6 +386,7 @@ def _finite(value: Any) -> float | None:
 
 # Printing
 
+NOTHING = "–"
 COLUMNS = ("figure", "value", "interval", "threshold", "passed", "why")
 _SIGNS = {"minimum": "≥", "maximum": "≤", "relative": "≤"}
 _PASSED = {True: "yes", False: "no", None: "open"}
@@ -391,10 +397,10 @@ def table(decision: Decision) -> list[dict[str, str]]:
     return [
         {
             "figure": check.name,
-            "value": "–" if check.value is None else _short(check.value),
+            "value": NOTHING if check.value is None else _short(check.value),
             "interval": _range(check.interval),
             "threshold": f"{_SIGNS[check.kind]} {_short(check.threshold)}",
-            "passed": _PASSED[check.passed],
+            "passed": NOTHING if check.passed and check.value is None else _PASSED[check.passed],
             "why": check.why,
         }
         for check in decision.checks

@@ -21,7 +21,7 @@ from ayeaye.texts import shown
 if TYPE_CHECKING:
     from ayeaye.release.garbage import Item
 
-_COLOURS = {"yes": "green", "no": "red", "open": "yellow"}
+_COLOURS = {"yes": "green", "no": "red", "open": "yellow", gate.NOTHING: "dim"}
 
 
 def outcome(result: Mapping[str, Any]) -> None:
@@ -34,27 +34,27 @@ def outcome(result: Mapping[str, Any]) -> None:
 def decision(raw: Mapping[str, Any], console: Console) -> None:
     """The gate table: every threshold with its figure."""
     made = gate.from_dict(raw)
-    table = Table(
-        title=f"Gate: version {raw['version']}, estimated on {made.estimated_on}", title_justify="left"
-    )
+    console.print(f"Gate: version {raw['version']}, estimated on {made.estimated_on}", style="italic")
+    table = Table(box=None, padding=(0, 2, 0, 0))
     columns = [column for column in gate.COLUMNS if column != "why"]
     for column in columns:
-        table.add_column(column, no_wrap=True)
+        # The name of a slice is as long as that of its group.
+        table.add_column(column, no_wrap=column != "figure", overflow="fold")
     rows = gate.table(made)
     for row in rows:
         colour = _COLOURS[row["passed"]]
-        table.add_row(*(f"[{colour}]{row[c]}[/]" if c == "passed" else row[c] for c in columns))
-    console.print(table)
+        table.add_row(*(f"[{colour}]{row[c]}[/]" if c == "passed" else escape(row[c]) for c in columns))
+    console.print(table if rows else "No threshold is set, and there is no champion to compare with.")
     if made.figures_of != gate.ALL:
-        console.print(f"Figures of {made.figures_of}.", markup=False)
+        console.print(f"Figures of {made.figures_of}.", markup=False, soft_wrap=True)
     if made.stand_in:
-        console.print(f"In the trial {made.stand_in}.", markup=False)
+        console.print(f"In the trial {made.stand_in}.", markup=False, soft_wrap=True)
     if made.not_judged:
         console.print(f"{gate.too_small(made)}.", markup=False, soft_wrap=True)
     for check, row in zip(made.checks, rows, strict=True):
         # Where a figure keeps its threshold, the row says it all.
         if check.passed is not True or check.value is None:
-            console.print(f"{row['figure']}: {row['why']}", markup=False)
+            console.print(f"{row['figure']}: {row['why']}", markup=False, soft_wrap=True)
 
 
 def compared(found: Mapping[str, Any], most: int = 5) -> None:
