@@ -77,6 +77,8 @@ def prepare(workspace: Workspace) -> dict[str, Any]:
         )
     say(f"{summary['pictures']} pictures of {summary['classes']} classes, {summary['new']} new, "
         f"{summary['rejected']} rejected.")  # fmt: skip
+    for warning in summary["warnings"]:
+        say(f"Warning: {warning}.")
     return summary
 
 

@@ -15,7 +15,7 @@ from small_sources import CLASSES, picture, write_csv, write_source
 from ayeaye import params
 from ayeaye.classspace.space import build
 from ayeaye.data.sources import Source, open_source, read_classes
-from ayeaye.data.sources.base import Entry, labelled
+from ayeaye.data.sources.base import Entry, doubtful, labelled
 from ayeaye.errors import IncompleteClass, PictureError, SourceError
 
 PICTURES = {"okapi": 3, "zebra": 3}
@@ -470,3 +470,41 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes) -> N
 def test_a_missing_file_of_features_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no file .*x.npz"):
         opened(tmp_path / "x.npz", "features")
+
+
+# Names to look at
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BACKGROUND_Google",
+        "__MACOSX",
+        ".ipynb_checkpoints",
+        "unknown",
+        "Misc",
+        "Thumbs",
+        "New Folder (2)",
+        "cat copy",
+    ],
+)
+def test_what_looks_like_a_leftover_is_warned_of(name: str) -> None:
+    (said,) = doubtful(["okapi", name, "zebra"])
+    assert said.startswith(f"classes that look like a data set's leftovers: {name};")
+
+
+def test_a_name_that_begins_another_is_warned_of() -> None:
+    (said,) = doubtful(["Faces", "Faces_easy", "okapi", "zebra finch", "zebrafish"])
+    assert said.startswith("classes whose names begin those of others: Faces and Faces_easy;")
+
+
+def test_names_of_animals_and_things_raise_no_doubt() -> None:
+    assert doubtful(
+        ["okapi", "mountain zebra", "zebra", "image sensor", "train station", "test tube", "thumb"]
+    ) == ["classes that look like a data set's leftovers: thumb; remove those that are none"]
+
+
+def test_thousands_of_names_are_looked_at_at_once() -> None:
+    began = time.process_time()
+    assert doubtful([f"species {number} of many words in a name" for number in range(20_000)]) == []
+    assert time.process_time() - began < 5

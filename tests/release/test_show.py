@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ayeaye.cli import common
-from ayeaye.release import show
+from ayeaye.release import gate, show
 
 
 def part(name: str, contribution: float, value: float, against: float) -> dict[str, Any]:
@@ -102,3 +102,53 @@ def test_feedback_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> No
     out = capsys.readouterr().out
     assert json.loads(out) == {"label": label}
     assert all(character.isprintable() or character == "\n" for character in out)
+
+
+# What is printed to people
+
+
+def test_a_result_shows_no_value_as_python_writes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    common.print_result(
+        {
+            "pending": None,
+            "dry_run": True,
+            "gamma": 0.123456789,
+            "lost": float("nan"),
+            "stages": ["embed", "train"],
+            "missing": [],
+            "rows": [{"a": None}],
+            "splits": {"train": 3},
+            "bad\x1b": "a\x1b[31mb",
+        }
+        | {"bento": ""},
+        as_json=False,
+    )
+    lines = [line.split(None, 1) for line in capsys.readouterr().out.splitlines()]
+    assert ["pending", "–"] in lines and ["gamma", "0.1235"] in lines and ["lost", "–"] in lines
+    assert ["dry", "run  yes"] in lines and ["stages", "embed, train"] in lines and ["missing", "–"] in lines
+    assert not any(word in str(lines) for word in ("None", "nan", "True", "rows", "splits", "{"))
+
+
+def decided(*names: str) -> dict[str, Any]:
+    checks = tuple(gate.Check(name, "relative", 0.0123, (-0.5, None), 0.05, True, "why") for name in names)
+    return {**gate.Decision(checks, "unseen classes", 1).as_dict(), "version": 2}
+
+
+def test_the_gate_table_is_whole_at_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "loss of H in group of the small long-tailed birds of the northern forests"
+    show.outcome(
+        {"outcome": "promoted", "message": "Version 2 is champion.", "decision": decided("loss of T1", name)}
+    )
+    said = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in said.splitlines())
+    assert "…" not in said and said.count("0.012") == said.count("≤ 0.05") == said.count("yes") == 2
+    assert name.replace(" ", "") in re.sub(r"≥ -0.5|≤ 0.05|0.012|yes|\s", "", said)
+
+
+def test_a_retrain_without_anything_new_shows_no_old_gate_table(capsys: pytest.CaptureFixture[str]) -> None:
+    message = "Nothing new: version 2 is champion."
+    show.outcome({"outcome": "unchanged", "message": message, "decision": decided("loss of T1")})
+    assert capsys.readouterr().out == f"{message}\n"

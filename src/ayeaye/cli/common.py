@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,5 +63,23 @@ def print_result(value: Any, as_json: bool) -> None:
         typer.echo("\n".join(map(shown, lines)))
         return
     for key, content in value.items():
-        if not isinstance(content, dict | list):
-            typer.echo(f"{key:>12}  {content}")
+        nested = content if isinstance(content, list) else [content]
+        if not any(isinstance(each, dict) for each in nested):
+            typer.echo(f"{key.replace('_', ' '):>12}  {plain(content)}")
+
+
+def plain(value: Any) -> str:
+    """A value as a person reads it."""
+    if isinstance(value, list):
+        return ", ".join(map(plain, value)) or "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else "–"
+    return "–" if value is None or value == "" else shown(str(value))
+
+
+def warn(summary: Mapping[str, Any]) -> None:
+    """Say what a result has under `warnings`."""
+    for warning in summary["warnings"]:
+        say(f"Warning: {shown(warning)}.")

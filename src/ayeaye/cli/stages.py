@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ayeaye.cli.common import HERE, REFUSED, AsJson, Folder, app, print_result, say, workspace_at
+from ayeaye.cli.common import HERE, REFUSED, AsJson, Folder, app, print_result, say, warn, workspace_at
 from ayeaye.workspace import Workspace
 
 command = partial(app.command, rich_help_panel="Pipeline")
@@ -29,7 +29,12 @@ def prepare(
 
     found = workspace_at(workspace)
     with found.lock(say, releasing=False):
-        print_result(stage(found, Progress(), dry_run=dry_run), as_json)
+        summary = stage(found, Progress(), dry_run=dry_run)
+        if as_json:
+            print_result(summary, True)
+        else:
+            warn(summary)
+            print_result({name: each for name, each in summary.items() if name != "warnings"}, False)
         if not dry_run:
             found.write_fingerprints()
 
@@ -92,8 +97,13 @@ def retrain(
         found = workspace_at(workspace)
         with found.lock(say, releasing=False) as lock:
             planned = plan.plan(found, lock, say)
+        if as_json:
+            print_result(planned, True)
+            return
+        dataset = planned.pop("dataset")
+        warn(dataset)
         print_result(
-            {**planned, "stages": planned["stages"] if as_json else ", ".join(planned["stages"])}, as_json
+            {**{name: dataset[name] for name in ("pictures", "new", "removed", "rejected")}, **planned}, False
         )
         return
     outcome = retrained(workspace_at(workspace))

@@ -23,6 +23,7 @@ from ayeaye import params
 from ayeaye.data import checks, decode, repeats, shards, splits
 from ayeaye.data.repeats import Repeats
 from ayeaye.data.sources import LISTED, Entry, Source, check_counts, open_source
+from ayeaye.data.sources.base import doubtful
 from ayeaye.data.table import MANIFEST, QUARANTINE, ClassTable, Dataset, read_frame
 from ayeaye.errors import DataError, PictureError, SourceError
 from ayeaye.files import remove_parts, replacing, write_atomic
@@ -38,7 +39,7 @@ INDEX_FORMAT = 2
 class Summary:
     """What a dataset holds now and what has changed; `new` and `removed` count pictures.
 
-    `withheld` are files of the source whose pictures were removed for good.
+    `withheld` are files of the source whose pictures were removed for good; `warnings` are no reason to stop.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class Summary:
     digest: str
     splits: dict[str, int] = field(default_factory=dict)
     withheld: int = 0
+    warnings: list[str] = field(default_factory=list)
 
 
 def prepare(
@@ -423,6 +425,7 @@ def _summary(candidate: Dataset, found: _Collected, before: _Before | None, chan
         digest=candidate.digest(),
         splits={str(name): int(count) for name, count in candidate.manifest["split"].value_counts().items()},
         withheld=len(found.withheld),
+        warnings=doubtful(candidate.classes.names),
     )
 
 

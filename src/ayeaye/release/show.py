@@ -26,7 +26,8 @@ _COLOURS = {"yes": "green", "no": "red", "open": "yellow", gate.NOTHING: "dim"}
 
 def outcome(result: Mapping[str, Any]) -> None:
     console = Console()
-    if result.get("decision"):
+    # Where nothing is new the decision is an old one: `ayeaye status` tells of it.
+    if result.get("decision") and result.get("outcome") != "unchanged":
         decision(result["decision"], console)
     console.print(result["message"], markup=False, soft_wrap=True)
 

@@ -15,6 +15,13 @@ from ayeaye.errors import DataError, SourceError, listed
 from ayeaye.texts import clean, collisions, comparable, composed, near
 
 ROLES = (SEEN, UNSEEN)
+# Folders that tools, systems and makers of data sets leave, as `comparable` writes them; `BACKGROUND_Google` is
+# Caltech's.
+_LEFTOVER = re.compile(
+    r"background( google)?|macosx|ipynb checkpoints|unknown|misc(ellaneous)?|others?|none|null|nan|junk|trash|clutter|"
+    r"distractors?|thumbs?|thumbnails?|te?mp|unsorted|unlabell?ed|untitled folder( \d+)?|new folder( \(\d+\))?|"
+    r".+ (- )?copy|copy of .+|lost\+found|\$recycle\.bin|@eadir|train|test|val(idation)?|images?"
+)
 LISTED = 5
 MOST_COLLISIONS = 50
 
@@ -111,6 +118,29 @@ def _check_names(classes: ClassTable, origin: str) -> None:
             f"{listed([' and '.join(same) for same in alike], MOST_COLLISIONS)}; "
             "give each class one row, or names that differ in their letters"
         )
+
+
+def doubtful(names: Sequence[str]) -> list[str]:
+    """What a person may want to look at: classes that look like leftovers, and those whose names begin another's."""
+    found = []
+    if strange := [
+        name for name in names if _LEFTOVER.fullmatch(comparable(name).replace("_", " ").strip(" ."))
+    ]:
+        found.append(
+            f"classes that look like a data set's leftovers: {listed(strange)}; remove those that are none"
+        )
+    whole = {tuple(comparable(name).replace("_", " ").split()): name for name in names}
+    begun = [
+        f"{whole[words[:last]]} and {name}"
+        for words, name in whole.items()
+        for last in range(1, len(words))
+        if words[:last] in whole
+    ]
+    if begun:
+        found.append(
+            f"classes whose names begin those of others: {listed(begun)}; make them one where they are the same thing"
+        )
+    return found
 
 
 def _more(faults: Sequence[str]) -> str:
