@@ -10,7 +10,7 @@ import pytest
 import workspaces
 
 from ayeaye import versioning
-from ayeaye.errors import WorkspaceError
+from ayeaye.errors import RemoteError, WorkspaceError
 from ayeaye.workspace import Workspace
 
 COMMITTED = ("dvc.lock", "data/dataset.dvc", "data/.gitignore", "models/.gitignore", "reports/.gitignore")
@@ -45,6 +45,35 @@ def test_a_dry_run_of_init_checks_and_writes_nothing(tmp_path: Path) -> None:
     refused = workspaces.ayeaye("init", root, "--set", "train.folds=one", "--dry-run")
     assert refused.code == 1 and "train.folds" in refused.err
     assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["a, b #1 = 50% 'c' \"d\"; [e] é", "-rf", "~nobody-of-this-name", "%(user)s", "{a}"]
+)
+def test_any_folder_can_be_the_remote(tmp_path: Path, name: str) -> None:
+    root, remote = tmp_path / "workspace", tmp_path / name
+    assert workspaces.ayeaye("init", root, "--set", f"prepare.remote={remote}").code == 0
+    workspace = Workspace(root)
+    workspace.dataset.mkdir(parents=True)
+    (workspace.dataset / "file").write_bytes(b"kept")
+    versioning.add_dataset(workspace)
+    if name in ("%(user)s", "{a}"):
+        with pytest.raises(RemoteError, match=r"has {, } or %\(…\)s in its name"):
+            versioning.push_dataset(workspace)
+        versioning.clear_remains(workspace)
+        return
+    versioning.push_dataset(workspace)
+    with versioning.objects(workspace) as objects:
+        (digest,) = objects.listing(versioning.dataset_digest(workspace)).values()
+        assert objects.has("remote", digest)
+    assert [path.read_bytes() for path in remote.rglob("*") if path.name == digest[2:]] == [b"kept"]
+    versioning.push_dataset(workspace)  # what was written is read as it was meant
+
+
+def test_a_name_that_dvc_cannot_take_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    done = workspaces.ayeaye("init", tmp_path / "shop {b}")
+    assert done.code == 1 and "has { or } in its name, which DVC cannot take" in done.err
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_repository_can_be_a_workspace(tmp_path: Path) -> None:

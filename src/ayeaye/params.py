@@ -46,6 +46,8 @@ class Prepare(Section):
     max_pixels: Count = 100_000_000
     shard_bytes: Count = 128_000_000
     remote: str = ".ayeaye/remote"
+    remote_shared: bool = True
+    cache_shared: bool = True
     species: Annotated[int, Field(ge=32)] = 120
     pictures: Annotated[int, Field(ge=4)] = 24
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,12 +24,13 @@ from ayeaye.environment import with_own_git
 from ayeaye.errors import AyeayeError, DataGone, RemoteError, StageFailed, WorkspaceError
 from ayeaye.files import write_atomic
 from ayeaye.fingerprints import PACKAGE
-from ayeaye.paths import inside
+from ayeaye.paths import inside, resolved
 from ayeaye.processes import TERMINAL
 from ayeaye.workspace import TEMPLATES, Workspace, template
 
 ERROR_FILE = "AYEAYE_ERROR_FILE"  # names, in a stage's environment, where to leave its error
 DATASET = "data/dataset.dvc"
+REMOTE = "data"  # DVC's name for prepare.remote
 KEPT = "kept-by-the-original"  # a clone's name for the cache of the workspace that it was cloned from
 IGNORED = """/.ayeaye/
 /checks/
@@ -54,6 +56,7 @@ def init(
     Settings are set, and checked, as by `params.assign`.
     """
     root = workspace.root
+    _check_name(root)
     if dry_run:
         with tempfile.TemporaryDirectory() as folder:
             there = root / "params.yaml"
@@ -91,12 +94,18 @@ def init(
 
 def require(workspace: Workspace) -> None:
     """Raises WorkspaceError unless the workspace is a git and DVC repository of its own."""
+    _check_name(workspace.root)
     missing = [name for name in (".git", ".dvc") if not (workspace.root / name).exists()]
     if missing:
         raise WorkspaceError(
             f"{workspace.root} has no {' and no '.join(missing)}: "
-            f"lay them down with `ayeaye init {workspace.root}`"
+            f"lay them down with `ayeaye init {shlex.quote(str(workspace.root))}`"
         )
+
+
+def _check_name(root: Path) -> None:
+    if set("{}") & set(str(root)):  # nothing quotes them there
+        raise WorkspaceError(f"{root} has {{ or }} in its name, which DVC cannot take: give it another name")
 
 
 def git(workspace: Workspace, *arguments: str, config: bool = False) -> str:
@@ -224,8 +233,7 @@ def dataset_digest(workspace: Workspace) -> str:
 
 def push_dataset(workspace: Workspace, lock: int | None = None) -> None:
     """Push the dataset to the remote of params.yaml; raises RemoteError where that cannot be reached."""
-    remote = workspace.params.prepare.remote
-    url = remote if "://" in remote else str(workspace.resolve(remote))
+    remote, url = workspace.params.prepare.remote, _remote_url(workspace)
     if "://" not in remote:
         try:
             Path(url).mkdir(parents=True, exist_ok=True)
@@ -233,14 +241,24 @@ def push_dataset(workspace: Workspace, lock: int | None = None) -> None:
             raise RemoteError(
                 f"prepare.remote {remote} cannot be used ({error.strerror}): mend it and retrain"
             ) from None
-    _configure(workspace, {"core": {"remote": "data"}, 'remote "data"': {"url": _config_url(workspace, url)}})
+    section = {"url": _config_url(workspace, url)}
+    if re.search(r"[{}]|%\(.*\)s", section["url"]):  # nothing quotes it there
+        raise RemoteError(
+            f"prepare.remote {remote} has {{, }} or %(…)s in its name, which DVC cannot take: rename it"
+        )
+    _configure(workspace, {"core": {"remote": REMOTE}, f'remote "{REMOTE}"': section})
     try:
-        dvc(workspace, "push", "data/dataset.dvc", lock=lock)
+        dvc(workspace, "push", "--remote", REMOTE, "data/dataset.dvc", lock=lock)
     except WorkspaceError as error:
         raise RemoteError(
             f"the dataset could not be pushed to prepare.remote {remote} ({error}): "
             "nothing is lost, retrain when it is back"
         ) from None
+
+
+def _remote_url(workspace: Workspace) -> str:
+    remote = workspace.params.prepare.remote
+    return remote if "://" in remote else str(workspace.resolve(remote))
 
 
 def stages(workspace: Workspace) -> list[str]:
@@ -304,6 +322,8 @@ def clone(workspace: Workspace, commit: str, folder: Path) -> Workspace:
 
     Its cache is empty. The history has to hold the commit (`has_commit`).
     """
+    from dvc.repo import Repo
+
     made = Workspace(folder.resolve())
     # Not by links into the other's history: one may be deleted without the other.
     git(workspace, "clone", "--quiet", "--no-checkout", "--no-hardlinks", str(workspace.root), str(folder))
@@ -316,9 +336,10 @@ def clone(workspace: Workspace, commit: str, folder: Path) -> Workspace:
     for values in sections.values():
         if "://" not in values.get("url", "://"):  # relative to the file that it stands in
             values["url"] = str((workspace.root / ".dvc" / values["url"]).resolve())
-    sections[f'remote "{KEPT}"'] = {"url": str(workspace.root / ".dvc" / "cache")}
+    with Repo(str(workspace.root)) as repo:
+        sections[f'remote "{KEPT}"'] = {"url": repo.cache.local_cache_dir}
     # One of its own, wherever the other's is: what lies there would not be made anew.
-    _configure(made, {**sections, "cache": {"dir": "cache"}}, "config.local")
+    _configure(made, {**sections, "cache": {"dir": "cache", "local": ""}}, "config.local")
     (made.root / ".dvc" / "config.local").chmod(0o600)  # there may be credentials in it
     return made
 
@@ -329,7 +350,7 @@ def pull_dataset(workspace: Workspace, lock: int | None = None) -> None:
     Raises DataGone where neither holds all of it.
     """
     try:
-        dvc(workspace, "pull", "data/dataset.dvc", lock=lock)
+        dvc(workspace, "pull", "--remote", REMOTE, "data/dataset.dvc", lock=lock)
     except WorkspaceError as error:
         try:
             dvc(workspace, "pull", "--remote", KEPT, "data/dataset.dvc", lock=lock)
@@ -412,26 +433,53 @@ def code_commit() -> str | None:
 @contextmanager
 def objects(workspace: Workspace) -> Iterator[Objects]:
     """What DVC keeps of a workspace, in its cache and on its remote."""
-    from dvc.config import NoRemoteError
     from dvc.repo import Repo
 
     require(workspace)
     with Repo(str(workspace.root)) as repo:
         stores = {"cache": repo.cache.local}
-        with suppress(NoRemoteError):
-            stores["remote"] = repo.cloud.get_remote_odb()
-        yield Objects(stores, repo)
+        if REMOTE in repo.config["remote"]:  # another one, of a person's own configuration, is none of ours
+            stores["remote"] = repo.cloud.get_remote_odb(REMOTE)
+        shared = {
+            name: store.fs.unstrip_protocol(store.path)
+            for name, store in stores.items()
+            if not _is_own(workspace, repo, name, store)
+        }
+        yield Objects(stores, repo, shared)
+
+
+def _is_own(workspace: Workspace, repo: Any, name: str, store: Any) -> bool:
+    """Whether no other workspace can need what lies in a store: copies and siblings name the same digests."""
+    if store.fs.protocol == "local" and inside(store.path, workspace.root):
+        return True
+    prepare = workspace.params.prepare
+    if name == "cache":
+        return not prepare.cache_shared
+    # What is said of a remote holds for that one: not for the one before, and not for a clone, whose it is not.
+    url = str(repo.config["remote"][REMOTE]["url"])
+    said = url == prepare.remote or ("://" not in url and resolved(url) == Path(_remote_url(workspace)))
+    return said and not prepare.remote_shared and KEPT not in repo.config["remote"]
 
 
 @dataclass(frozen=True)
 class Objects:
     """Files by their digest (MD5; that of a folder ends in `.dir`), `cache` first, then `remote` where there is one.
 
-    A remote that cannot be reached is a RemoteError.
+    `shared` are those of them that others may use, with where they are: nothing is removed there. A remote that
+    cannot be reached is a RemoteError.
     """
 
     stores: Mapping[str, Any]
     repo: Any
+    shared: Mapping[str, str]
+
+    def left_alone(self, store: str) -> str:
+        """Why nothing is removed from a shared store, and what to do."""
+        name = "DVC's cache" if store == "cache" else "the remote"
+        return (
+            f"{name} {self.shared[store]} lies outside the workspace and others may use it: nothing is removed there. "
+            f"If it is this workspace's alone: `ayeaye set prepare.{store}_shared=false`"
+        )
 
     @contextmanager
     def open(self, digest: str) -> Iterator[BinaryIO]:
@@ -473,7 +521,9 @@ class Objects:
             return int(found.fs.size(found.oid_to_path(digest)) or 0)
 
     def remove(self, store: str, digest: str) -> bool:
-        """Whether it was there."""
+        """Whether it was there; raises WorkspaceError for a shared store."""
+        if store in self.shared:
+            raise WorkspaceError(self.left_alone(store))
         if not self.has(store, digest):
             return False
         from dvc_data.hashfile.db import get_index
@@ -516,9 +566,11 @@ def clear_remains(workspace: Workspace) -> None:
     """Remove what killed processes left; call only while holding the workspace, when none can be alive.
 
     A killed process leaves its entries in DVC's rwlock, and DVC takes one that was never reaped for a living
-    one; git's lock files stay for ever.
+    one; git's lock files stay for ever. What lies elsewhere, behind a link, may be at work for others.
     """
     for path in _remains(workspace):
+        if not inside(path.parent, workspace.root):
+            continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -578,7 +630,8 @@ def _read_config(path: Path) -> Any:
     from configobj import ConfigObj, ConfigObjError
 
     try:
-        return ConfigObj(str(path), encoding="utf-8", file_error=path.name == "config")
+        # Values as they stand: `%(name)s` may be of a folder's name.
+        return ConfigObj(str(path), encoding="utf-8", file_error=path.name == "config", interpolation=False)
     except (ConfigObjError, OSError, UnicodeError) as error:
         raise WorkspaceError(
             f"{path} cannot be read ({error}): restore it with `git checkout .dvc/config`"

@@ -33,6 +33,9 @@ def with_rows(dataset: Dataset, rows: slice | list[int], **cells: object) -> Dat
 
 def test_a_sound_dataset_passes_and_leaves_data_docs(dataset: Dataset, tmp_path: Path) -> None:
     check_dataset(dataset, tmp_path / "docs")
+    for name in ("$HOME", "${PATH} $nothing"):
+        check_dataset(dataset, tmp_path / name)
+        assert (tmp_path / name / "dataset" / "index.html").is_file()
     assert "dataset/index.html" in (tmp_path / "docs/index.html").read_text()
     assert "manifest" in (tmp_path / "docs/dataset/index.html").read_text()
     results = list((tmp_path / "docs/dataset/validations").rglob("*.html"))

@@ -101,12 +101,18 @@ def remove(
     """Remove pictures for good (a takedown): from the dataset and from all that DVC keeps of earlier ones.
 
     Shards are rewritten without them, embeddings and accepted feedback lose them, and every object that holds or
-    shows one is purged from DVC's cache and from the remote, also where another workspace shares that. Their hashes
-    stay in data/removed.txt, so that `ayeaye prepare` does not take them in again; delete the files at the source
-    yourself. Datasets that held them can then no longer be restored, nor the versions trained on them reproduced.
+    shows one is purged from DVC's cache and from the remote. Their hashes stay in data/removed.txt, so that
+    `ayeaye prepare` does not take them in again; delete the files at the source yourself. Datasets that held them can
+    then no longer be restored, nor the versions trained on them reproduced.
 
     The champion goes on. Versions that learned from a picture or show a small copy of it are listed: `ayeaye retrain`
-    makes one without. Interrupted, the same command completes it.
+    makes one without.
+
+    A cache or a remote outside the workspace may be shared, and nothing is removed there: what it still holds is
+    listed, and the exit status is 1. `prepare.cache_shared=false` or `prepare.remote_shared=false` says that it is
+    this workspace's alone; the same command then completes it.
+
+    Interrupted, the same command completes it.
 
         ayeaye data remove "$(sha256sum photo.jpg | cut -c-64)" --reason "asked for by the photographer"
     """
@@ -122,3 +128,5 @@ def remove(
         print_result(result, True)
     else:
         show.takedown(result)
+    if result["left"] and not dry_run:
+        raise typer.Exit(1)

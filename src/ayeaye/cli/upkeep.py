@@ -81,8 +81,10 @@ def gc(
     figures stay in the registry, and `ayeaye reproduce` can make them again. Goes, too: cached embeddings and backbones
     of no kept version, unused objects of DVC's cache, what was fetched from MLflow, logs of more than 30 days.
 
-    Data on the remote stay unless --remote is given: what no kept version was trained on is then lost, also to another
-    workspace that shares the remote and holds the same shards.
+    Data on the remote stay unless --remote is given: what no kept version was trained on is then lost.
+
+    A cache or a remote outside the workspace may be shared and hold what others need: nothing is removed there, unless
+    `prepare.cache_shared=false` or `prepare.remote_shared=false` says that it is this workspace's alone.
 
     Shows first; then asks on a terminal, and elsewhere removes nothing without --yes. Interrupted, the same command
     completes it.
@@ -91,7 +93,7 @@ def gc(
 
     found = workspace_at(workspace)
     with found.lock(say):
-        items = garbage.find(found, keep, remote)
+        items = garbage.find(found, keep, remote, say)
     shown = [item.as_dict() for item in items]
     result = {"items": shown, "bytes": sum(item.bytes for item in items), "removed": False}
     if not as_json:

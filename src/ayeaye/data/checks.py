@@ -371,6 +371,7 @@ def _site(context: Any, place: str, docs: Path | None) -> Iterator[None]:
     for left in docs.glob(f".{place}.*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
     part = Path(tempfile.mkdtemp(prefix=f".{place}.", suffix=".tmp", dir=docs))
+    folder = str(part).replace("$", r"\$")  # or it puts variables of the environment in their place
     # What it logs with a traceback it raises, too.
     logging.getLogger("great_expectations.render").setLevel(logging.CRITICAL)
     try:
@@ -380,7 +381,7 @@ def _site(context: Any, place: str, docs: Path | None) -> Iterator[None]:
                 "class_name": "SiteBuilder",
                 "show_how_to_buttons": False,
                 "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-                "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(part)},
+                "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": folder},
             },
         )
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -79,14 +80,15 @@ def report(workspace: Workspace, outcome: Mapping[str, Any], folder: Path, progr
     asked = ask(workspace)
     picture = os.path.relpath(asked["picture"])
     serve = workspace.params.serve
+    image = shlex.quote(f"image=@{picture}")
     print(f"\nNo picture of an aye-aye was trained on. All that was told of it:\n  {asked['description']}")
     print(f"\nA freshly drawn one, {picture}, is labelled")
     show.answers([{**asked["answer"], "image": picture}])
     print(
         f"\nThe Bento {asked['bento']}, started and asked over HTTP, gives the same answer. "
         f"Of {asked['asked']} freshly drawn aye-ayes {asked['right']} are recognised."
-        f"\n\nServe it:\n  {program} serve --workspace {folder}"
-        f"\nthen ask, from another terminal:\n  curl -F image=@{picture} http://{serve.host}:{serve.port}/classify"
+        f"\n\nServe it:\n  {program} serve --workspace {shlex.quote(str(folder))}"
+        f"\nthen ask, from another terminal:\n  curl -F {image} http://{serve.host}:{serve.port}/classify"
         f"\nThe report: {os.path.relpath(workspace.reports / 'index.html')}"
     )
 
@@ -96,4 +98,4 @@ def program() -> str:
     own, found = Path(sys.executable).parent / "ayeaye", shutil.which("ayeaye")
     if found and own.exists() and Path(found).samefile(own):
         return "ayeaye"
-    return min(str(own), os.path.relpath(own), key=len)
+    return shlex.quote(min(str(own), os.path.relpath(own), key=len))

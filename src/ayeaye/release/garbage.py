@@ -4,8 +4,9 @@ Needed are the champion and the previous one, every version with an alias or wit
 bundle that lies in the workspace, and the newest few; and what the workspace, its branches, tags and experiments
 refer to. Every item can be made again, but for data that no needed version and no branch was trained on.
 
-What is removed is removed piece by piece, and only where nothing refers to it: killed anywhere, the next call
-completes it.
+Removed is only what lies in the workspace, and from stores of DVC's that are the workspace's own: behind a link, or
+in a shared cache, there may be what others need. It goes piece by piece, and only where nothing refers to it: killed
+anywhere, the next call completes it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ import pandas as pd
 from ayeaye import versioning
 from ayeaye.classifier import digest
 from ayeaye.data.table import MANIFEST, read_frame
-from ayeaye.errors import BundleError, DataGone
+from ayeaye.errors import BundleError, DataGone, WorkspaceError
 from ayeaye.files import write_atomic
+from ayeaye.paths import inside
 from ayeaye.pipeline.embed import code_digest
 from ayeaye.release import bento
 from ayeaye.release.promotion import record_of, registry_of
@@ -70,10 +72,16 @@ class Needed:
     others: list[Version]
 
 
-def find(workspace: Workspace, keep: int = KEEP, remote: bool = False) -> list[Item]:
+def find(
+    workspace: Workspace,
+    keep: int = KEEP,
+    remote: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Item]:
     """Everything that could go; the caller holds the workspace. Data on the remote only when asked for.
 
-    Raises WorkspaceError and RegistryError where it cannot be told what is needed: nothing is guessed.
+    `say` is told of a cache that is left alone. Raises WorkspaceError and RegistryError where it cannot be told what
+    is needed, and where others may use the remote that was asked for: nothing is guessed.
     """
     versioning.require(workspace)
     versioning.clear_remains(workspace)
@@ -83,9 +91,14 @@ def find(workspace: Workspace, keep: int = KEEP, remote: bool = False) -> list[I
         *_bentos(workspace, needed),
         *_embeddings(workspace, needed),
         *_fetched(workspace, needed),
-        *_objects(workspace, needed, remote),
+        *_objects(workspace, needed, remote, say),
         *_logs(workspace),
     ]
+
+
+def _in(workspace: Workspace, folder: Path, pattern: str = "*") -> list[Path]:
+    """What is in a folder, where that and what is in it lie in the workspace."""
+    return [path for path in sorted(folder.glob(pattern)) if inside(path, workspace.root)]
 
 
 def _needed(workspace: Workspace, keep: int) -> Needed:
@@ -117,7 +130,8 @@ def _bentos(workspace: Workspace, needed: Needed) -> Iterator[Item]:
     """A kept version keeps the Bento that the record names, or else its newest one."""
     record, store = record_of(workspace), workspace.bentos / "bentos"
     built = sorted(
-        (path.parent for path in store.glob("*/*/bento.yaml")), key=lambda path: path.stat().st_mtime
+        (path.parent for path in _in(workspace, store, "*/*/bento.yaml")),
+        key=lambda path: path.stat().st_mtime,
     )
     by_version: dict[int, Path] = {}
     for folder in built:
@@ -157,13 +171,13 @@ def _embeddings(workspace: Workspace, needed: Needed) -> Iterator[Item]:
             backbones.add(json.loads(bundle.read_bytes())["backbone"])
     prefixes = tuple(backbone[:16] if backbone else "features-" for backbone in backbones)
     current = code_digest()[:8]
-    for folder in sorted((workspace.state / "embeddings").glob("*")):
+    for folder in _in(workspace, workspace.state / "embeddings"):
         used = folder.name.startswith(prefixes) and folder.name.endswith(f"-{current}")
-        files = [path for path in folder.glob("*.npy") if not used or path.stem not in shards]
+        files = [path for path in _in(workspace, folder, "*.npy") if not used or path.stem not in shards]
         if files:
             name = f"{folder.name}, {len(files)} of its shards"
             yield Item("embeddings", name, _sizes(files), partial(_unlink, files))
-    for folder in sorted((workspace.state / "backbones").glob("*")):
+    for folder in _in(workspace, workspace.state / "backbones"):
         described = folder / "backbone.json"
         if described.is_file() and json.loads(described.read_bytes())["digest"] not in backbones:
             yield Item("backbone", folder.name, _size(folder), partial(_remove_folder, folder))
@@ -182,17 +196,23 @@ def _backbone_here(workspace: Workspace) -> set[str | None]:
 def _fetched(workspace: Workspace, needed: Needed) -> Iterator[Item]:
     home = workspace.state / "mlflow"
     kept = {version.bundle_digest[:16] for version in needed.kept} | {v.run_id for v in needed.kept}
-    for folder in sorted([*(home / "bundles").glob("[!.]*"), *(home / "artifacts-of").glob("*")]):
+    for folder in [*_in(workspace, home / "bundles", "[!.]*"), *_in(workspace, home / "artifacts-of")]:
         if folder.name not in kept:
             name = f"{folder.parent.name}/{folder.name}"
             yield Item("fetched", name, _size(folder), partial(_remove_folder, folder))
 
 
-def _objects(workspace: Workspace, needed: Needed, remote: bool) -> Iterator[Item]:
+def _objects(
+    workspace: Workspace, needed: Needed, remote: bool, say: Callable[[str], None]
+) -> Iterator[Item]:
     commits = [commit for version in needed.kept if (commit := version.tags.get("git_commit"))]
     with versioning.objects(workspace) as objects:
+        if remote and "remote" in objects.shared:
+            raise WorkspaceError(objects.left_alone("remote"))
         used = objects.used(_known(workspace, commits))
-        sizes = objects.sizes("cache")
+        if used and "cache" in objects.shared:
+            say(objects.left_alone("cache"))
+        sizes = {} if "cache" in objects.shared else objects.sizes("cache")
         if unused := sorted(sizes.keys() - used):
             total = sum(sizes[each] for each in unused)
             yield Item("cache", f"{len(unused)} objects", total, partial(_purge, workspace, "cache", unused))
@@ -234,7 +254,7 @@ def _purge(workspace: Workspace, store: str, digests: Sequence[str]) -> None:
 
 def _logs(workspace: Workspace) -> Iterator[Item]:
     oldest = time.time() - LOG_DAYS * 86400
-    for path in sorted((workspace.state / "logs").glob("*.log")):
+    for path in _in(workspace, workspace.state / "logs", "*.log"):
         if path.stat().st_mtime < oldest:
             yield Item("log", path.name, path.stat().st_size, path.unlink)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 import tempfile
@@ -155,7 +156,7 @@ def _laid_down(workspace: Workspace, version: Version, folder: Path, say: Say) -
     commit = _commit(workspace, version)
     say(f"Laying down {folder} as of commit {commit[:12]}.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for remains in folder.parent.glob(f".{folder.name}.*.part"):
+    for remains in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
         shutil.rmtree(remains, ignore_errors=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
     try:

@@ -382,6 +382,11 @@ def takedown(result: Mapping[str, Any]) -> None:
         console.print(f"{name}: {'; '.join(filter(None, facts))}.", markup=False, soft_wrap=True)
     if result["versions"]:
         console.print("Next: `ayeaye retrain` makes a version without them.", markup=False)
+    for left in result["left"]:
+        console.print(f"Not removed: {len(left['things'])} in {left['where']}:", markup=False, soft_wrap=True)
+        for name, what in left["things"].items():
+            console.print(f"  {name}  {what}", markup=False, soft_wrap=True)
+        console.print(f"{left['mend']}, then run it again.", markup=False, soft_wrap=True)
     if result["pictures"]:
         console.print("The source still has the files: delete them there, too.", markup=False)
     if result["short"]:

@@ -2,7 +2,8 @@
 
 Gone are the picture in the dataset, its row in embeddings, the file among accepted feedback, and every object of
 DVC's cache and of the remote that holds or shows it, of whatever dataset of the workspace's history. What was
-released goes on: the versions that learned from it, or show a small copy of it, are listed.
+released goes on: the versions that learned from it, or show a small copy of it, are listed. A store that others may
+use is left alone, and what it still holds is listed, too: marked as this workspace's own, the same call completes it.
 
 Nothing is remembered between calls. What is left to do is found anew in the history, and the shards, by which it is
 found, go last: killed anywhere, the same call completes it.
@@ -17,7 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,6 +32,7 @@ from ayeaye.data.decode import ANY, decode
 from ayeaye.data.table import MANIFEST, Dataset, content_at, read_frame, shard_ids
 from ayeaye.errors import DataError, DataGone, PictureError
 from ayeaye.evaluation import report
+from ayeaye.paths import inside
 from ayeaye.release import bento
 from ayeaye.release.compare import SHOWN
 from ayeaye.release.promotion import record_of, registry_of
@@ -42,13 +44,23 @@ _ALIKE = 3.0  # mean difference of two small pictures, of 255, that may come fro
 _JPEG = re.compile(rb"data:image/jpeg;base64,([A-Za-z0-9+/=]+)")
 
 
+@dataclass(frozen=True)
+class Left:
+    """What is not removed from a place that others may use: what each thing in it is, and what to do."""
+
+    where: str
+    things: dict[str, str]
+    mend: str
+
+
 @dataclass
 class Plan:
     """What is to be removed.
 
     `pictures` are rows of the current manifest; `objects` are digests of DVC's with what they are, in the order in
     which they go; `shards` are names of shards of any time that hold one of the pictures, `datasets` the digests
-    that these belong to; `files` lie in the workspace beside the dataset; `versions` were made with a picture.
+    that these belong to; `files` lie in the workspace beside the dataset; `versions` were made with a picture;
+    `left` is what lies where others may need it.
     """
 
     ids: list[str]
@@ -58,6 +70,7 @@ class Plan:
     objects: dict[str, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     versions: list[dict[str, Any]] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
 
     def as_dict(self, root: Path) -> dict[str, Any]:
         return {
@@ -68,6 +81,7 @@ class Plan:
             "objects": self.objects,
             "files": [str(path.relative_to(root)) for path in self.files],
             "versions": self.versions,
+            "left": [asdict(each) for each in self.left],
         }
 
 
@@ -94,7 +108,7 @@ def remove(
         return {**result, "short": []}
     # First, so that no retraining takes them in again, whatever becomes of this call.
     removal.note(workspace.removed, plan.ids)
-    caches = [path for path in (workspace.state / "embeddings").glob("*") if path.is_dir()]
+    caches = [path for path in _caches(workspace) if inside(path, workspace.root)]
     if (workspace.dataset / "manifest.parquet").is_file():
         plan.shards |= set(removal.take_out(workspace.dataset, set(plan.ids), caches))
     for cache in caches:  # of earlier datasets
@@ -107,7 +121,9 @@ def remove(
     say("Purging DVC's cache and the remote.")
     with versioning.objects(workspace) as objects:
         purged = {
-            store: sum(objects.remove(store, digest) for digest in plan.objects) for store in objects.stores
+            store: sum(objects.remove(store, digest) for digest in plan.objects)
+            for store in objects.stores
+            if store not in objects.shared
         }
     return {**result, "purged": purged, "short": _short(workspace)}
 
@@ -158,7 +174,29 @@ def survey(workspace: Workspace, objects: Objects, given: Sequence[str]) -> Plan
     plan.files += _lying_about(workspace, plan.shards, likeness)
     plan.files += bento.golden_files(workspace.bentos, wanted)
     plan.versions = _versions(workspace, wanted, likeness)
+    plan.left = list(_left(workspace, objects, plan))
+    plan.files = [path for path in plan.files if inside(path.parent, workspace.root)]
     return plan
+
+
+def _caches(workspace: Workspace) -> list[Path]:
+    return [path for path in sorted((workspace.state / "embeddings").glob("*")) if path.is_dir()]
+
+
+def _left(workspace: Workspace, objects: Objects, plan: Plan) -> Iterator[Left]:
+    for store, where in objects.shared.items():
+        things = {digest: what for digest, what in plan.objects.items() if objects.has(store, digest)}
+        if things:
+            yield Left(where, things, objects.left_alone(store))
+    cached = [cache / f"{shard}.npy" for cache in _caches(workspace) for shard in sorted(plan.shards)]
+    # A link to a file is ours, whatever is behind it.
+    files = [
+        path for path in (*plan.files, *cached) if path.is_file() and not inside(path.parent, workspace.root)
+    ]
+    for folder in sorted({path.parent for path in files}):
+        things = {path.name: str(path.resolve()) for path in files if path.parent == folder}
+        mend = f"{folder} leads out of the workspace, where others may need what it holds: remove it there yourself"
+        yield Left(str(folder.resolve()), things, mend)
 
 
 @dataclass(frozen=True)
