@@ -74,7 +74,7 @@ class Platform:
 
 @pytest.fixture(scope="module")
 def started(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, Any]]:
-    place = trained.copy(tmp_path_factory.mktemp("a place; with 'much' in its 100% name " + "x" * 60))
+    place = trained.copy(tmp_path_factory.mktemp("a place? #1; with 'much' in its 100% name " + "x" * 60))
     place.set("serve.host=127.0.0.2")
     made = Platform(place.root)
     try:

@@ -501,6 +501,15 @@ def test_a_change_is_not_acknowledged_where_the_file_goes_meanwhile(tmp_path: Pa
     database.close()
 
 
+def test_any_folder_can_hold_it(tmp_path: Path) -> None:
+    folder = tmp_path / "we?ird #1 100% %41 ~x é"
+    database = Database(locate(folder))
+    with database.writing():
+        pass
+    database.close()
+    assert (folder / "service.db").is_file() and list(tmp_path.iterdir()) == [folder]
+
+
 def test_none_but_their_owner_reads_what_is_kept(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
