@@ -266,7 +266,8 @@ SETTINGS = {
     "embed.epochs=many": 'embed.epochs is "many": input should be a valid integer',
     "release.minimum.T1x=0.1": "unknown figure release.minimum.T1x; did you mean T1?",
     "embed.backbone=resnt18": "torchvision has no such classification model; did you mean resnet18?",
-    "train.mapper=[": "the value is not valid YAML; put it into quotes",
+    "train.mapper=[": 'train.mapper is "[": expected one of',
+    "release.minimum.T1=[": "release.minimum.T1 is [: this is not valid YAML",
 }
 
 

@@ -25,6 +25,8 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image
 
+from ayeaye.workspace import Workspace
+
 SHARED = Path(os.environ.get("AYEAYE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 PROGRAM = str(Path(sys.executable).with_name("ayeaye"))
 HUES = ("red", "green", "blue")
@@ -206,8 +208,9 @@ class Place:
         return place
 
     def moved(self, root: Path) -> Place:
-        """The same workspace of the same source at another place; nothing of it is changed."""
+        """A copy at another place, of the same source, which knows already that it is one."""
         shutil.copytree(self.root, root, symlinks=True)
+        Workspace(root).settle()
         return Place(root, self.source, self.environment)
 
 

@@ -181,12 +181,13 @@ def test_a_review_that_was_killed_is_completed_by_the_next(
 
 def test_the_store_is_where_the_parameters_say(prepared: Place, tmp_path: Path) -> None:
     assert "/.ayeaye/service/service.db" in repr(store_of(Workspace.find(prepared.root)))
-    done = workspaces.ayeaye(
-        "set", "--workspace", prepared.root, f"serve.state={tmp_path}", "serve.database=mysql://u:secret@h/d"
-    )
+    refused = workspaces.ayeaye("set", "--workspace", prepared.root, "serve.database=mysql://u:secret@h/d")
+    assert refused.code == 1 and "secret" not in refused.err and "postgresql+psycopg://" in refused.err
+    unreachable = "serve.database=postgresql://u:secret@127.0.0.1:1/d"
+    done = workspaces.ayeaye("set", "--workspace", prepared.root, f"serve.state={tmp_path}", unreachable)
     assert done.code == 0
     failed = workspaces.ayeaye("data", "review", "--workspace", prepared.root)
-    assert failed.code == 1 and "secret" not in failed.err and "postgresql+psycopg://" in failed.err
+    assert failed.code == 1 and "secret" not in failed.err and "127.0.0.1" in failed.err
     chosen = Workspace.find(prepared.root).params
     assert "secret" not in repr(chosen) and "secret" not in str(chosen.model_dump(mode="json"))
     prepared.set("serve.database=")
