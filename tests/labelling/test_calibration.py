@@ -46,6 +46,13 @@ def test_no_other_offset_has_a_higher_h(seed: int, bias: float) -> None:
     assert best >= max(rivals) - 1e-9
 
 
+def test_an_offset_is_found_where_changes_of_labels_lie_denser_than_float32() -> None:
+    scores, y, seen = fold(0, rows=60_000)
+    scores *= np.float32(0.005)
+    best = harmonic(scores, y, seen, choose_gamma(scores, y, seen))
+    assert best >= max(harmonic(scores, y, seen, gamma) for gamma in np.linspace(0, 0.005, 51)) - 1e-4
+
+
 def test_the_offset_makes_up_for_the_bias() -> None:
     scores, y, seen = fold(0, rows=4000, bias=0.5)
     assert choose_gamma(scores, y, seen) == pytest.approx(0.5, abs=0.1)

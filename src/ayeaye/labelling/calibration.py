@@ -158,9 +158,8 @@ def _chance_of_none(things: int, drawn: int) -> np.ndarray:
 
 def _middles(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     """One γ between any two at which a label changes, and how wide apart these are."""
-    edges = np.unique(np.concatenate([edges for edges, _, _ in curves]))
-    # Edges nearer than float32 resolves are one: no γ can be set between them.
-    edges = edges[np.concatenate([[True], np.diff(edges) > 1e-6])]
+    # On a grid as fine as float32 resolves: no γ can be set between nearer edges, and there may be millions.
+    edges = np.unique(np.round(np.concatenate([edges for edges, _, _ in curves]) / 1e-6)) * 1e-6
     reach = 0.01 * max(1.0, float(edges[-1] - edges[0]))
     bounds = np.concatenate([[edges[0] - reach], edges, [edges[-1] + reach]])
     return (bounds[:-1] + bounds[1:]) / 2, np.diff(bounds)
