@@ -56,6 +56,61 @@ def test_a_file_goes_before_what_is_assumed_and_a_word_stands_for_imagenet(tmp_p
     assert known(None).classes == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tench, Tinca tinca\ngiant panda, panda",
+        "n01440764 tench, Tinca tinca\nn02510455 giant panda, panda",
+        "n01440764\ttench, Tinca tinca\nn02510455\tgiant panda, panda",
+        "0 tench, Tinca tinca\n388 giant panda, panda",
+        "0: tench, Tinca tinca\n388: giant panda, panda",
+        'id,name\n0,"tench, Tinca tinca"\n388,"giant panda, panda"',
+        '{"0": ["n01440764", "tench", "Tinca tinca"],\n "388": ["n02510455", "giant panda, panda"]}',
+        "{0: 'tench, Tinca tinca',\n 388: 'giant panda, panda'}",
+        '{"tench, Tinca tinca": 0, "giant panda, panda": 388}',
+        "['tench, Tinca tinca', 'giant panda, panda']",
+    ],
+)
+def test_lists_of_imagenets_classes_are_read_in_their_usual_forms(tmp_path: Path, text: str) -> None:
+    (tmp_path / "classes").write_text(text)
+    found = pretraining.read_names(tmp_path / "classes")
+    assert [(each.name, each.synonyms) for each in found] == [
+        ("tench", ("Tinca tinca",)),
+        ("giant panda", ("panda",)),
+    ]
+    assert [each.synset for each in found] == (["n01440764", "n02510455"] if "n014" in text else ["", ""])
+
+
+def test_a_synset_may_stand_alone_and_a_number_may_belong_to_a_name(tmp_path: Path) -> None:
+    (tmp_path / "classes").write_text("n01440764\n3 toed sloth\n")
+    assert pretraining.read_names(tmp_path / "classes") == [
+        Named("n01440764", (), "n01440764"),
+        Named("3 toed sloth"),
+    ]
+
+
+@pytest.mark.parametrize(("synset", "answerable"), [("", False), ("n02510455", True)])
+def test_a_list_of_synsets_says_nothing_of_classes_without_them(synset: str, answerable: bool) -> None:
+    classes = ClassTable(pd.DataFrame({"name": ["panda"], "role": "unseen", "synset": synset}))
+    listed = pretraining.Pretraining([Named("n01440764", (), "n01440764")], "1 class")
+    assert pretraining.comparable(classes, listed).known is answerable
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"classes": {"a": 1}}', "no list or mapping of names"),
+        ('{"a": ', "no list or mapping of names"),
+        ("[]", "no list or mapping of names"),
+        ("name,order\ntench,fish\n", "has a column 'order'"),
+    ],
+)
+def test_a_list_of_another_form_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "classes").write_text(text)
+    with pytest.raises(DataError, match=f"{said}.*: expected one class a line"):
+        pretraining.read_names(tmp_path / "classes")
+
+
 def test_nothing_leaks_into_a_backbone_trained_here(tmp_path: Path) -> None:
     found = known(backbone("trained here on 9 pictures", "zebra"), pretrained_on="imagenet-1k")
     assert (found.classes, found.said) == ([], "nothing: trained here, on seen classes alone")

@@ -192,6 +192,8 @@ def find_leaks(workspace: Workspace, dataset: Dataset, classifier: Classifier) -
     and match of those that leak (`flags`) and of others that may (`possible`)."""
     chosen = workspace.params.embed
     known = pretraining.known_of(chosen, classifier.backbone, workspace.resolve)
+    if not chosen.hierarchy:
+        known = pretraining.comparable(dataset.classes, known)
     pairs = pretraining.read_pairs(workspace.resolve(chosen.hierarchy)) if chosen.hierarchy else []
     flags, possible = pretraining.flags(dataset.classes, known, pairs)
     return {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,23 @@ from ayeaye.evaluation.metrics import Fold
 from ayeaye.params import Embed, Evaluate
 
 IMAGENET = "imagenet-1k"
+NAMES = "one class a line, such as `tench, Tinca tinca`"
+HEADINGS = {
+    "id",
+    "index",
+    "name",
+    "names",
+    "class",
+    "label",
+    "synset",
+    "wnid",
+    "synonyms",
+    "class_id",
+    "class_name",
+}
 HEADERS = {("child", "parent"), ("parent", "child")}
+_INDEX = re.compile(r"(\d+)\s*[\s,:]\s*(?=\S)")
+_SYNSET = re.compile(r"\bn\d{8}\b")
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,16 @@ def known_of(chosen: Embed, backbone: Backbone | None, resolve: Callable[[str], 
     said = f"ImageNet-1k, {len(known):,} classes by the first name of each"
     said += ", assumed from the checkpoint's number of classes" if assumed else ""
     return Pretraining([Named(name) for name in known], said)
+
+
+def comparable(classes: ClassTable, known: Pretraining) -> Pretraining:
+    """What is known, or that nothing is where it lists synsets alone and no unseen class has one."""
+    bare = bool(known.classes) and all(each.name == each.synset for each in known.classes)
+    if bare and not any(classes.frame["synset"][~classes.seen]):
+        return Pretraining(
+            known.classes, f"{known.said}, of synsets alone: the class table needs synsets, too", False
+        )
+    return known
 
 
 def flags(
@@ -99,9 +126,62 @@ def kept(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_names(path: Path) -> list[Named]:
-    """One class name per line, after it optionally a tab and its synset id; empty lines do not count."""
-    lines = [line.split("\t") for _, line in _lines(path, "embed.pretrained_on", "one class name per line")]
-    return [Named(name.strip(), synset=rest[0].strip() if rest else "") for name, *rest in lines]
+    """The classes of a list in the forms that ImageNet's are passed around in; empty lines do not count.
+
+    A line is `name, synonym, …` behind an optional index or synset `n01440764`, or with a tab and the synset after
+    it; a heading such as `id,name` is skipped. A whole list or mapping of JSON or Python is read, too. Raises
+    DataError.
+    """
+    lines = list(_lines(path, "embed.pretrained_on", NAMES))
+    if lines[0][1].startswith(("{", "[")):
+        return [_named(entry) for entry in _entries(path, "\n".join(line for _, line in lines))]
+    given = [line for _, line in lines]
+    heading = (
+        {part.strip(' "').lower() for part in _parted(given[0])} if re.search("[,\t]", given[0]) else set()
+    )
+    if heading & HEADINGS:
+        if strange := sorted(heading - HEADINGS):
+            raise DataError(
+                f"embed.pretrained_on {path} has a column {strange[0]!r}: expected {NAMES}, or the columns id and name"
+            )
+        given = given[1:]
+    indexed = [_INDEX.match(line) for line in given]
+    if len({found[1] for found in indexed if found}) == len(given):
+        given = [line[found.end() :] for line, found in zip(given, indexed, strict=True) if found]
+    return [_named(line) for line in given]
+
+
+def _named(line: str) -> Named:
+    line = line.replace('"', "")
+    names, _, synset = line.partition("\t")
+    if found := _SYNSET.search(line):
+        synset = found[0]
+        names = line.replace(synset, " ").replace("\t", ",")
+    first, *others = [name.strip() for name in names.split(",") if name.strip()] or [synset.strip()]
+    return Named(first, tuple(others), synset.strip())
+
+
+def _entries(path: Path, text: str) -> Iterator[str]:
+    """The lines that [name], {index: name}, {name: index} and {index: [synset, name]} would be."""
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        found = None
+    pairs = found.items() if isinstance(found, Mapping) else enumerate(found or ())
+    for key, value in pairs:
+        parts = [
+            part for part in (key, *(value if isinstance(value, list) else [value])) if not _is_index(part)
+        ]
+        if not parts or not all(isinstance(part, str) for part in parts):
+            found = None
+            break
+        yield ", ".join(parts)
+    if not found:
+        raise DataError(f"embed.pretrained_on {path} is no list or mapping of names: expected {NAMES}")
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and value.strip().isdecimal())
 
 
 def read_pairs(path: Path) -> list[Pair]:
