@@ -28,6 +28,14 @@ def test_every_fault_is_told_at_once() -> None:
     assert all(word in str(caught.value) for word in ("train.folds", "serv", "serve", "prepare.source"))
 
 
+@pytest.mark.parametrize("shares", [{"test_share": 0.9}, {"test_share": 0.5, "validation_share": 0.5}])
+def test_shares_that_leave_nothing_to_train_on_are_refused(shares: dict[str, float]) -> None:
+    with pytest.raises(
+        ParamsError, match=r"validation_share is .*: it and prepare.test_share, 0.\d, must be below 1"
+    ):
+        params.parse({"prepare": shares}, "params.yaml")
+
+
 def test_broken_yaml_says_where(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("train:\n  mapper: [ridge\n")

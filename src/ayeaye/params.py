@@ -18,6 +18,8 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -38,7 +40,7 @@ class Prepare(Section):
     path: str | None = None
     seed: int = 0
     test_share: Share = 0.25
-    validation_share: Share = 0.15
+    validation_share: Annotated[Share, Field(validate_default=True)] = 0.15
     validation_classes: Share = 0.25
     max_rejected: Share = 0.05
     duplicates: Literal["quarantine", "keep", "error"] = "quarantine"
@@ -50,6 +52,16 @@ class Prepare(Section):
     cache_shared: bool = True
     species: Annotated[int, Field(ge=32)] = 120
     pictures: Annotated[int, Field(ge=4)] = 24
+
+    @field_validator("validation_share")
+    @classmethod
+    def _leaves_training(cls, given: float, info: ValidationInfo) -> float:
+        test_share = info.data.get("test_share", 0)  # not there where it is a fault itself
+        if test_share + given >= 1:
+            raise ValueError(
+                f"it and prepare.test_share, {test_share:g}, must be below 1 together: the rest is for training"
+            )
+        return given
 
 
 class Embed(Section):

@@ -23,7 +23,7 @@ from ayeaye.data.checks import check_dataset
 from ayeaye.data.prepare_dataset import prepare, quarantine
 from ayeaye.data.repeats import copies_of
 from ayeaye.data.table import ClassTable, Dataset
-from ayeaye.errors import CheckFailed, DataError, ParamsError, SourceError
+from ayeaye.errors import CheckFailed, DataError, SourceError
 
 
 def huge_png(side: int = 20_000) -> bytes:
@@ -331,11 +331,6 @@ def test_a_class_left_with_one_readable_picture_is_refused(place: Place) -> None
         (place.source / f"images/zebra/{number:03d}.png").write_bytes(b"text")
     with pytest.raises(SourceError, match=r"a single picture: zebra \(11 rejected\)"):
         place.prepare(max_rejected=0.9)
-
-
-def test_shares_that_leave_nothing_to_train_on_are_refused(place: Place) -> None:
-    with pytest.raises(ParamsError, match=r"must be below 1"):
-        place.prepare(test_share=0.6, validation_share=0.5)
 
 
 # ---- nothing is half done ----

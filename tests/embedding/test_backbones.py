@@ -189,8 +189,8 @@ def test_asking_for_cuda_where_there_is_none_is_an_error() -> None:
         assert backbones.device_of("auto") == "cuda"
     else:
         assert backbones.device_of("auto") == "cpu"
-        with pytest.raises(BackboneError, match="no CUDA device"):
-            backbones.device_of("cuda")
+        with pytest.raises(BackboneError, match=r"train.device is cuda, but torch sees no CUDA device"):
+            backbones.device_of("cuda", "train.device")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")

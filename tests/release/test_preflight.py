@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import workspaces
 
 from ayeaye import params, versioning
 from ayeaye.classspace import space
 from ayeaye.data.table import ClassTable
-from ayeaye.errors import AyeayeError, BackboneError, CoincidentClasses, ParamsError, UnknownWords
+from ayeaye.embedding import backbones
+from ayeaye.errors import (
+    AyeayeError,
+    BackboneError,
+    CoincidentClasses,
+    DataError,
+    ParamsError,
+    UnknownWords,
+)
 from ayeaye.release import preflight
 from ayeaye.workspace import TEMPLATES, Workspace, template
 
@@ -31,7 +41,7 @@ def made(root: Path, *settings: str) -> Workspace:
 
 
 def table(names: list[str] = ANIMALS, **columns: list[str]) -> ClassTable:
-    return ClassTable(pd.DataFrame({"name": names, "role": "seen", **columns}))
+    return ClassTable(pd.DataFrame({"name": names, "role": "seen", "pretend_unseen": True, **columns}))
 
 
 def vectors(root: Path, words: list[str]) -> str:
@@ -99,14 +109,48 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         (("classes.corpus=lost.txt",), AyeayeError, "lost.txt cannot be read"),
         (("classes.text=descriptions",), AyeayeError, "no description for Leopards"),
         (("classes.weights=[1, 2, 3]",), AyeayeError, "3 numbers for 2 sources"),
+        (("embed.std=0",), BackboneError, "embed.std is 0.0: expected"),
+        (("embed.backbone=alexnet", "embed.size=16"), BackboneError, "alexnet cannot take pictures of 16 px"),
+        (("embed.backbone=inception_v3", "embed.size=16"), BackboneError, "cannot take pictures of 16 px"),
+        (("embed.backbone=vit_b_32",), BackboneError, "cannot take pictures of 64 px .*: set embed.size"),
+        (("embed.weights=nan.pth", "embed.backbone=shufflenet_v2_x0_5"), BackboneError, "holds NaN"),
     ],
 )
 def test_a_fault_is_told_before_anything_is_read(
     tmp_path: Path, settings: tuple[str, ...], error: type[AyeayeError], said: str
 ) -> None:
     (tmp_path / "page.pth").write_text("<html>Not found</html>")
+    state = backbones.build("shufflenet_v2_x0_5", 2).state_dict()
+    torch.save({key: value * float("nan") for key, value in state.items()}, tmp_path / "nan.pth")
     with pytest.raises(error, match=said):
         preflight.examine(made(tmp_path, *settings), table(), "images")
+
+
+def test_too_few_classes_to_stand_in_are_told_where_the_backbone_is_trained_here(tmp_path: Path) -> None:
+    few = table(pretend_unseen=[True, *[False] * 6])
+    preflight.examine(made(tmp_path), few, "features")
+    with pytest.raises(DataError, match=r"1 seen classes can stand in .* raise prepare.validation_classes"):
+        preflight.examine(Workspace(tmp_path), few, "images")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a CUDA device")
+@pytest.mark.parametrize("knob", ["embed.device", "train.device"])
+def test_cuda_is_looked_for_at_once(tmp_path: Path, knob: str) -> None:
+    with pytest.raises(BackboneError, match=f"^{knob} is cuda, but torch sees no CUDA device here: use auto"):
+        preflight.examine(made(tmp_path, f"{knob}=cuda"), table(), "images")
+
+
+def test_an_engine_that_is_not_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(BackboneError, match=r"embed.engine is openvino: openvino .*; use auto or torch"):
+        preflight.examine(made(tmp_path, "embed.engine=openvino", "embed.device=cpu"), table(), "images")
+
+
+def test_descriptions_of_the_same_words_are_told_before_word_vectors_are_trained(tmp_path: Path) -> None:
+    said = [f"red fish number{row}" for row in range(5)]
+    same = table(description=[*said, "big red fish", "fish red big"])
+    with pytest.raises(CoincidentClasses, match="gnus and voles have the same description"):
+        preflight.examine(made(tmp_path), same, "features")
 
 
 def test_what_was_met_is_not_looked_at_again_until_something_of_it_changes(

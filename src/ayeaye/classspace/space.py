@@ -364,10 +364,19 @@ def check(table: ClassTable, settings: params.Classes, read: Callable[[str], Pat
     _weights(settings)
     if settings.corpus:
         _read_corpus(read(settings.corpus))
-    if text.choose(table, settings.text) == text.DESCRIPTIONS:
+    chosen = text.choose(table, settings.text)
+    if chosen == text.DESCRIPTIONS:
         text.descriptions(table)
     if SENTENCES in settings.sources and SENTENCES not in table.matrices:
         table = _with_sentences(table, settings, read)
+    if chosen == text.DESCRIPTIONS and not table.matrices.keys() & settings.sources:
+        said = [_words_of(each) for each in table.frame["description"]]
+        first = {each: row for row, each in reversed(list(enumerate(said)))}
+        _refuse(
+            [(first[each], row) for row, each in enumerate(said) if each and first[each] < row],
+            table.names,
+            said,
+        )
     for source in settings.sources:
         if source not in trained:
             _part(source, table, settings, read).raw(table)
@@ -495,6 +504,14 @@ def _check_distinct(vectors: np.ndarray, names: list[str], said: list[str], firs
     rows, columns = np.nonzero(alike)
     pairs = [(a, b) for a, b in zip(rows.tolist(), columns.tolist(), strict=True) if a < b]
     pairs += [(blank[0], row) for row in blank[1:]]
+    _refuse(pairs, names, said)
+    if blank:
+        raise CoincidentClasses(
+            f"the vector of {names[blank[0]]} is the mean of all classes: describe what tells it apart"
+        )
+
+
+def _refuse(pairs: list[tuple[int, int]], names: list[str], said: list[str]) -> None:
     if pairs:
         all_of_them = [
             f"{names[a]} and {names[b]}{' have the same description' * (said[a] == said[b] != '')}"
@@ -503,10 +520,6 @@ def _check_distinct(vectors: np.ndarray, names: list[str], said: list[str], firs
         more = f"; {len(pairs) - 5} more pairs" if len(pairs) > 5 else ""
         raise CoincidentClasses(
             f"not told apart: {'; '.join(all_of_them[:5])}{more}; describe what tells them apart", all_of_them
-        )
-    if blank:
-        raise CoincidentClasses(
-            f"the vector of {names[blank[0]]} is the mean of all classes: describe what tells it apart"
         )
 
 

@@ -90,7 +90,7 @@ def prepare(
     except OSError as error:
         raise SourceError(f"{error.filename or params.path} cannot be read ({error.strerror})") from error
     if examine:
-        examine(source.classes, source.kind)
+        examine(_with_pretend_unseen(source.classes, params), source.kind)
     try:
         index = _Index.load(cache, params, source)
         before = _previous(folder)

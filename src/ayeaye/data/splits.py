@@ -7,8 +7,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from ayeaye.errors import ParamsError
-
 TRAIN, VALIDATION, TEST_SEEN, TEST_UNSEEN = "train", "validation", "test_seen", "test_unseen"
 
 
@@ -44,13 +42,7 @@ def assign(
     of an earlier dataset, which are kept; `given` are splits that the source brings, of which train is
     divided into train and validation. Where the hash left a seen class without one, a new picture is moved:
     each class has a picture for training, from three on one for test, from four on one for validation.
-    Raises ParamsError when the shares leave nothing to train on.
     """
-    if test_share + validation_share >= 1:
-        raise ParamsError(
-            f"prepare.test_share + prepare.validation_share is {test_share + validation_share:g}: "
-            "must be below 1, the rest is for training"
-        )
     before, given = before or {}, given or {}
     splits: dict[str, str] = {}
     fixed: set[str] = set()

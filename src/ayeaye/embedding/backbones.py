@@ -305,9 +305,10 @@ def describe(
     try:
         with torch.inference_mode():
             width = int(network(sample).flatten(1).shape[1])
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # of a network that wants one size alone
+        reason = str(error).strip().partition("\n")[0]
         raise BackboneError(
-            f"{name} cannot take pictures of {transform.crop} px ({error}): set embed.size to what it expects"
+            f"{name} cannot take pictures of {transform.crop} px ({reason}): set embed.size to what it expects"
         ) from None
     return Backbone(name, origin, transform, lambda: network, width, digest, classes, device=device)
 
@@ -341,14 +342,14 @@ def headless(network: torch.nn.Module) -> torch.nn.Module:
     return head
 
 
-def device_of(wanted: str) -> str:
+def device_of(wanted: str, knob: str = "device") -> str:
     """`auto` is CUDA where there is one; asking for CUDA where there is none is an error."""
     import torch
 
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise BackboneError("device is cuda, but torch sees no CUDA device here: use auto or cpu")
+        raise BackboneError(f"{knob} is cuda, but torch sees no CUDA device here: use auto or cpu")
     return wanted
 
 

@@ -97,8 +97,8 @@ def fill(
 
     It fits where every tensor of the network is there in its shape. What is left over may be heads and counters
     alone: a deeper network of the same kind has all the tensors of a shallower one. Of weights and their moving
-    average the weights are taken. Raises BackboneError where none fits, with what is wrong with the nearest one, and
-    where several do.
+    average the weights are taken. Raises BackboneError where none fits, with what is wrong with the nearest one,
+    where several do, and where numbers of it are not finite.
     """
     found = readings(checkpoint, set(network.state_dict()))
     misfits = [(reading, _load(network, head, reading.state)) for reading in found]
@@ -116,6 +116,12 @@ def fill(
             f"{listed([str(reading) for reading in fitting])}; save the one that is meant by itself"
         )
     _load(network, head, plain[0].state)
+    broken = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise BackboneError(
+            f"embed.weights {weights} holds NaN or infinite numbers in {len(broken)} tensors "
+            f"({listed(broken, _NAMED)}), as a training does that diverged: use an earlier checkpoint"
+        )
     return plain[0]
 
 

@@ -131,9 +131,7 @@ class _Trial:
                 raise MissingEngine(f"{engine} is off by {off:.1g}, more than {EXACT:g}")
         except MissingEngine as error:
             if self.wanted != "auto":
-                raise BackboneError(
-                    f"embed.engine is {self.wanted}: {error}; use auto or torch, or mend it"
-                ) from None
+                raise _unusable(self.wanted, error) from None
             self.refused[engine] = str(error)
 
     def reduced(self, engine: Engine, started: Callable[[], Runner], exact: Engine) -> None:
@@ -395,6 +393,19 @@ def _openvino(graph: bytes, precision: str) -> Callable[[int], Callable[[np.ndar
         return run
 
     return make
+
+
+def check_installed(wanted: str) -> None:
+    """Raises BackboneError where an engine other than torch, which embed.engine names, cannot run here."""
+    try:
+        for module in ("onnx", wanted):
+            _module(module)
+    except MissingEngine as error:
+        raise _unusable(wanted, error) from None
+
+
+def _unusable(wanted: str, error: MissingEngine) -> BackboneError:
+    return BackboneError(f"embed.engine is {wanted}: {error}; use auto or torch, or mend it")
 
 
 def _module(name: str) -> Any:

@@ -88,7 +88,7 @@ def backbone_of(workspace: Workspace, dataset: Dataset, progress: Progress) -> B
     """The backbone of params.yaml, trained first where `embed.weights` is `train`."""
     chosen = workspace.params.embed
     if chosen.weights == "train":
-        return _trained(workspace, dataset, backbones.device_of(chosen.device), progress)
+        return _trained(workspace, dataset, backbones.device_of(chosen.device, "embed.device"), progress)
     return pretrained_of(workspace)
 
 
@@ -101,9 +101,25 @@ def pretrained_of(workspace: Workspace) -> Backbone:
         mean=chosen.mean,
         std=chosen.std,
         size=chosen.size,
-        device=backbones.device_of(chosen.device),
+        device=backbones.device_of(chosen.device, "embed.device"),
         resolve=workspace.resolve,
     )
+
+
+def check_trainable(workspace: Workspace) -> None:
+    """Raises BackboneError where a backbone of params.yaml cannot be trained here: its network, size or device."""
+    chosen = workspace.params.embed
+    device = backbones.device_of(chosen.device, "embed.device")
+    network = _untrained(chosen.backbone, 2, chosen.seed)
+    backbones.assemble(chosen.backbone, backbones.TRAINED_HERE, network, _transform(workspace), device)
+
+
+def _transform(workspace: Workspace) -> backbones.Transform:
+    """Of a backbone trained here."""
+    chosen = workspace.params.embed
+    side = chosen.size or TRAINED_SIZE
+    # Nothing was learned at another size, so nothing need be cropped away.
+    return backbones.adjust(backbones.Transform(side, side), chosen.mean, chosen.std, None)
 
 
 def _trained(workspace: Workspace, dataset: Dataset, device: str, progress: Progress) -> Backbone:
@@ -127,9 +143,7 @@ def _trained(workspace: Workspace, dataset: Dataset, device: str, progress: Prog
     if (cached / "backbone.json").is_file():
         return backbones.load(cached, device)
 
-    side = chosen.size or TRAINED_SIZE
-    # Nothing was learned at another size, so nothing need be cropped away.
-    transform = backbones.adjust(backbones.Transform(side, side), chosen.mean, chosen.std, None)
+    transform = _transform(workspace)
     images = _pictures(workspace, dataset, rows["id"].tolist(), transform, progress)
     labels = sorted(set(rows["label"]))
     y = np.array([labels.index(label) for label in rows["label"]])

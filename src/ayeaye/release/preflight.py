@@ -13,11 +13,13 @@ from typing import Any
 
 from ayeaye.classspace import space
 from ayeaye.data.table import ClassTable
-from ayeaye.embedding import backbones
+from ayeaye.embedding import backbones, engines
 from ayeaye.errors import AyeayeError, ParamsError, RegistryError
 from ayeaye.files import write_atomic
 from ayeaye.pipeline import pretraining
-from ayeaye.pipeline.embed import pretrained_of
+from ayeaye.pipeline.embed import check_trainable, pretrained_of
+from ayeaye.pipeline.examples import pretend_pool
+from ayeaye.pipeline.folds import class_folds
 from ayeaye.release import gate, registry
 from ayeaye.workspace import Workspace
 
@@ -74,8 +76,12 @@ def _checks(workspace: Workspace, table: ClassTable, kind: str) -> Iterator[_Che
         lambda: space.check(table, classes, resolve),
         key("classes", table.digest(), classes.model_dump()),
     )
+    yield _Check("folds", lambda: _check_folds(workspace, table, kind))
+    yield _Check("device", lambda: _check_devices(workspace, kind))
     if kind == "images":
-        yield _Check("embed", lambda: _check_backbone(workspace), key("embed", chosen.embed.model_dump()))
+        # A workspace may come from a machine with CUDA to one without.
+        met = None if chosen.embed.device == "cuda" else key("embed", chosen.embed.model_dump())
+        yield _Check("embed", lambda: _check_backbone(workspace), met)
     yield _Check("pretraining", lambda: _check_lists(workspace), key("evaluate", chosen.embed.model_dump()))
     yield _Check("thresholds", lambda: gate.check_thresholds(chosen.release))
     yield _Check("token", lambda: _check_token(workspace))
@@ -84,10 +90,24 @@ def _checks(workspace: Workspace, table: ClassTable, kind: str) -> Iterator[_Che
 def _check_backbone(workspace: Workspace) -> None:
     chosen = workspace.params.embed
     if chosen.weights == "train":
-        backbones.check_name(chosen.backbone)
-        backbones.device_of(chosen.device)
+        check_trainable(workspace)
     else:
         pretrained_of(workspace)
+
+
+def _check_folds(workspace: Workspace, table: ClassTable, kind: str) -> None:
+    trained = kind == "images" and workspace.params.embed.weights == "train"
+    class_folds(pretend_pool(table, trained), workspace.params.train.folds)
+
+
+def _check_devices(workspace: Workspace, kind: str) -> None:
+    chosen = workspace.params
+    if chosen.train.device == "cuda":
+        backbones.device_of("cuda", "train.device")
+    embed = chosen.embed
+    named = kind == "images" and embed.engine not in ("auto", "torch") and embed.device != "cuda"
+    if named and backbones.device_of(embed.device) == "cpu":
+        engines.check_installed(embed.engine)
 
 
 def _check_lists(workspace: Workspace) -> None:
