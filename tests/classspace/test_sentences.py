@@ -39,6 +39,22 @@ def test_how_a_name_is_written_and_a_byte_order_mark_do_not_matter(tmp_path: Pat
     assert read(path, ["käfer"]).to_numpy().tolist() == [[2.0]]
 
 
+@pytest.mark.parametrize(
+    "content", ["Name,x,y\nSeal,1.5,2\n", "name;x;y\nSeal;1,5;2\n", "NAME \tx\ty\nSeal\t1.5\t2\n"]
+)
+def test_a_csv_is_read_in_the_dialects_that_spreadsheets_write(content: str, tmp_path: Path) -> None:
+    (tmp_path / "vectors.CSV").write_text(content)
+    assert read(tmp_path / "vectors.CSV", ["Seal"]).to_numpy().tolist() == [[1.5, 2.0]]
+
+
+def test_a_csv_in_latin_1_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "vectors.csv").write_bytes("name,x\nKäfer,1\n".encode("latin-1"))
+    with pytest.raises(
+        ClassSpaceError, match=r"vectors.csv is not UTF-8 .*: save it as UTF-8, such as with `iconv"
+    ):
+        read(tmp_path / "vectors.csv", ["Käfer"])
+
+
 def test_a_cell_without_a_number_is_nan(tmp_path: Path) -> None:
     path = tmp_path / "vectors.csv"
     path.write_text("name,x,y\nSeal,1,\nFox,one,2\n")

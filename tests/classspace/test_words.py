@@ -49,6 +49,9 @@ FORMATS = {
     "word2vec binary without newlines": binary(newlines=False),
     "text with a header": lines(header=True),
     "text without a header": lines(header=False),
+    "text with a byte order mark": b"\xef\xbb\xbf" + lines(header=True),
+    "text with tabs": lines(header=True).replace(b" ", b"\t").replace(b"\t", b" ", 1),
+    "text with tabs and no header": lines(header=False).replace(b" ", b"\t"),
     "gzipped binary": gzip.compress(binary()),
     "gzipped text": gzip.compress(lines(header=False)),
 }

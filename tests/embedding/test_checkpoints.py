@@ -212,6 +212,38 @@ def test_a_damaged_file_is_a_fault_with_a_name(content: bytes, tmp_path: Path) -
         backbones.pretrained(NAME, str(tmp_path / "bad.pth"))
 
 
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
+def test_a_file_that_is_cut_off_says_so(kind: str, share: float, state: State, tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    if kind == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(BackboneError, match="cut off or damaged: fetch it again"):
+        checkpoints.read(path)
+
+
+def test_files_of_other_kinds_are_named_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    for content, said in {
+        b"\x08\x08\x12\x07pytorch" + bytes(9): "it is ONNX: name the checkpoint",
+        b'{"metadata": {}, "weight_map": {}}': "it is JSON, such as an index of several files: save the whole",
+    }.items():
+        path.write_bytes(content)
+        with pytest.raises(BackboneError, match=said):
+            checkpoints.read(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_torchscript_is_told(tmp_path: Path) -> None:
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(str(tmp_path / "weights"))
+    with pytest.raises(BackboneError, match=r"it is TorchScript: open it with torch\.jit\.load"):
+        checkpoints.read(tmp_path / "weights")
+
+
 def test_a_list_is_no_checkpoint(tmp_path: Path) -> None:
     assert "holds no state dict" in refused([torch.ones(3)], tmp_path)
 

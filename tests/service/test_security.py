@@ -145,7 +145,7 @@ def test_the_token_comes_from_the_environment_or_a_file(
     monkeypatch.setenv("AYEAYE_BUNDLE", str(colours))
     assert Served.here().token is None
     path = tmp_path / "token"
-    path.write_text(f"{TOKEN}\n", encoding="utf-8")
+    path.write_text(f"{TOKEN}\n", encoding="utf-8-sig")  # as Notepad does
     monkeypatch.setenv("AYEAYE_TOKEN_FILE", str(path))
     assert Served.here().token == TOKEN
     assert TOKEN not in repr(Served.here())

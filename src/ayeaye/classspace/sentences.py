@@ -1,12 +1,13 @@
 """Class vectors given as a file, one a class, such as sentence embeddings of the descriptions.
 
 .npz      names (C,) text · vectors (C, k) numbers
-.csv      a column `name`, all others numbers
+.csv      a column `name`, all others numbers; parted by comma, semicolon or tab
 .parquet  the same
 """
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from pathlib import Path
@@ -29,11 +30,13 @@ def read(path: Path, names: list[str]) -> pd.DataFrame:
     """
     if not path.is_file():
         raise ClassSpaceError(f"{path} is not there: set classes.vectors to a {FORMATS}")
-    expected = {".npz": "zip", ".parquet": "Parquet"}.get(path.suffix, "")
+    expected = {".npz": "zip", ".parquet": "Parquet"}.get(path.suffix.lower(), "")
     try:
         if found := contents.foreign_file(path, expected):
             raise ClassSpaceError(f"{path} {found}; expected a {FORMATS}")
         frame = _read(path)
+    except UnicodeDecodeError as error:
+        raise ClassSpaceError(f"{path} {contents.unlike_utf8(path, error)}; expected a {FORMATS}") from None
     # zlib, pyarrow and pandas raise what the damaged bytes lead them to, the last two a kind of ValueError.
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         # NumPy's own words recommend to load pickles, which nobody should.
@@ -49,12 +52,19 @@ def read(path: Path, names: list[str]) -> pd.DataFrame:
 
 def _read(path: Path) -> pd.DataFrame:
     """Columns of numbers by name of the class."""
-    if path.suffix == ".npz":
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
         return _arrays(path)
-    if path.suffix == ".csv":
+    if suffix == ".csv":
+        content = path.read_text(encoding="utf-8-sig")
+        heading = content.partition("\n")[0]
+        separator = max(",;\t", key=heading.count)
         # As text, so that a class may be called NA or 007.
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    elif path.suffix == ".parquet":
+        frame = pd.read_csv(io.StringIO(content), sep=separator, dtype=str, keep_default_na=False)
+        frame = frame.rename(columns=lambda name: "name" if name.strip().lower() == "name" else name)
+        if separator == ";":  # and so the comma is most often that of decimals
+            frame = frame.apply(lambda cells: cells if cells.name == "name" else cells.str.replace(",", "."))
+    elif suffix == ".parquet":
         frame = pd.read_parquet(path)
     else:
         raise ValueError(f"a file called *{path.suffix}")

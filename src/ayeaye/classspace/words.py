@@ -6,6 +6,7 @@ fastText's own .bin; each but the last also compressed with gzip.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import io
@@ -242,7 +243,7 @@ def _kind(path: Path) -> str:
 
 def _numbers(line: bytes, width: int | None) -> bool:
     """Whether a line is a word and `width` numbers."""
-    fields = line.rstrip().split(b" ")
+    fields = line.rstrip().replace(b"\t", b" ").split(b" ")
     numbers = fields[-width:] if width else fields[1:]
     try:
         return len(fields) > (width or 1) and bool(np.isfinite(np.array(numbers, dtype=np.float64)).any())
@@ -293,7 +294,7 @@ def _lines(file: IO[bytes], width: int, start: int) -> Iterator[Row]:
         if not line.strip():
             continue
         # Some GloVe words hold spaces: the numbers are counted from the right.
-        word, *numbers = line.rstrip().rsplit(b" ", width)
+        word, *numbers = line.rstrip().replace(b"\t", b" ").rsplit(b" ", width)
         if len(numbers) != width:
             raise ValueError(f"line {number} has {len(numbers)} numbers, expected {width}")
         yield word.decode(errors=_BROKEN), np.array(numbers, dtype=np.float32)
@@ -372,7 +373,11 @@ def _read_facebook(path: Path, wanted: Collection[str]) -> WordTable:
 
 
 def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if _gzipped(path) else path.open("rb")  # type: ignore[return-value]
+    opened: Any = gzip.open if _gzipped(path) else open
+    file: IO[bytes] = opened(path, "rb")
+    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+        file.seek(0)
+    return file
 
 
 def _gzipped(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _NAMED = 3  # keys of a kind in a message
 # torchvision's own DenseNets are published under names that modules cannot have any more.
 _OLD = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_ONNX = re.compile(rb"\x08[\x01-\x1f]\x12")  # its version, and what wrote it
 _AVERAGE = re.compile(r"(?:^|[._])ema(?:[._]|$)", re.IGNORECASE)
 
 
@@ -78,9 +80,13 @@ def read(path: Path) -> Mapping[str, Any]:
     # torch's readers raise a dozen unrelated types on damaged files.
     except Exception as error:
         pickled = _GLOBAL.search(str(error))
-        reason = f"it holds a pickled {pickled[1]}" if pickled else type(error).__name__
-        if not isinstance(error, PermissionError) and (known := contents.foreign_file(path, "zip", "pickle")):
-            reason = f"it {known}"
+        if not pickled and not isinstance(error, OSError) and (known := _told(path, error)):
+            raise BackboneError(f"embed.weights {path} is not a readable checkpoint (it {known})") from None
+        reason = (
+            f"it holds a pickled {pickled[1]}"
+            if pickled
+            else getattr(error, "strerror", None) or type(error).__name__
+        )
         raise BackboneError(
             f"embed.weights {path} is not a readable checkpoint ({reason}): expected tensors and plain values, "
             "or safetensors; where you trust the file, save `model.state_dict()` alone with torch.save"
@@ -88,6 +94,25 @@ def read(path: Path) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise BackboneError(f"embed.weights {path} holds no state dict: save `model.state_dict()`")
     return found
+
+
+def _told(path: Path, error: Exception) -> str | None:
+    """What a file is that neither torch nor safetensors could read, and what to do; None where nothing tells."""
+    with path.open("rb") as file:
+        head = file.read(contents.HEAD)
+    if known := contents.foreign(head, "zip", "pickle"):
+        return known
+    if head.startswith(b"{"):
+        return "is JSON, such as an index of several files: save the whole network as one .safetensors"
+    if "torchscript" in str(error).lower():
+        return "is TorchScript: open it with torch.jit.load, and save its state_dict() with torch.save"
+    if _ONNX.match(head):
+        return "is ONNX: name the checkpoint that it was exported from"
+    zipped = head.startswith(b"PK\x03\x04")
+    ended = isinstance(error, EOFError) or "unexpected EOF" in str(error) or "truncated" in str(error)
+    if head[8:9] == b"{" or ended or (zipped and not zipfile.is_zipfile(path)):
+        return "is cut off or damaged: fetch it again"
+    return None
 
 
 def fill(

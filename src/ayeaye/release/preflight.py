@@ -124,7 +124,7 @@ def _check_token(workspace: Workspace) -> None:
         return
     path = workspace.resolve(given)
     try:
-        there = bool(path.read_text().strip())
+        there = bool(path.read_text(encoding="utf-8-sig").strip())
     except (OSError, ValueError) as error:
         raise ParamsError(
             f"serve.token_file {path} cannot be read ({getattr(error, 'strerror', None) or error}): "

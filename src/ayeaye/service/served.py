@@ -149,7 +149,7 @@ def _token() -> str | None:
     if not path:
         return None
     try:
-        token = expanded(path).read_text().strip()
+        token = expanded(path).read_text(encoding="utf-8-sig").strip()
     except (OSError, ValueError) as error:
         raise ReleaseError(
             f"the token in {path} cannot be read ({error}): mend serve.token_file, or set AYEAYE_TOKEN"
