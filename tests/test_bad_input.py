@@ -111,10 +111,6 @@ def one_picture(place: Place) -> None:
         path.unlink()
 
 
-def same_description(place: Place) -> None:
-    rows(place, lambda found: found[1].update(description=found[0]["description"]))
-
-
 def same_name(place: Place) -> None:
     rows(place, lambda found: found.append(dict(found[0], description="Another one.")))
 
@@ -142,7 +138,6 @@ SOURCES = {
     empty_folder: r"has no classes\.csv and no images/: expected",
     no_pictures: r"images holds no pictures: expected images/<class>/\*",
     one_picture: rf"seen classes with a single picture: {FIRST}; add photographs",
-    same_description: rf"{FIRST} and {SECOND} have the same description; describe what tells them apart",
     same_name: rf"classes listed twice: {FIRST}; give each class one row",
     unknown_role: rf"unknown role of {FIRST} \('sene'\); expected seen or unseen",
     no_row: rf"pictures of classes without a row in classes\.csv: {FIRST} \({workspaces.PICTURES}\)",

@@ -109,8 +109,8 @@ class UnknownWords(ClassSpaceError):
 class IncompleteClass(ClassSpaceError):
     """`needs`: the columns, or `description`, that have to be given."""
 
-    def __init__(self, message: str, needs: list[str] | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, needs: list[str] | None = None, details: Sequence[str] = ()) -> None:
+        super().__init__(message, details)
         self.needs = needs or []
 
 

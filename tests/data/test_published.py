@@ -13,9 +13,10 @@ from scipy.io import savemat
 from small_sources import Place, picture
 
 from ayeaye import params
+from ayeaye.classspace.space import build
 from ayeaye.data.sources import Source, mat, open_source
 from ayeaye.data.table import Dataset
-from ayeaye.errors import SourceError
+from ayeaye.errors import ClassSpaceError, SourceError
 
 Write = Callable[[Path, dict[str, Any]], None]
 NAMES = ["antelope", "killer+whale", "003.Grizzly_bear", "dolphin", "blue+whale"]
@@ -171,9 +172,12 @@ def test_published_splits_stay_though_a_row_contradicts_another(tmp_path: Path, 
 def test_published_validation_splits_are_not_needed_and_pictures_in_no_split_are_left_out(
     tmp_path: Path, write: Write
 ) -> None:
-    att = splits(train_loc=None, val_loc=None, original_att=None, trainval_loc=column(1, 2, 5, 6, 9, 10))
+    att = splits(
+        train_loc=None, val_loc=None, att=None, original_att=None, trainval_loc=column(1, 2, 5, 6, 9, 10)
+    )
     source = opened(xlsa17(tmp_path, write, resnet(), att), "xlsa17")
     assert [entry.source for entry in source.entries] == ["0", "1", "3", "4", "5", "7", "8", "9", "10", "11"]
+    assert source.classes.matrices == {}
 
 
 @pytest.mark.parametrize(
@@ -181,7 +185,11 @@ def test_published_validation_splits_are_not_needed_and_pictures_in_no_split_are
     [
         ({"features": None}, {}, r"res101.mat has no features: expected features \(d, n\)"),
         ({"labels": None}, {}, "res101.mat has no labels"),
-        ({}, {"att": None, "test_seen_loc": None}, "att_splits.mat has no att, test_seen_loc"),
+        (
+            {},
+            {"trainval_loc": None, "test_seen_loc": None},
+            "att_splits.mat has no trainval_loc, test_seen_loc",
+        ),
         ({"labels": column(*[1] * 11)}, {}, r"features is of shape \(3, 12\) and there are 11 labels"),
         ({"features": features().T}, {}, r"features is of shape \(12, 3\) and there are 12 labels"),
         ({"labels": column(*[6] * 12)}, {}, "labels holds 6; expected whole numbers from 1 to 5"),
@@ -289,11 +297,7 @@ def test_without_the_continuous_matrix_the_binary_one_is_taken(tmp_path: Path) -
     ("changes", "message"),
     [
         ({"classes_txt": None}, "has no classes.txt: expected JPEGImages/, classes.txt"),
-        ({"trainclasses_txt": None}, "has no trainclasses.txt"),
-        (
-            {"predicate_matrix_continuous_txt": None, "predicate_matrix_binary_txt": None},
-            "has no predicate-matrix-continuous.txt and no predicate-matrix-binary.txt",
-        ),
+        ({"predicates_txt": None}, "has no predicates.txt"),
         ({"classes_txt": "antelope\n"}, "classes.txt, line 1 is 'antelope': expected a number and a name"),
         ({"classes_txt": "1 antelope\n3 dolphin\n"}, "classes.txt has no number 2"),
         ({"classes_txt": "1 antelope\n1 dolphin\n"}, "line 2: number 1 comes twice"),
@@ -377,6 +381,23 @@ def test_cub_is_read_as_published(tmp_path: Path) -> None:
 
 def test_cub_without_a_split_has_seen_classes_alone(tmp_path: Path) -> None:
     assert names_of(opened(cub(tmp_path), "cub"), "unseen") == []
+
+
+def test_attributes_are_asked_for_where_the_class_space_reads_them(tmp_path: Path) -> None:
+    bare = dict.fromkeys(file for file in CUB if file.startswith("attributes/"))
+    without = [
+        name.replace(".", "_").replace("-", "_")
+        for name in AWA2
+        if name not in ("classes.txt", "testclasses.txt")
+    ]
+    for source in (
+        opened(cub(tmp_path / "cub", bare), "cub"),
+        opened(awa2(tmp_path / "awa2", **dict.fromkeys(without)), "awa2"),
+    ):
+        assert source.classes.matrices == {}
+        build(source.classes, params.Classes(source="tfidf"), Path)
+        with pytest.raises(ClassSpaceError, match=r"attributes: no such source or .*, which has no matrices"):
+            build(source.classes, params.Classes(source="attributes"), Path)
 
 
 def test_cub_takes_both_lists_and_the_attribute_names_from_beside_it(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import pytest
 from small_sources import CLASSES, picture, write_csv, write_source
 
 from ayeaye import params
-from ayeaye.classspace.space import build
+from ayeaye.classspace.space import build, check
 from ayeaye.data.sources import Source, open_source, read_classes
 from ayeaye.data.sources.base import Entry, doubtful, labelled
-from ayeaye.errors import IncompleteClass, PictureError, SourceError
+from ayeaye.errors import CoincidentClasses, IncompleteClass, PictureError, SourceError
 
 PICTURES = {"okapi": 3, "zebra": 3}
 
@@ -256,10 +256,6 @@ def test_columns_in_two_ways_to_write_an_accent_are_one(tmp_path: Path) -> None:
     [
         (changed("okapi", role="known"), r"unknown role of okapi \('known'\); expected seen or unseen"),
         ([*CLASSES, CLASSES[0] | {"description": "x"}], "classes listed twice: okapi"),
-        (
-            changed("okapi", description=" stripes ALL over,  lives on the plain. "),
-            "okapi and zebra have the same description",
-        ),
         (changed("okapi", name=""), "line 2: the name is empty"),
         (
             [row | {"neck": "long" if row["name"] == "zebra" else 1} for row in CLASSES],
@@ -361,6 +357,39 @@ def test_descriptions_are_not_needed_where_names_are_read_alone(tmp_path: Path) 
         build(table, params.Classes(source="tfidf", text="descriptions"), Path)
 
 
+def test_equal_descriptions_stop_those_alone_who_read_them(tmp_path: Path) -> None:
+    rows = [
+        row | {"description": "TODO", "neck": number + 1, "tail": 3 - number**2}
+        for number, row in enumerate(CLASSES)
+    ]
+    table = opened(made(tmp_path, rows)).classes
+    for settings in (params.Classes(source="attributes"), params.Classes(source="tfidf", text="names")):
+        assert len(build(table, settings, Path).names) == len(CLASSES)
+    for source in ("tfidf", "word2vec"):
+        with pytest.raises(CoincidentClasses, match="okapi and zebra have the same description") as met:
+            check(table, params.Classes(source=source), Path)
+        assert "okapi and aye-aye" in met.value.details[1]
+
+
+@pytest.mark.parametrize(
+    ("cells", "folders", "message"),
+    [
+        ({"role": "sene"}, 0, "unknown role"),
+        ({"role": "seen"}, 0, "seen classes with no pictures"),
+        ({"role": "unseen", "group": "a\u200bb"}, 0, "holds the character"),
+        (None, 1, "pictures of classes without a row"),
+    ],
+)
+def test_all_that_a_message_cuts_short_is_in_its_details(
+    tmp_path: Path, cells: dict[str, str] | None, folders: int, message: str
+) -> None:
+    names = [f"beast {number}" for number in range(8)]
+    rows = [] if cells is None else [{**CLASSES[0], **cells, "name": name} for name in names]
+    with pytest.raises(SourceError, match=message) as met:
+        opened(made(tmp_path, [*CLASSES, *rows], PICTURES | dict.fromkeys(names, folders)))
+    assert len(met.value.details) == 8 and "beast 7" in met.value.details[7]
+
+
 def test_a_seen_class_with_a_slash_in_its_name_can_have_no_folder(tmp_path: Path) -> None:
     path = made(tmp_path, [*CLASSES, {"name": "cat/dog", "role": "seen", "description": "Both."}])
     with pytest.raises(SourceError, match="seen classes with a / in their name: cat/dog; no folder"):
@@ -437,6 +466,11 @@ def test_features_are_rows_with_their_classes_splits_and_matrices(tmp_path: Path
             r"features is float32 of shape \(30,\); expected floats of shape \(n, d\)",
         ),
         ({"features": np.zeros((30, 5), int)}, "features is int64"),
+        ({"class_names": np.arange(3)}, "class_names is int64; expected text"),
+        (
+            {"description": np.array([b"\xe4"] * 3)},
+            r"description holds b'\\xe4'; expected UTF-8",
+        ),
         ({"labels": np.zeros(29, int)}, r"labels is of shape \(29,\); expected \(30,\)"),
         ({"labels": np.full(30, 3)}, "labels must be whole numbers from 0 to 2"),
         ({"labels": np.zeros(30)}, "labels must be whole numbers"),
@@ -458,6 +492,22 @@ def test_features_are_rows_with_their_classes_splits_and_matrices(tmp_path: Path
 def test_a_fault_in_a_file_of_features_is_named(tmp_path: Path, other: dict[str, Any], message: str) -> None:
     with pytest.raises(SourceError, match=message):
         opened(archived(tmp_path, **other), "features")
+
+
+def test_texts_of_features_may_be_bytes_and_roles_are_folded(tmp_path: Path) -> None:
+    texts = {
+        "class_names": ["okapi", "zebra", "höhlenbär"],
+        "role": ["Seen", "seen ", "UNSEEN"],
+        "description": ["Brown.", "Striped.", "Haust in Höhlen."],
+        "split": arrays()["split"].tolist(),
+    }
+    as_bytes = {name: np.array([text.encode() for text in said]) for name, said in texts.items()}
+    source = opened(archived(tmp_path, **as_bytes), "features")
+    found = source.classes.frame
+    assert found["name"].tolist() == texts["class_names"]
+    assert found["description"].tolist() == texts["description"]
+    assert found["role"].tolist() == ["seen", "seen", "unseen"]
+    assert source.entries[29].split == "test_unseen"
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken"])

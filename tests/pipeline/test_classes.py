@@ -1,4 +1,4 @@
-"""The stage `classes` tells which words its vectors were made without."""
+"""The stage `classes` tells which words and descriptions its vectors were made without."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ayeaye.classspace.space import ClassSpace
 from ayeaye.data.table import ClassTable
 from ayeaye.pipeline.classes import classes
+from ayeaye.pipeline.prepare import prepare
+from ayeaye.pipeline.progress import Progress
 from ayeaye.workspace import Workspace
 
 
@@ -49,3 +52,52 @@ def test_nothing_is_told_where_every_word_is_known(workspace: Workspace) -> None
     written(workspace, "wolf", "bear")
     assert classes(workspace) == {"classes": 2, "dimensions": 8}
     assert not (workspace.class_space / "left_out.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("described", "settings", "said"),
+    [
+        (
+            2,
+            "text: auto",
+            "2 descriptions are not read, since bear has none: describe it, or set classes.text",
+        ),
+        (1, "text: auto", "1 description is not read, since wolf, bear have none: describe them, or set"),
+        (0, "text: auto", None),
+        (3, "text: auto", None),
+        (2, "text: names", None),
+    ],
+)
+def test_descriptions_that_nobody_reads_are_told(
+    tmp_path: Path, described: int, settings: str, said: str | None
+) -> None:
+    (tmp_path / "params.yaml").write_text(f"classes: {{source: tfidf, {settings}}}\n")
+    workspace = Workspace(tmp_path)
+    workspace.dataset.mkdir(parents=True)
+    texts = ["Black face.", "Grey howler.", "Brown sleeper."]
+    frame = pd.DataFrame({"name": ["cougar", "wolf", "bear"], "role": "seen"})
+    frame["description"] = [text * (row < described) for row, text in enumerate(texts)]
+    ClassTable(frame).write(workspace.dataset / "classes.parquet")
+    told = classes(workspace).get("not read")
+    assert said in str(told) if said else told is None
+    assert ClassSpace.load(workspace.class_space).unread == (told or "")
+
+
+def test_prepare_warns_of_descriptions_that_nobody_reads(tmp_path: Path) -> None:
+    arrays = {
+        "features": np.random.default_rng(0).normal(size=(12, 4)),
+        "labels": np.arange(12) % 3,
+        "class_names": np.array(["cougar", "wolf", "bear"]),
+        "role": np.array(["seen", "seen", "unseen"]),
+        "description": np.array(["Black face.", "Grey howler.", ""]),
+    }
+    np.savez(tmp_path / "features.npz", **arrays)
+    (tmp_path / "params.yaml").write_text(
+        "prepare: {source: features, path: features.npz}\nclasses: {source: tfidf}\n"
+    )
+    looked = list[str]()
+    found = prepare(
+        Workspace(tmp_path), Progress(), dry_run=True, examine=lambda table, kind: looked.append(kind)
+    )
+    assert any("2 descriptions are not read, since bear has none" in said for said in found["warnings"])
+    assert looked == ["features"]

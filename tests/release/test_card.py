@@ -146,6 +146,14 @@ def test_limits_tell_of_pictures_that_published_splits_hold_twice() -> None:
     assert not any("more than one class" in said for said in card_of(made).content["limits"])
 
 
+def test_limits_tell_of_descriptions_that_nobody_reads() -> None:
+    made = recorded()
+    space = {**made.metrics["class_space"], "unread": "9 descriptions are not read"}
+    assert "9 descriptions are not read." in limits_of(
+        replace(made, metrics={**made.metrics, "class_space": space})
+    )
+
+
 def test_limits_name_the_classes_that_the_figures_name() -> None:
     made = recorded()
     names, figures = made.metrics["names"], made.metrics

@@ -339,6 +339,7 @@ def test_without_leaks_all_classes_count_and_nothing_is_said() -> None:
         ({"p": 0.001, "descriptions_p": None}, ("–", "–")),
         ({"p": 0.001}, ("–", "no")),
         ({"p": None, "descriptions_p": None}, ("–", "no")),
+        ({"p": 0.001, "descriptions_p": None, "unread": "9 descriptions are not read"}, ("–", "no")),
     ],
 )
 def test_without_descriptions_to_judge_nothing_is_shown_to_have_passed(
@@ -350,6 +351,7 @@ def test_without_descriptions_to_judge_nothing_is_shown_to_have_passed(
     assert (shown["value"], shown["passed"]) == row
     assert (decision.verdict == "promoted") == (row[1] != "no")
     assert ("not applicable" in shown["why"]) == (row == ("–", "–"))
+    assert found.get("unread", "") in shown["why"]
 
 
 def test_a_latency_without_a_champion_has_nothing_to_pass() -> None:

@@ -251,23 +251,27 @@ class Matrix:
         frame = frame.rename(columns=str)
         absent = [column for column in self.columns if column not in frame]
         if absent:
-            raise ClassSpaceError(f"{self.source} lacks {listed(absent)}: give every column")
+            raise ClassSpaceError(f"{self.source} lacks {listed(absent)}: give every column", absent)
         values = frame[self.columns].to_numpy(np.float64)
         self._check(values, table.names)
         return values
 
     def _check(self, values: np.ndarray, names: list[str]) -> None:
         gaps = ~np.isfinite(values)
-        if gaps.any():
-            row = int(gaps.any(axis=1).argmax())
-            holes = [column for column, gap in zip(self.columns, gaps[row], strict=True) if gap]
+        holes = [
+            f"{name} has no number in {listed(np.array(self.columns)[row].tolist())}"
+            for name, row in zip(names, gaps, strict=True)
+            if row.any()
+        ]
+        if holes:
             raise ClassSpaceError(
-                f"{self.source} of {names[row]} has no number in {listed(holes)}; "
-                f"{int(gaps.any(axis=1).sum())} classes have gaps: fill them"
+                f"{self.source} of {holes[0]}; {len(holes)} classes have gaps: fill them", holes
             )
         empty = [name for name, row in zip(names, values, strict=True) if not row.any()]
         if empty and not self.binary:
-            raise ClassSpaceError(f"{self.source} is zero throughout for {listed(empty)}: describe them")
+            raise ClassSpaceError(
+                f"{self.source} is zero throughout for {listed(empty)}: describe them", empty
+            )
 
     def state(self) -> tuple[About, Arrays]:
         return {"columns": self.columns, "binary": self.binary}, {}

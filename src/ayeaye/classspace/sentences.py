@@ -98,9 +98,10 @@ def _check_names(path: Path, given: pd.Index, names: list[str]) -> None:
         hint = f"; did you mean {alike[0]} for {missing[0]}?" if alike else ""
         raise ClassSpaceError(
             f"{path} has no vector of {len(missing)} of {len(names)} classes ({listed(missing)}): "
-            f"add them under these names{hint}"
+            f"add them under these names{hint}",
+            missing,
         )
     wanted = given[given.isin(names)]
     if wanted.has_duplicates:
         twice = wanted[wanted.duplicated()].unique().tolist()
-        raise ClassSpaceError(f"{path} has more than one vector of {listed(twice)}: keep one of each")
+        raise ClassSpaceError(f"{path} has more than one vector of {listed(twice)}: keep one of each", twice)

@@ -81,7 +81,7 @@ class ClassSpace:
     """Class vectors (C, k) float32 of unit length in the order of `names`, and the encoder that made them.
 
     `descriptions`, `synonyms` and, by source, `values` (C, k_source) of matrices with named columns are what they
-    were made of, so that a label can be explained.
+    were made of, so that a label can be explained. `unread` says which descriptions were left out.
     """
 
     names: list[str]
@@ -91,6 +91,7 @@ class ClassSpace:
     descriptions: list[str] = field(default_factory=list)
     synonyms: list[list[str]] = field(default_factory=list)
     values: dict[str, np.ndarray] = field(default_factory=dict)
+    unread: str = ""
 
     @property
     def sources(self) -> dict[str, tuple[int, int]]:
@@ -280,6 +281,7 @@ class ClassSpace:
             "synonyms": self.synonyms,
             "coverage": self.coverage,
             "parts": parts,
+            **({"unread": self.unread} if self.unread else {}),
         }
         return about, arrays
 
@@ -301,7 +303,15 @@ class ClassSpace:
             # An earlier ayeaye kept no synonyms.
             said = (about["descriptions"], about.get("synonyms") or [[] for _ in about["names"]])
             values = below("values", arrays)
-            return cls(about["names"], arrays["vectors"], about["coverage"], encoder, *said, values)
+            return cls(
+                about["names"],
+                arrays["vectors"],
+                about["coverage"],
+                encoder,
+                *said,
+                values,
+                about.get("unread", ""),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ClassSpaceError(
                 f"the class space is damaged ({error!r}): run `ayeaye classes` again"
@@ -349,7 +359,22 @@ def build(table: ClassTable, settings: params.Classes, read: Callable[[str], Pat
     said = table.frame["description"].tolist()
     _check_distinct(vectors, table.names, encoder.told_apart(said), first=len(vectors))
     synonyms = table.frame["synonyms"].tolist()
-    return ClassSpace(table.names, vectors, coverage, encoder, said, synonyms, _values(parts, table))
+    values, left = _values(parts, table), unread(table, settings)
+    return ClassSpace(table.names, vectors, coverage, encoder, said, synonyms, values, left)
+
+
+def unread(table: ClassTable, settings: params.Classes) -> str:
+    """Which descriptions nobody reads because `auto` found classes without one, in words; blank where none are."""
+    bare = text.bare(table)
+    described = len(table.names) - len(bare)
+    wordy = any(source not in table.matrices and source != SENTENCES for source in settings.sources)
+    if settings.text != "auto" or not wordy or not bare or not described:
+        return ""
+    one, them = described == 1, "it" if len(bare) == 1 else "them"
+    return (
+        f"{described:,} description{' is' if one else 's are'} not read, since {listed(bare)} "
+        f"{'has' if len(bare) == 1 else 'have'} none: describe {them}, or set classes.text"
+    )
 
 
 def check(table: ClassTable, settings: params.Classes, read: Callable[[str], Path]) -> None:
@@ -400,7 +425,10 @@ def _part(source: str, table: ClassTable, settings: params.Classes, read: Callab
     known = [*WORD_SOURCES, "tfidf", SENTENCES, *table.matrices]
     alike = near(source, known, 1)
     hint = f"did you mean {alike[0]}?" if alike else f"expected one of {', '.join(known)}"
-    raise ClassSpaceError(f"classes.source {source}: no such source or matrix of the class table; {hint}")
+    none = "" if table.matrices else ", which has no matrices"
+    raise ClassSpaceError(
+        f"classes.source {source}: no such source or matrix of the class table{none}; {hint}"
+    )
 
 
 def _with_sentences(table: ClassTable, settings: params.Classes, read: Callable[[str], Path]) -> ClassTable:

@@ -57,18 +57,24 @@ def choose(table: ClassTable, text: str) -> str:
     """Resolve `auto`: descriptions where all classes have one, else names with their synonyms."""
     if text != "auto":
         return text
-    return DESCRIPTIONS if all(described.strip() for described in table.frame["description"]) else SYNONYMS
+    return SYNONYMS if bare(table) else DESCRIPTIONS
+
+
+def bare(table: ClassTable) -> list[str]:
+    """The classes without a description."""
+    rows = zip(table.names, table.frame["description"], strict=True)
+    return [name for name, described in rows if not described.strip()]
 
 
 def descriptions(table: ClassTable) -> list[str]:
     """The description of every class; raises IncompleteClass naming the classes without one."""
-    texts = [str(text).strip() for text in table.frame["description"]]
-    bare = [name for name, text in zip(table.names, texts, strict=True) if not text]
-    if bare:
+    if missing := bare(table):
         raise IncompleteClass(
-            f"no description for {listed(bare)}: describe them, or set classes.text to names", ["description"]
+            f"no description for {listed(missing)}: describe them, or set classes.text to names",
+            ["description"],
+            missing,
         )
-    return texts
+    return [str(text).strip() for text in table.frame["description"]]
 
 
 def phrases(table: ClassTable, text: str) -> list[list[str]]:

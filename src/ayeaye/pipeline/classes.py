@@ -28,10 +28,11 @@ def classes(workspace: Workspace) -> dict[str, object]:
 
 
 def _told(space: ClassSpace, path: Path) -> dict[str, str]:
-    """The words that vectors were made without: all in a file, the first in a line."""
+    """What vectors were made without: descriptions, and words, all of these in a file and the first in a line."""
     path.unlink(missing_ok=True)
+    said = {"not read": space.unread} if space.unread else {}
     if not (found := space.left_out):
-        return {}
+        return said
     write_atomic(path, json.dumps(found, indent=1, ensure_ascii=False).encode() + b"\n")
     counts = f"{sum(map(len, found.values()))} words that are not known, of {len(found)} classes"
-    return {"left out": f"{counts}: {shown_left_out(found)}; see {path}"}
+    return {**said, "left out": f"{counts}: {shown_left_out(found)}; see {path}"}

@@ -229,7 +229,8 @@ def class_space_quality(data: Examples, space: ClassSpace, seed: int) -> dict[st
     # Centred, as an embedding's common part says nothing of its class.
     described = space.by_descriptions()
     alone = None if described is None else described[present]
-    return quality.judge(data.A[present], visual - visual.mean(axis=0), alone, seed)
+    found = quality.judge(data.A[present], visual - visual.mean(axis=0), alone, seed)
+    return {**found, "unread": space.unread} if space.unread else found
 
 
 def reliability(answers: pd.DataFrame) -> dict[str, Any]:
@@ -391,6 +392,8 @@ def _warnings(figures: dict[str, Any], data: Examples) -> list[str]:
         )
     if max(figures["class_space"][name] or 0 for name in ("p", "descriptions_p")) > 0.05:
         found.append(report.strength(figures["class_space"])[1])
+    if unread := figures["class_space"].get("unread"):
+        found.append(f"{unread}.")
     return found + report.repeated(figures["repeated"])
 
 

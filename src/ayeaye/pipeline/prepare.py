@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+from ayeaye.classspace.space import unread
 from ayeaye.data import removal
 from ayeaye.data.prepare_dataset import prepare as prepare_dataset
 from ayeaye.data.table import ClassTable
@@ -25,6 +26,13 @@ def prepare(
 
     `examine` is called with the class table and the dataset's kind before a picture is read.
     """
+    told = list[str]()
+
+    def look(table: ClassTable, kind: str) -> None:
+        told.extend(filter(None, [unread(table, workspace.params.classes)]))
+        if examine:
+            examine(table, kind)
+
     with listed_in(workspace.faults("prepare")), progress.done_of("reading pictures") as report:
         summary = prepare_dataset(
             workspace.params.prepare,
@@ -36,6 +44,6 @@ def prepare(
             docs=workspace.checks,
             feedback=workspace.feedback,
             removed=removal.read(workspace.removed),
-            examine=examine,
+            examine=look,
         )
-    return asdict(summary)
+    return asdict(replace(summary, warnings=[*summary.warnings, *told]))

@@ -104,6 +104,8 @@ def _limits_of_sources(card: Mapping[str, Any]) -> Iterator[str]:
     quality = space["quality"]
     if quality.get("p") is None or max(quality["p"], quality["descriptions_p"] or 0) > 0.05:
         yield f"{space['judgement']}"
+    if unread := quality.get("unread"):
+        yield f"{unread}."
     for source in space["sources"]:
         if lacking := source["incomplete"]:
             verb = "has" if len(lacking) == 1 else "have"

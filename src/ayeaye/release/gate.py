@@ -273,11 +273,12 @@ def _absolute(
         return _open_latency(threshold, champion)
     value, interval = figure(metrics, name), _interval(metrics, name)
     space = metrics.get("class_space") or {}
-    if name == DESCRIPTIONS and space.get("p") is not None and space.get(name, 0) is None:
+    unread = space.get("unread") if name == DESCRIPTIONS else None
+    if name == DESCRIPTIONS and not unread and space.get("p") is not None and space.get(name, 0) is None:
         why = "not applicable: the class space does not read descriptions beside names"
         return Check(name, kind, None, None, threshold, True, why)
     if value is None:
-        why = "missing or not a number in the metrics"
+        why = unread or "missing or not a number in the metrics"
         return Check(name, kind, None, interval, threshold, False, why)
     passed = value >= threshold if kind == "minimum" else value <= threshold
     side = {"minimum": ("at least", "below"), "maximum": ("at most", "above")}[kind]

@@ -20,14 +20,14 @@ MATRICES = {"continuous": "predicate-matrix-continuous.txt", "binary": "predicat
 def awa2(path: Path, max_bytes: int = MAX_BYTES) -> Source:
     """JPEGImages/<class>/*, classes.txt, predicates.txt, the predicate matrices, trainclasses.txt, testclasses.txt.
 
-    `killer+whale` becomes `killer whale`. The matrices are `continuous` and `binary`, and `attributes` is the
-    continuous one where it is there. Raises SourceError for what is missing or does not fit.
+    All but the first two are optional: without lists of classes all are seen, and predicates.txt names the columns of
+    the matrices that are there. `killer+whale` becomes `killer whale`. The matrices are `continuous` and `binary`, and
+    `attributes` is the continuous one where it is there. Raises SourceError for what is missing or does not fit.
     """
-    published.check_there(
-        path, "JPEGImages/", "classes.txt", "predicates.txt", "trainclasses.txt", "testclasses.txt"
-    )
+    published.check_there(path, "JPEGImages/", "classes.txt")
     names = published.in_order(path / "classes.txt")
-    roles = published.roles(names, path / "trainclasses.txt", path / "testclasses.txt")
+    lists = (path / "trainclasses.txt", path / "testclasses.txt")
+    roles = published.roles(names, *(file if file.is_file() else None for file in lists))
     images = (path / "JPEGImages").resolve()
     entries = list(pictures(images))
     if not entries:
@@ -41,14 +41,10 @@ def awa2(path: Path, max_bytes: int = MAX_BYTES) -> Source:
 
 
 def _matrices(path: Path, classes: int) -> dict[str, pd.DataFrame]:
+    there = {name: path / file for name, file in MATRICES.items() if (path / file).is_file()}
+    if not there:
+        return {}
+    published.check_there(path, "predicates.txt")
     predicates = published.in_order(path / "predicates.txt")
-    found = {
-        name: published.matrix(path / file, classes, predicates)
-        for name, file in MATRICES.items()
-        if (path / file).is_file()
-    }
-    if not found:
-        raise SourceError(
-            f"{path} has no {' and no '.join(MATRICES.values())}: expected at least one of them"
-        )
+    found = {name: published.matrix(file, classes, predicates) for name, file in there.items()}
     return {"attributes": next(iter(found.values())), **found}

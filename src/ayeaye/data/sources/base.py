@@ -74,26 +74,17 @@ def class_table(frame: pd.DataFrame) -> ClassTable:
 
 
 def check_classes(classes: ClassTable, origin: str) -> None:
-    """Raises SourceError for names that are none or one, unknown roles, too few seen classes, equal descriptions."""
+    """Raises SourceError for names that are none or one, unknown roles, too few seen classes."""
     frame = classes.frame
     _check_names(classes, origin)
     wrong = frame[~frame["role"].isin(ROLES)]
     if len(wrong):
         named = [f"{row['name']} ({row['role']!r})" for _, row in wrong.iterrows()]
-        raise SourceError(f"{origin}: unknown role of {listed(named)}; expected seen or unseen")
+        raise SourceError(f"{origin}: unknown role of {listed(named)}; expected seen or unseen", named)
     if classes.seen.sum() < 2:
         raise SourceError(
             f"{origin}: {classes.seen.sum()} seen classes; at least two are needed to learn from"
         )
-    texts: dict[str, str] = {}
-    for name, text in zip(frame["name"], frame["description"], strict=True):
-        key = " ".join(text.casefold().split())
-        if key and key in texts:
-            raise SourceError(
-                f"{origin}: {texts[key]} and {name} have the same description; "
-                "describe what tells them apart, or make them one class"
-            )
-        texts[key] = name
 
 
 def _check_names(classes: ClassTable, origin: str) -> None:
@@ -108,15 +99,16 @@ def _check_names(classes: ClassTable, origin: str) -> None:
             except DataError as error:
                 faults.append(str(error))
     if faults:
-        raise SourceError(f"{origin}: {'; '.join(faults[:LISTED])}{_more(faults)}")
+        raise SourceError(f"{origin}: {'; '.join(faults[:LISTED])}{_more(faults)}", faults)
     alike = collisions(classes.names)
     if twice := [same[0] for same in alike if len(set(same)) < len(same)]:
-        raise SourceError(f"{origin}: classes listed twice: {listed(twice)}; give each class one row")
+        raise SourceError(f"{origin}: classes listed twice: {listed(twice)}; give each class one row", twice)
     if alike:
+        pairs = [" and ".join(same) for same in alike]
         raise SourceError(
             f"{origin}: names that are one but for case, width, spaces or marks that nobody sees: "
-            f"{listed([' and '.join(same) for same in alike], MOST_COLLISIONS)}; "
-            "give each class one row, or names that differ in their letters"
+            f"{listed(pairs, MOST_COLLISIONS)}; give each class one row, or names that differ in their letters",
+            pairs,
         )
 
 
@@ -164,12 +156,14 @@ def labelled(entries: Iterable[Entry], known: Sequence[str], images: Path, table
         ]
         raise SourceError(
             f"{images}: pictures of classes without a row in {table}: {listed(named)}; "
-            "add the rows or remove the folders"
+            "add the rows or remove the folders",
+            named,
         )
-    if alike := collisions(folders):
+    if alike := [" and ".join(same) for same in collisions(folders)]:
         raise SourceError(
-            f"{images}: folders of one class: {listed([' and '.join(same) for same in alike], MOST_COLLISIONS)}; "
-            "put the pictures of each class into one folder"
+            f"{images}: folders of one class: {listed(alike, MOST_COLLISIONS)}; "
+            "put the pictures of each class into one folder",
+            alike,
         )
     return [
         replace(entry, label=names[comparable(entry.label)]) if entry.label else entry for entry in entries
@@ -194,7 +188,8 @@ def check_counts(
             ]
             raise SourceError(
                 f"{origin}: seen classes with {fault}: {listed(note)}; add photographs (at least two, "
-                "better twenty) or give them the role unseen"
+                "better twenty) or give them the role unseen",
+                note,
             )
 
 

@@ -17,28 +17,33 @@ CONTINUOUS = "attributes/class_attribute_labels_continuous.txt"
 
 
 def cub(path: Path, max_bytes: int = MAX_BYTES) -> Source:
-    """CUB_200_2011/: images/, images.txt, image_class_labels.txt, classes.txt and attributes/.
+    """CUB_200_2011/: images/, images.txt, image_class_labels.txt, classes.txt and the optional attributes/.
 
     attributes.txt may also lie beside the attributes folder or beside CUB_200_2011, where the archive has it;
     so may the optional trainvalclasses.txt and testclasses.txt, without which all classes are seen.
     `001.Black_footed_Albatross` becomes `Black footed Albatross`. Attributes are percentages. Raises
     SourceError for what is missing or does not fit; a listed picture that is not there is rejected alone.
     """
-    published.check_there(path, "images/", "images.txt", "image_class_labels.txt", "classes.txt", CONTINUOUS)
+    published.check_there(path, "images/", "images.txt", "image_class_labels.txt", "classes.txt")
     names = published.in_order(path / "classes.txt")
     split = [_beside(path, name) for name in ("trainvalclasses.txt", "testclasses.txt")]
+    plain = [plain_name(name) for name in names]
+    frame = pd.DataFrame({"name": plain, "role": published.roles(names, *split)})
+    images = (path / "images").resolve()
+    classes = ClassTable(frame, _matrices(path, len(names)))
+    entries = list(_entries(path, images, plain))
+    return Source("images", str(path), classes, entries, reader(images, max_bytes), published=True)
+
+
+def _matrices(path: Path, classes: int) -> dict[str, pd.DataFrame]:
+    if not (path / CONTINUOUS).is_file():
+        return {}
     columns = _beside(path / "attributes", "attributes.txt") or _beside(path.parent, "attributes.txt")
     if columns is None:
         raise SourceError(
             f"{path} has no attributes.txt: expected it in {path / 'attributes'} or in {path.parent}"
         )
-    attributes = published.matrix(path / CONTINUOUS, len(names), published.in_order(columns))
-    plain = [plain_name(name) for name in names]
-    frame = pd.DataFrame({"name": plain, "role": published.roles(names, *split)})
-    images = (path / "images").resolve()
-    classes = ClassTable(frame, {"attributes": attributes})
-    entries = list(_entries(path, images, plain))
-    return Source("images", str(path), classes, entries, reader(images, max_bytes), published=True)
+    return {"attributes": published.matrix(path / CONTINUOUS, classes, published.in_order(columns))}
 
 
 def _beside(folder: Path, name: str) -> Path | None:

@@ -17,12 +17,14 @@ from ayeaye.errors import PictureError, SourceError
 from ayeaye.texts import composed
 
 GIVEN_SPLITS = ("train", "test_seen", "test_unseen")
+TEXTS = ("class_names", "role", "description", "group", "synset", "split")
 
 
 def features(path: Path) -> Source:
     """An .npz of features (n, d), labels (n,), split (n,), class_names (C,), role (C,), matrices (C, k).
 
-    Optional text arrays (C,): description, group, synset. Without `split` one is drawn as for pictures.
+    Optional text arrays (C,): description, group, synset. Texts are str, or bytes of UTF-8. Without `split` one is
+    drawn as for pictures.
     """
     if not path.is_file():
         raise SourceError(f"prepare.path: no file {path}; expected an .npz of features")
@@ -39,11 +41,12 @@ def features(path: Path) -> Source:
             "an array of Python objects, or no .npy file, is in it" if "pickle" in str(error) else str(error)
         )
         raise SourceError(f"{path} is not an .npz of plain arrays ({why})") from None
+    arrays |= {name: _texts(path, name, arrays[name]) for name in TEXTS if name in arrays}
     shape, dtype = _feature_shape(path)
     _check_arrays(path, arrays, shape)
-    names = [composed(str(name)) for name in arrays["class_names"]]
+    names = [composed(name) for name in arrays["class_names"].tolist()]
     labels = [names[int(index)] for index in arrays["labels"]]
-    splits = [str(value) for value in arrays["split"]] if "split" in arrays else [None] * shape[0]
+    splits = arrays["split"].tolist() if "split" in arrays else [None] * shape[0]
     stamp = stamp_of(path)
     entries = [
         Entry(str(row), label, stamp, split)
@@ -76,6 +79,18 @@ def row_reader(load: Callable[[], np.ndarray]) -> Callable[[Entry], bytes]:
         return row.tobytes()
 
     return read
+
+
+def _texts(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+    """An array of text as str; roles are folded as those of a classes.csv are."""
+    if array.dtype.kind not in "US":
+        raise SourceError(f"{path}: {name} is {array.dtype}; expected text")
+    if array.dtype.kind == "S":
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{path}: {name} holds {error.object[:40]!r}; expected UTF-8") from None
+    return np.char.lower(np.char.strip(array)) if name == "role" else array
 
 
 def _feature_shape(path: Path) -> tuple[tuple[int, int], str]:
@@ -123,7 +138,7 @@ def _check_arrays(path: Path, arrays: dict[str, np.ndarray], shape: tuple[int, i
 
 
 def _check_given_splits(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    splits, roles = arrays["split"].astype(str), arrays["role"].astype(str)[arrays["labels"]]
+    splits, roles = arrays["split"], arrays["role"][arrays["labels"]]
     unknown = sorted(set(splits.tolist()) - set(GIVEN_SPLITS))
     if unknown:
         raise SourceError(
@@ -139,10 +154,10 @@ def _check_given_splits(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _feature_classes(arrays: dict[str, np.ndarray], names: list[str]) -> ClassTable:
-    frame = pd.DataFrame({"name": names, "role": arrays["role"].astype(str)})
+    frame = pd.DataFrame({"name": names, "role": arrays["role"]})
     for text in ("description", "group", "synset"):
         if text in arrays:
-            frame[text] = arrays[text].astype(str)
+            frame[text] = arrays[text]
     matrices = {
         name: pd.DataFrame(
             array.astype(np.float32), columns=[str(column) for column in range(array.shape[1])]

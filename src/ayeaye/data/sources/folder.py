@@ -41,7 +41,8 @@ def folder(path: Path, max_bytes: int = MAX_BYTES) -> Source:
     if slashed:
         raise SourceError(
             f"{path / 'classes.csv'}: seen classes with a / in their name: {listed(slashed)}; no folder of images/ can "
-            "have such a name: write it otherwise in both places, such as with a hyphen"
+            "have such a name: write it otherwise in both places, such as with a hyphen",
+            slashed,
         )
     images = (path / "images").resolve()
     entries = list(pictures(images))

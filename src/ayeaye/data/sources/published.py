@@ -97,7 +97,9 @@ def roles(names: Sequence[str], seen: Path | None, unseen: Path | None) -> list[
         ([name for name in names if name not in lists[SEEN] | lists[UNSEEN]], "in neither of"),
     ):
         if wrong:
-            raise SourceError(f"classes {where} {seen} and {unseen}: {listed(wrong)}; expected each in one")
+            raise SourceError(
+                f"classes {where} {seen} and {unseen}: {listed(wrong)}; expected each in one", wrong
+            )
     return [SEEN if name in lists[SEEN] else UNSEEN for name in names]
 
 
@@ -106,5 +108,7 @@ def _listed_classes(path: Path, names: Sequence[str]) -> set[str]:
     known = set(names)
     if unknown := [name for name in found if name not in known]:
         unknown[:LISTED] = [name + nearest(name, names) for name in unknown[:LISTED]]
-        raise SourceError(f"{path}: classes that classes.txt does not know: {listed(unknown, LISTED)}")
+        raise SourceError(
+            f"{path}: classes that classes.txt does not know: {listed(unknown, LISTED)}", unknown
+        )
     return set(found)

@@ -14,17 +14,17 @@ from ayeaye.data.table import SEEN, UNSEEN, ClassTable
 from ayeaye.errors import SourceError, listed
 
 FEATURES, SPLITS = "res101.mat", "att_splits.mat"
-NEEDED = ("att", "allclasses_names", "trainval_loc", "test_seen_loc", "test_unseen_loc")
-OPTIONAL = ("original_att", "train_loc", "val_loc")
+NEEDED = ("allclasses_names", "trainval_loc", "test_seen_loc", "test_unseen_loc")
+OPTIONAL = ("att", "original_att", "train_loc", "val_loc")
 GIVEN = {"trainval_loc": "train", "test_seen_loc": "test_seen", "test_unseen_loc": "test_unseen"}
 
 
 def xlsa17(path: Path) -> Source:
     """A folder with res101.mat (features (d, n), labels (n, 1)) and att_splits.mat.
 
-    att (k, C) becomes the matrix `attributes`, original_att `original_attributes`. Classes of test_unseen_loc,
-    and those of no picture, are unseen. The classes of val_loc become the pretend-unseen ones. Pictures that
-    are in no split are left out. Raises SourceError for what is missing or does not fit.
+    The optional att (k, C) becomes the matrix `attributes`, original_att `original_attributes`. Classes of
+    test_unseen_loc, and those of no picture, are unseen. The classes of val_loc become the pretend-unseen ones.
+    Pictures that are in no split are left out. Raises SourceError for what is missing or does not fit.
     """
     missing = [name for name in (FEATURES, SPLITS) if not (path / name).is_file()]
     if missing:
@@ -94,17 +94,18 @@ def _check_apart(path: Path, rows: dict[str, np.ndarray]) -> None:
 def _unseen(path: Path, rows: dict[str, np.ndarray], labels: np.ndarray, names: list[str]) -> np.ndarray:
     """(C,) bool: the classes that trainval_loc has no picture of."""
     held = {name: set(labels[rows[name]].tolist()) for name in GIVEN}
-    both = held["test_unseen_loc"] & held["trainval_loc"]
+    both = [names[c] for c in sorted(held["test_unseen_loc"] & held["trainval_loc"])]
     if both:
         raise SourceError(
-            f"{path}: classes in trainval_loc and in test_unseen_loc: {listed([names[c] for c in sorted(both)])}; "
-            "expected unseen classes to have no picture in training"
+            f"{path}: classes in trainval_loc and in test_unseen_loc: {listed(both)}; "
+            "expected unseen classes to have no picture in training",
+            both,
         )
-    untrained = held["test_seen_loc"] - held["trainval_loc"]
+    untrained = [names[c] for c in sorted(held["test_seen_loc"] - held["trainval_loc"])]
     if untrained:
         raise SourceError(
-            f"{path}: classes of test_seen_loc without a picture in trainval_loc: "
-            f"{listed([names[c] for c in sorted(untrained)])}"
+            f"{path}: classes of test_seen_loc without a picture in trainval_loc: {listed(untrained)}",
+            untrained,
         )
     return ~np.isin(np.arange(len(names)), list(held["trainval_loc"]))
 
