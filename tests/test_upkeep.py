@@ -464,3 +464,19 @@ def test_data_on_the_remote_go_only_when_asked_for_and_when_no_version_needs_the
 def test_a_workspace_without_garbage_says_so(trained: Place) -> None:
     done = trained("gc")
     assert (done.code, done.out) == (0, "Nothing to remove: everything is needed.\n")
+
+
+def test_the_id_of_a_copy_takes_the_picture_down_under_every_class(tmp_path: Path) -> None:
+    source = workspaces.write_paints(tmp_path / "paints", pictures=2)
+    twice = (source / "images" / ADDED / "000.png").read_bytes()
+    (source / "images" / MOVED / "twice.png").write_bytes(twice)
+    settings = ("prepare.source=folder", f"prepare.path={source}", "prepare.duplicates=keep")
+    root = tmp_path / "shop"
+    sets = [word for setting in settings for word in ("--set", setting)]
+    assert workspaces.ayeaye("init", root, *sets).code == 0
+    assert workspaces.ayeaye("prepare", "--workspace", root).code == 0
+    rows = Dataset.load(root / "data" / "dataset").manifest.set_index("source")["id"]
+    ids = {rows[f"{ADDED}/000.png"], rows[f"{MOVED}/twice.png"]}
+    for id in ids:
+        done = workspaces.ayeaye("data", "remove", "--workspace", root, id, "--dry-run", "--json")
+        assert set(done.json["removed"]) == ids, done.err

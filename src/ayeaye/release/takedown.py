@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import io
 import re
 from collections import Counter
@@ -158,7 +159,12 @@ def survey(workspace: Workspace, objects: Objects, given: Sequence[str]) -> Plan
     accepted = {Path(path).name: path for path in workspace.feedback.glob("*/*")}
     known = {*accepted, *removal.read(workspace.removed)}.union(*here.values(), *(each.ids for each in kept))
     asked = {removal.resolve(each, known) for each in given}
-    ids = sorted(asked | (known & repeats.copies_of(asked, set(manifest["label"]))))
+    labels = set(manifest["label"]).union(*_labels(workspace, objects))
+    # A copy has another id than its picture, which is the digest of what both hold.
+    held = filter(None, _contents(workspace, objects, here, kept, asked))
+    asked |= {hashlib.sha256(content).hexdigest() for content in held}
+    asked |= {id for id in removal.read(workspace.removed) if asked & repeats.copies_of([id], labels)}
+    ids = sorted(asked | (known & repeats.copies_of(asked, labels)))
     wanted = set(ids)
     plan = Plan(ids)
     rows = manifest[manifest["id"].isin(ids)]
@@ -232,6 +238,13 @@ def _shards(workspace: Workspace, objects: Objects) -> list[_Shard]:
                         ids = pq.ParquetFile(file).read(columns=["id"])["id"].to_pylist()
                         found[digest] = _Shard(digest, Path(path).stem, ids, [dataset])
     return list(found.values())
+
+
+def _labels(workspace: Workspace, objects: Objects) -> Iterator[set[str]]:
+    """The classes of every dataset of the history that is still kept anywhere."""
+    for dataset in versioning.datasets(workspace):
+        with suppress(DataGone, KeyError), objects.open(objects.listing(dataset)["manifest.parquet"]) as file:
+            yield set(pq.ParquetFile(file).read(columns=["label"])["label"].to_pylist())
 
 
 def _contents(
