@@ -440,12 +440,29 @@ def objects(workspace: Workspace) -> Iterator[Objects]:
         stores = {"cache": repo.cache.local}
         if REMOTE in repo.config["remote"]:  # another one, of a person's own configuration, is none of ours
             stores["remote"] = repo.cloud.get_remote_odb(REMOTE)
+        if former := _former_remote(workspace, stores):
+            stores["former remote"] = former
         shared = {
             name: store.fs.unstrip_protocol(store.path)
             for name, store in stores.items()
             if not _is_own(workspace, repo, name, store)
         }
         yield Objects(stores, repo, shared)
+
+
+def _former_remote(workspace: Workspace, stores: Mapping[str, Any]) -> Any:
+    """The first remote, in the workspace, where another one has taken its place; None where it has not."""
+    from dvc_data.hashfile.db.local import LocalHashFileDB
+
+    folder = workspace.state / "remote" / "files" / "md5"
+    here = [store.path for store in stores.values() if store.fs.protocol == "local"]
+    if (
+        not folder.is_dir()
+        or not inside(folder, workspace.root)
+        or any(inside(folder, Path(each)) for each in here)
+    ):
+        return None
+    return LocalHashFileDB(stores["cache"].fs, str(folder))
 
 
 def _is_own(workspace: Workspace, repo: Any, name: str, store: Any) -> bool:
