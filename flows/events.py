@@ -21,8 +21,8 @@ OUTCOMES = ("promoted", "refused", "pending")  # of a retrain; `unchanged` is no
 
 
 def resource(workspace: Workspace) -> str:
-    """The id of the workspace among Prefect's resources."""
-    return f"ayeaye.workspace.{workspace.root}"
+    """The id of the workspace among Prefect's resources; it stays when the workspace is moved."""
+    return f"ayeaye.workspace.{workspace.identity}"
 
 
 def emit(workspace: Workspace, kind: str, message: str, **payload: Any) -> None:

@@ -261,6 +261,7 @@ SETTINGS = {
     "embed.epochs=many": 'embed.epochs is "many": input should be a valid integer',
     "release.minimum.T1x=0.1": "unknown figure release.minimum.T1x; did you mean T1?",
     "embed.backbone=resnt18": "torchvision has no such classification model; did you mean resnet18?",
+    "classes.vectors=no: such.vec": "expected a file, or files by source (fasttext, glove, sentences, word2vec), not",
     "train.mapper=[": 'train.mapper is "[": expected one of',
     "release.minimum.T1=[": "release.minimum.T1 is [: this is not valid YAML",
 }

@@ -127,6 +127,8 @@ def test_loopback_is_reached_without_a_proxy_and_the_rest_through_it(name: str) 
 
 
 def test_without_proxies_nothing_is_said_of_them() -> None:
+    star = amended({"HTTP_PROXY": PROXY, "NO_PROXY": "*"})
+    assert star["NO_PROXY"] == star["no_proxy"] == "*"  # known where it stands alone
     assert not {"NO_PROXY", "no_proxy"} & amended({"PATH": "/bin"}).keys()
 
 

@@ -296,18 +296,19 @@ class TestTheCommands:
         (folder / "linked").symlink_to(elsewhere)
         (folder / "again").symlink_to(elsewhere)
         (folder / "broken.JPG").symlink_to(tmp_path / "nowhere.jpg")
+        (folder / "unmounted").symlink_to(tmp_path / "no such disk")
         (folder / "notes.txt").write_text("seen at dusk")
         os.mkfifo(folder / "pipe.png")
         Image.new("L", (60_000, 2)).save(folder / "line.png")
         done = trained("label", folder, "--out", out, "--json")
         assert done.code == 0, done.err
-        assert (done.json["pictures"], done.json["failed"], done.json["other_files"]) == (6, 4, 1)
+        assert (done.json["pictures"], done.json["failed"], done.json["other_files"]) == (7, 5, 1)
         errors = pd.read_csv(out, keep_default_na=False).set_index("image")["error"]
         assert [name for name in errors.index if not errors[name]] == [
             f"again/images/paint 210/{number:03d}.png" for number in (50, 51)
         ]
         assert "read already" in errors["linked"] and "a pipe" in errors["pipe.png"]
-        assert "is not there" in errors["broken.JPG"]
+        assert "is not there" in errors["broken.JPG"] and "is not there" in errors["unmounted"]
         assert "60000 by 2 pixels: too narrow to be looked at" in errors["line.png"]
 
     def test_label_lets_pictures_help_each_other_and_goes_on_after_a_kill(

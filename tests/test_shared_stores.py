@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,6 +103,29 @@ def test_a_cache_of_the_persons_configuration_is_shared_until_it_is_said_not_to_
         assert not objects.shared and objects.remove("cache", digest)
 
 
+def test_what_is_said_of_a_store_holds_for_no_copy_no_clone_and_no_other_store(
+    workspace: Workspace, outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = tmp_path / "remote"
+    configure(monkeypatch, tmp_path, f"[cache]\n dir = {outside}\n")
+    pointed(workspace, remote)
+    said(workspace, f"prepare.remote={remote}", "prepare.cache_shared=false", "prepare.remote_shared=false")
+    assert shared(workspace) == set()
+    moved = Workspace(workspace.root.rename(tmp_path / "moved"))
+    assert shared(moved) == set()
+    copy, clone = Workspace(tmp_path / "copy"), Workspace(tmp_path / "clone")
+    subprocess.run(["cp", "-a", moved.root, copy.root], check=True)
+    assert shared(copy) == {"cache", "remote"} and shared(moved) == set()
+    subprocess.run(["git", "clone", "--quiet", moved.root, clone.root], check=True)
+    for name in ("params.yaml", ".dvc/config"):  # as they would be committed
+        (clone.root / name).write_bytes((moved.root / name).read_bytes())
+    assert shared(clone) == {"cache", "remote"}
+    said(copy, "prepare.cache_shared=false")  # and again, by a person who knows
+    assert shared(copy) == set()
+    configure(monkeypatch, tmp_path, f"[cache]\n dir = {tmp_path / 'another'}\n")
+    assert shared(moved) == {"cache"}
+
+
 def test_a_cache_is_ours_where_it_lies_in_the_workspace(
     workspace: Workspace, outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +197,15 @@ def test_a_fresh_workspace_has_no_garbage_and_nothing_to_say(
     done = workspaces.ayeaye("gc", "--workspace", workspace.root, "--yes", "--remote")
     assert (done.code, done.out, done.err) == (0, "Nothing to remove: everything is needed.\n", "")
     assert held(outside, OTHERS)
+
+
+def test_the_garbage_of_a_fresh_workspace_that_is_another_users_is_told_in_silence(
+    workspace: Workspace,
+) -> None:
+    if os.getuid() == 0:  # as one that was restored, or mounted in a container
+        subprocess.run(["chown", "-R", "1000:1000", workspace.root], check=True)
+    done = workspaces.ayeaye("gc", "--workspace", workspace.root)
+    assert (done.code, done.out, done.err) == (0, "Nothing to remove: everything is needed.\n", "")
 
 
 def held(folder: Path, content: bytes) -> list[Path]:

@@ -57,7 +57,7 @@ def data(place: Place, *arguments: object) -> workspaces.Done:
 
 def snapshot(root: Path) -> dict[str, str]:
     """Every file of a workspace but logs, locks and what DVC and git remember of what they have looked at."""
-    passing = (".git/", ".dvc/tmp/", ".ayeaye/logs/", ".ayeaye/prefect/", "params.yaml")
+    passing = (".git/", ".dvc/tmp/", ".ayeaye/logs/", ".ayeaye/prefect/", ".ayeaye/dvc/", "params.yaml")
     files = {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
     return {
         name: digest_of(path.read_bytes())

@@ -103,6 +103,33 @@ def test_a_copy_of_a_link_to_the_state_is_refused_with_what_to_do(
     assert (moved.settle(), moved.identity) == (None, identity)
 
 
+@pytest.mark.parametrize("part", [".ayeaye/mlflow", "release", ".dvc"])
+def test_a_copy_with_a_link_to_a_part_of_its_original_is_refused_with_what_to_do(
+    original: Workspace, tmp_path: Path, part: str
+) -> None:
+    (tmp_path / "large disk").mkdir()
+    (original.root / part).symlink_to(tmp_path / "large disk")
+    copy = Workspace(tmp_path / "copy")
+    subprocess.run(["cp", "-a", original.root, copy.root], check=True)
+    for _ in range(2):
+        with pytest.raises(
+            WorkspaceError, match=rf"{part} is a link out of this copy of {original.root}: put a"
+        ):
+            copy.settle()
+    (copy.root / part).unlink()
+    (copy.root / part).mkdir()
+    assert copy.settle() == str(original.root) and copy.identity != original.identity
+
+
+def test_a_copy_of_a_git_worktree_is_refused(original: Workspace, tmp_path: Path) -> None:
+    (original.root / ".git").write_text(f"gitdir: {tmp_path}/other/.git/worktrees/original\n")
+    copy = copied(original, tmp_path / "copy")
+    with pytest.raises(
+        WorkspaceError, match=r"\.git leads to the git history of .*`git worktree add` instead"
+    ):
+        copy.settle()
+
+
 def test_the_places_of_one_that_wanders_are_bounded(original: Workspace, tmp_path: Path) -> None:
     root = original.root
     for number in range(2 * PLACES):

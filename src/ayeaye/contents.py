@@ -25,9 +25,15 @@ _BEGINNINGS: dict[bytes, tuple[str, str]] = {
     b"PAR1": ("Parquet", "save it as the format that is expected"),
     b"\x89PNG": ("a PNG picture", _AGAIN),
     b"\xff\xd8\xff": ("a JPEG picture", _AGAIN),
+    b"ftyphei": ("a HEIC picture", "save it as JPEG"),
+    b"ftypmif1": ("a HEIC picture", "save it as JPEG"),
+    b"ftypavi": ("an AVIF picture", "save it as JPEG"),
 }  # fmt: skip
 _PICKLE = re.compile(rb"\x80[\x02-\x05].{0,9}[c\x8c}\]\x95]", re.DOTALL)
 _PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body|\?xml|error)\b", re.IGNORECASE)
+_SVG = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*|<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg\b", re.DOTALL
+)
 
 
 def foreign(content: bytes, *but: str) -> str | None:
@@ -39,10 +45,13 @@ def foreign(content: bytes, *but: str) -> str | None:
         return f"holds zeros alone, as a download does that was cut off: {_AGAIN}"
     if content.startswith(b"PK\x03\x04") and "zip" not in but:
         return _archive(content)
+    if _SVG.match(content):
+        return "is an SVG drawing: save it as PNG"
     if _PAGE.match(content):
         return "is a web page, such as an error that was saved in its place: fetch it again (curl --fail --location)"
     for beginning, (what, mend) in _BEGINNINGS.items():
-        if content.startswith(beginning) and not set(but).intersection(what.split()):
+        start = 4 if beginning.startswith(b"ftyp") else 0  # after the size of that part
+        if content.startswith(beginning, start) and not set(but).intersection(what.split()):
             return f"is {what}: {mend}"
     if "pickle" in but:
         return None

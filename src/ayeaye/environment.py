@@ -39,6 +39,7 @@ _REDIRECTS = re.compile(
           |TERMINAL_PROMPT$).+                      # hooks and CI export them: another repository's
     | PYTHON(WARNINGS|OPTIMIZE|INSPECT|STARTUP|IOENCODING|VERBOSE|DEBUG|PROFILEIMPORTTIME)
     | DVC_(EXP_.+|STAGE|ROOT|DAEMON.*|SHOW_TRACEBACK)
+    | PROMETHEUS_MULTIPROC_DIR | prometheus_multiproc_dir  # another program's counters
     | GX_CLOUD_.+                                   # Great Expectations then asks its cloud
     | MLFLOW_(TRACKING_URI|REGISTRY_URI|RUN_ID|EXPERIMENT_ID|EXPERIMENT_NAME  # release.tracking says where
              |STATIC_PREFIX|ARTIFACTS_ONLY|ENABLE_WORKSPACES|WORKSPACE.*)
@@ -133,7 +134,8 @@ def _no_proxy(given: Mapping[str, str]) -> dict[str, str]:
     ]
     if not hosts and not any(given.get(name) for name in given if name.lower() in _PROXIES):
         return {}
-    value = ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
+    # Every host is meant only where the star stands alone.
+    value = "*" if "*" in hosts else ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
     return {"no_proxy": value, "NO_PROXY": value}
 
 

@@ -80,9 +80,21 @@ class Embed(Section):
     seed: int = 0
 
 
+VECTOR_SOURCES = ("fasttext", "glove", "sentences", "word2vec")
+
+
+def _vectors(given: str | dict[str, str] | None) -> str | dict[str, str] | None:
+    for source in given if isinstance(given, dict) else ():
+        if source not in VECTOR_SOURCES:
+            raise ValueError(
+                f"expected a file, or files by source ({', '.join(VECTOR_SOURCES)}), not {source}"
+            )
+    return given
+
+
 class Classes(Section):
     source: str | list[str] = ["word2vec", "tfidf"]
-    vectors: str | dict[str, str] | None = None
+    vectors: Annotated[str | dict[str, str] | None, AfterValidator(_vectors)] = None
     text: Literal["auto", "names", "synonyms", "descriptions"] = "auto"
     corpus: str | None = None
     dimensions: Annotated[int, Field(ge=2)] = 100

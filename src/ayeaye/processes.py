@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -147,6 +150,46 @@ def alive(number: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+@contextlib.contextmanager
+def claimed_folder(prefix: str) -> Iterator[Path]:
+    """A temporary folder that is this process's while it lives, and gone afterwards."""
+    claim = None
+    while claim is None:  # until it is claimed, another process may take it for one that was left
+        folder = Path(tempfile.mkdtemp(prefix=prefix))
+        claim = _claim(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(claim)
+
+
+def remove_unclaimed(prefix: str) -> None:
+    """Remove what processes that were killed left of `claimed_folder`."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        if (claim := _claim(folder)) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(claim)
+
+
+def _claim(folder: Path) -> int | None:
+    """A lock on a folder; None where it is another's, or gone.
+
+    The number of a process would not do: that of one in another container says nothing here.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.stat()
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import shlex
@@ -31,6 +32,7 @@ from ayeaye.workspace import TEMPLATES, Workspace, template
 ERROR_FILE = "AYEAYE_ERROR_FILE"  # names, in a stage's environment, where to leave its error
 DATASET = "data/dataset.dvc"
 REMOTE = "data"  # DVC's name for prepare.remote
+OWN = "own_stores.json"  # in the state of a workspace
 KEPT = "kept-by-the-original"  # a clone's name for the cache of the workspace that it was cloned from
 IGNORED = """/.ayeaye/
 /checks/
@@ -86,7 +88,10 @@ def init(
         git(workspace, "init", "--quiet", "--initial-branch=main")
     if not (root / ".dvc" / "config").exists():
         dvc(workspace, "init", "--quiet", "--force")
-    _configure(workspace, {"core": {"analytics": "false", "check_update": "false"}})
+    # Links into a cache would lead a workspace that is moved or copied astray, whatever a person configured.
+    cache = {"type": "reflink,copy"}
+    _configure(workspace, {"core": {"analytics": "false", "check_update": "false"}, "cache": cache})
+    mark_own(workspace, settings)
     workspace.write_fingerprints()
     commit(workspace, "Lay down the workspace", [".gitignore", ".dvc", ".dvcignore", *TEMPLATES])
     return written
@@ -450,6 +455,34 @@ def objects(workspace: Workspace) -> Iterator[Objects]:
         yield Objects(stores, repo, shared)
 
 
+def mark_own(workspace: Workspace, settings: Sequence[str]) -> None:
+    """Keep of which stores outside a person says, by these settings, that they are this workspace's alone.
+
+    Not in params.yaml alone, which copies and clones have too.
+    """
+    from dvc.repo import Repo
+
+    if not any(setting.startswith(("prepare.cache_shared", "prepare.remote_shared")) for setting in settings):
+        return
+    prepare, stores = Workspace(workspace.root).params.prepare, {}
+    if not prepare.cache_shared:
+        with Repo(str(workspace.root)) as repo:
+            stores["cache"] = str(repo.cache.local.path)
+    if not prepare.remote_shared:
+        stores["remote"] = _remote_url(Workspace(workspace.root))
+    content = {"identity": workspace.identity, "stores": stores}
+    write_atomic(workspace.state / OWN, json.dumps(content).encode())
+
+
+def _marked_own(workspace: Workspace, name: str) -> str | None:
+    """Where the store is that was marked; None where none was, or by another workspace that this is a copy of."""
+    try:
+        kept = json.loads((workspace.state / OWN).read_bytes())
+    except FileNotFoundError:
+        return None
+    return kept["stores"].get(name) if kept["identity"] == workspace.identity else None
+
+
 def _former_remote(workspace: Workspace, stores: Mapping[str, Any]) -> Any:
     """The first remote, in the workspace, where another one has taken its place; None where it has not."""
     from dvc_data.hashfile.db.local import LocalHashFileDB
@@ -471,11 +504,11 @@ def _is_own(workspace: Workspace, repo: Any, name: str, store: Any) -> bool:
         return True
     prepare = workspace.params.prepare
     if name == "cache":
-        return not prepare.cache_shared
+        return not prepare.cache_shared and _marked_own(workspace, name) == str(store.path)
     # What is said of a remote holds for that one: not for the one before, and not for a clone, whose it is not.
     url = str(repo.config["remote"][REMOTE]["url"])
     said = url == prepare.remote or ("://" not in url and resolved(url) == Path(_remote_url(workspace)))
-    return said and not prepare.remote_shared and KEPT not in repo.config["remote"]
+    return said and not prepare.remote_shared and _marked_own(workspace, name) == _remote_url(workspace)
 
 
 @dataclass(frozen=True)
@@ -556,14 +589,23 @@ class Objects:
 
         Raises WorkspaceError where DVC cannot say: what is not known may not be taken for unused.
         """
+        import pygit2
         from dvc.exceptions import DvcException
 
+        pygit2.settings.owner_validation = (
+            False  # as safe.directory has it for git: a restored one may be root's
+        )
+        log = logging.getLogger("dvc")
+        level = log.level
+        log.setLevel(logging.ERROR)  # it warns of each output that is not made yet
         try:
             found = self.repo.used_objs(
                 revs=list(commits), all_branches=True, all_tags=True, all_experiments=True
             )
         except DvcException as error:
             raise WorkspaceError(f"DVC cannot tell what is in use ({error}): see `dvc status`") from None
+        finally:
+            log.setLevel(level)
         return {each.value for used in found.values() for each in used}
 
 

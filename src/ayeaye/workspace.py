@@ -19,7 +19,7 @@ from ayeaye import environment, params
 from ayeaye.errors import WorkspaceBusy, WorkspaceError
 from ayeaye.files import digest_file, write_atomic
 from ayeaye.fingerprints import digest_code
-from ayeaye.paths import expanded, resolved
+from ayeaye.paths import expanded, inside, resolved
 
 TEMPLATES = ("params.yaml", "dvc.yaml", "bentofile.yaml", "prefect.yaml")
 STAGES = ("embed", "classes", "train", "evaluate")
@@ -97,10 +97,26 @@ class Workspace:
             _write_place(self.root, place)  # and read through another path to the same folder, if it is that
             twins = [path for path in others if _twins(place, _place_of(Path(path)))]
             if twins:
+                self._require_apart(twins[-1])
                 shutil.rmtree(self.state / "prefect", ignore_errors=True)
                 place, others = Place(uuid.uuid4().hex), []
             _write_place(self.root, replace(place, paths=(*others[1 - PLACES :], here)))
         return twins[-1] if twins else None
+
+    def _require_apart(self, original: str) -> None:
+        """Raises WorkspaceError where a copy would work on its original's files."""
+        git = self.root / ".git"
+        if git.is_file():
+            raise WorkspaceError(
+                f"{git} leads to the git history of {original}: make a workspace of it with `git clone` "
+                "or `git worktree add` instead"
+            )
+        parts = [self.root / name for name in (".git", ".dvc", "data", "models", "reports", "release")]
+        for path in (*parts, *self.state.iterdir()):
+            if not inside(path, self.root):
+                raise WorkspaceError(
+                    f"{path} is a link out of this copy of {original}: put a copy of what it leads to in its place"
+                )
 
     @property
     def dataset(self) -> Path:
@@ -162,8 +178,10 @@ class Workspace:
             "BENTOML_DO_NOT_TRACK": "True",
             "DO_NOT_TRACK": "1",
             "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": str(self.state / "dvc"),
             "GX_ANALYTICS_ENABLED": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "ORT_DISABLE_TELEMETRY": "1",
             # Threads that spin while they wait make a shared machine many times slower.
             "OMP_WAIT_POLICY": given.get("OMP_WAIT_POLICY", "PASSIVE"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -73,11 +73,14 @@ def set_params(
 
         ayeaye set release.minimum.H=
     """
+    from ayeaye import versioning
+
     found = Workspace.find(workspace)
     with found.lock(say):
         path = found.root / "params.yaml"
         params.assign(path, [_found(setting, found.root) for setting in settings], _check, dry_run=dry_run)
         if not dry_run:
+            versioning.mark_own(found, settings)
             found.write_fingerprints()
 
 

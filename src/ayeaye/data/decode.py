@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from ayeaye.contents import HEAD, foreign
 from ayeaye.errors import PictureError
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ def _opened(content: bytes, limits: Limits) -> Iterator[Image.Image]:
     except PictureError:
         raise
     except UnidentifiedImageError:
-        raise PictureError(f"not a picture of a known format ({', '.join(FORMATS)})") from None
+        found = foreign(content[:HEAD])
+        reason = f": it {found}" if found else ""
+        raise PictureError(f"not a picture of a known format ({', '.join(FORMATS)}){reason}") from None
     except Image.DecompressionBombError:
         raise PictureError(f"too many pixels; at most {limits.max_pixels:,} are allowed") from None
     # Pillow's decoders raise a dozen unrelated types on damaged input.

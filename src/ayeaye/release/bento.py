@@ -45,7 +45,7 @@ from ayeaye.errors import ReleaseError, TrialFailed
 from ayeaye.files import digest_file, sync_folder, write_atomic
 from ayeaye.params import STATE_IN_IMAGE, Serve
 from ayeaye.paths import resolved
-from ayeaye.processes import alive, await_start, free_port, guarded, start, stop
+from ayeaye.processes import await_start, claimed_folder, free_port, guarded, remove_unclaimed, start, stop
 from ayeaye.release.card import Card
 from ayeaye.release.proxy import CLIENT_HEADER
 
@@ -487,9 +487,8 @@ class Server:
 @contextmanager
 def _running(tag: str, home: Path) -> Iterator[Server]:
     folder = _found(tag, home)
-    _remove_dead_trials()
-    with tempfile.TemporaryDirectory(prefix=f"{_TRIAL}{os.getpid()}-", ignore_cleanup_errors=True) as name:
-        empty = Path(name)
+    remove_unclaimed(_TRIAL)
+    with claimed_folder(_TRIAL) as empty:
         for part in ("home", "work", "tmp"):
             (empty / part).mkdir()
         port = free_port()
@@ -516,14 +515,6 @@ def _apart(folder: Path) -> dict[str, str]:
         "AYEAYE_DATABASE": "",
         "AYEAYE_RATE": "",
     }
-
-
-def _remove_dead_trials() -> None:
-    """Folders of trials that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_TRIAL}*-*"):
-        number = folder.name.removeprefix(_TRIAL).partition("-")[0]
-        if number.isdigit() and not alive(int(number)):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 # Golden requests, kept
@@ -747,7 +738,8 @@ def _environment(home: Path) -> dict[str, str]:
     """For a BentoML process: its home, no telemetry, and no setting of ours that it was not given."""
     given = amended(os.environ)
     kept = {key: given[key] for key in given if not key.startswith("AYEAYE_") or key == "AYEAYE_GUARD_PARENT"}
-    return kept | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1"}
+    quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "ORT_DISABLE_TELEMETRY": "1"}
+    return kept | quiet | {"BENTOML_HOME": str(home)}
 
 
 def _last_line(text: str) -> str:

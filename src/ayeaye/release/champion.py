@@ -110,7 +110,13 @@ def _pictures(folder: Path) -> tuple[list[Found], int]:
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder: give one with pictures to label")
     found = below(folder)
-    pictures = [each for each in found if each.path.suffix.lower() in SUFFIXES or each.path.is_dir()]
+    pictures = [
+        each
+        for each in found
+        if each.path.suffix.lower() in SUFFIXES
+        or each.path.is_dir()
+        or (each.path.is_symlink() and not each.path.exists())  # there may be pictures behind it
+    ]
     if not pictures:
         raise SourceError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
     return pictures, len(found) - len(pictures)

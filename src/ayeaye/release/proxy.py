@@ -19,12 +19,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ayeaye.errors import ReleaseError
-from ayeaye.processes import alive, await_start, start_any, stop
+from ayeaye.processes import await_start, claimed_folder, remove_unclaimed, start_any, stop
 
 CLIENT_HEADER = "X-Ayeaye-Client"  # who asks; whatever the client sends in it is replaced
 SLOTS = 4
@@ -100,9 +99,10 @@ class Proxy:
         self._program, self._folder, self._host, self._port = program, folder, host, port
         self.copies = copies
         self._ports: dict[int, int] = {}  # of open slots
-        _remove_dead()
+        remove_unclaimed(_SOCKETS)
         # Not in the workspace: the path of a socket is short, and nobody can copy one.
-        self._private = Path(tempfile.mkdtemp(prefix=f"{_SOCKETS}{os.getpid()}-"))
+        self._left = ExitStack()
+        self._private = self._left.enter_context(claimed_folder(_SOCKETS))
         self._socket = self._private / "socket"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -198,7 +198,7 @@ class Proxy:
     def remove(self) -> None:
         """End it for good."""
         self.kill()
-        shutil.rmtree(self._private, ignore_errors=True)
+        self._left.close()
 
     def _set(self, slot: int, state: str) -> None:
         if said := self._ask(f"set server {_name(slot)} state {state}").strip():
@@ -233,11 +233,3 @@ def fault(status: int, name: str, error: str) -> bytes:
 def _quoted(path: Path) -> str:
     """As HAProxy's configuration reads it back."""
     return "'" + str(path).replace("'", "'\\''") + "'"
-
-
-def _remove_dead() -> None:
-    """Sockets of proxies that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_SOCKETS}*-*"):
-        number = folder.name.removeprefix(_SOCKETS).partition("-")[0]
-        if number.isdigit() and not alive(int(number)):
-            shutil.rmtree(folder, ignore_errors=True)
