@@ -25,6 +25,9 @@ from ayeaye.texts import clean, collisions, comparable, composed, near
         ("葛\U000e0100", "葛"),
         ("oka\u034fpi", "okapi"),
         ("Σκύλος", "ΣΚΎΛΟΣ"),
+        ("\u0149", "'n"),
+        ("Grévy’s zebra", "Grévy's zebra"),
+        ("black‑footed cat", "black-footed cat"),
     ],
 )
 def test_names_are_one_whatever_their_case_width_spaces_and_marks(name: str, other: str) -> None:

@@ -26,6 +26,7 @@ _BEGINNINGS: dict[bytes, tuple[str, str]] = {
     b"\x89PNG": ("a PNG picture", _AGAIN),
     b"\xff\xd8\xff": ("a JPEG picture", _AGAIN),
     b"ftyphei": ("a HEIC picture", "save it as JPEG"),
+    b"ftyphevc": ("a HEIC picture", "save it as JPEG"),
     b"ftypmif1": ("a HEIC picture", "save it as JPEG"),
     b"ftypavi": ("an AVIF picture", "save it as JPEG"),
 }  # fmt: skip

@@ -33,6 +33,7 @@ LINES = "\t\n\r\u2028\u2029"
 # Controls, formats such as turns of direction, halves of characters, separators of lines.
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _SPACES = regex.compile(r"\p{Zs}+")
+_TYPOGRAPHIC = str.maketrans("‘’ʼ‐‑", "'''--")  # as word processors write apostrophes and hyphens
 _IGNORED = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}]+")
 
 
@@ -48,11 +49,11 @@ def normal(text: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def comparable(name: str) -> str:
-    """A name as names are compared: 'Okapi' and ' okapi ' are one, as are all ways to write an é.
+    """A name as names are compared: 'Okapi' and ' okapi ' are one, as are all ways to write an é or an apostrophe.
 
     Compatibility caseless matching (The Unicode Standard, 3.13), less invisible characters and outer spaces.
     """
-    folded = unicodedata.normalize("NFKC", _IGNORED.sub("", name)).casefold()
+    folded = unicodedata.normalize("NFKC", _IGNORED.sub("", name)).translate(_TYPOGRAPHIC).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 

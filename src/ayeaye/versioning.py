@@ -717,5 +717,6 @@ def _last_line(text: str) -> str:
     # DVC ends with how many files failed; why stands in a line for each of them.
     if causes := [line.partition("' - ")[2] for line in lines if "failed to transfer '" in line]:
         return causes[0][:300]
+    lines = [line for line in lines if "dvc.org/support" not in line]
     faults = [line for line in lines if line.lower().startswith(("error", "fatal"))]
     return (faults or lines or ["no reason given"])[-1].removeprefix("ERROR: ").removeprefix("fatal: ")[:300]

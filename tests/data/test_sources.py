@@ -252,6 +252,21 @@ def test_columns_in_two_ways_to_write_an_accent_are_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["si\u200bze"], r"the column 'si.*ze' of 'attributes' holds the character U\+200B"),
+        (["/colour"], "the column '' of '' is empty"),
+        (["size/"], "the column '' of 'size' is empty"),
+        (["Grévy's", "Grévy’s"], "the columns \"Grévy's\" and 'Grévy’s' of attributes are one name"),
+    ],
+)
+def test_names_of_columns_are_names_too(tmp_path: Path, columns: list[str], message: str) -> None:
+    rows = [row | dict.fromkeys(columns, number) for number, row in enumerate(CLASSES)]
+    with pytest.raises(SourceError, match=message):
+        opened(made(tmp_path, rows))
+
+
+@pytest.mark.parametrize(
     ("rows", "message"),
     [
         (changed("okapi", role="known"), r"unknown role of okapi \('known'\); expected seen or unseen"),
@@ -546,6 +561,11 @@ def test_what_looks_like_a_leftover_is_warned_of(name: str) -> None:
 def test_a_name_that_begins_another_is_warned_of() -> None:
     (said,) = doubtful(["Faces", "Faces_easy", "okapi", "zebra finch", "zebrafish"])
     assert said.startswith("classes whose names begin those of others: Faces and Faces_easy;")
+
+
+def test_a_synonym_that_names_another_class_is_warned_of() -> None:
+    (said,) = doubtful(["cougar", "Puma"], [["puma", "mountain lion"], ["puma"]])
+    assert said == "synonyms that are the names of other classes: puma of cougar; take them out"
 
 
 def test_names_of_animals_and_things_raise_no_doubt() -> None:

@@ -46,8 +46,8 @@ _CHARACTER = regex.compile(r"\X")
 _HUMP = regex.compile(r"(?<=\p{Ll}\p{M}*)(?=\p{Lu})|(?<=\p{Lu}\p{M}*)(?=\p{Lu}\p{M}*\p{Ll})")
 # Soft hyphens, marks of direction, choices of a glyph; a space of no width, as Thai and Khmer have it, parts words.
 _HIDDEN = regex.compile(r"(?V1)[\p{Default_Ignorable_Code_Point}--[\u200b\u200c\u200d]]+")
-# Letters by their width, and by their place in a word.
-_FORMS = re.compile("[\uff00-\uffef\ufb50-\ufdff\ufe70-\ufefc]+")
+# Letters by their width, by their place in a word, and in one with the next.
+_FORMS = re.compile("[\uff00-\uffef\ufb00-\ufdff\ufe70-\ufefc]+")
 # Points of Arabic and Hebrew, the stretching of a line, joiners.
 _OPTIONAL = regex.compile(r"(?V1)[[[\p{scx=Arab}\p{scx=Hebr}]&&\p{Mn}]\u0640\u200c\u200d]+")
 _NUMBERED = re.compile(r"^\d+\.")
@@ -84,9 +84,9 @@ def phrases(table: ClassTable, text: str) -> list[list[str]]:
 
 
 def words(text: str) -> list[str]:
-    """The words of running text in normal form C, case as is; a possessive 's is dropped."""
+    """The words of running text in normal form C, case as is, with straight apostrophes; a possessive 's is dropped."""
     plain = _FORMS.sub(lambda forms: unicodedata.normalize("NFKC", forms[0]), _HIDDEN.sub("", text))
-    return [re.sub(r"['’]s$", "", word) for word in _WORD.findall(normal(plain))]
+    return [re.sub(r"'s$", "", word) for word in _WORD.findall(normal(plain).replace("’", "'"))]
 
 
 def folded(word: str) -> str:

@@ -425,7 +425,7 @@ def _summary(candidate: Dataset, found: _Collected, before: _Before | None, chan
         digest=candidate.digest(),
         splits={str(name): int(count) for name, count in candidate.manifest["split"].value_counts().items()},
         withheld=len(found.withheld),
-        warnings=doubtful(candidate.classes.names),
+        warnings=doubtful(candidate.classes.names, candidate.classes.frame["synonyms"].tolist()),
     )
 
 

@@ -98,6 +98,14 @@ def _check_names(classes: ClassTable, origin: str) -> None:
                 clean(text, f"{text!r} {what}".strip())
             except DataError as error:
                 faults.append(str(error))
+    for matrix, frame in classes.matrices.items():
+        for text in (matrix, *map(str, frame.columns)):
+            try:
+                clean(text, f"the column {text!r} of {matrix!r}")
+            except DataError as error:
+                faults.append(str(error))
+        alike = collisions(map(str, frame.columns))
+        faults += [f"the columns {' and '.join(map(repr, same))} of {matrix} are one name" for same in alike]
     if faults:
         raise SourceError(f"{origin}: {'; '.join(faults[:LISTED])}{_more(faults)}", faults)
     alike = collisions(classes.names)
@@ -112,9 +120,21 @@ def _check_names(classes: ClassTable, origin: str) -> None:
         )
 
 
-def doubtful(names: Sequence[str]) -> list[str]:
-    """What a person may want to look at: classes that look like leftovers, and those whose names begin another's."""
+def doubtful(names: Sequence[str], synonyms: Sequence[Sequence[str]] = ()) -> list[str]:
+    """What a person may want to look at.
+
+    Classes that look like leftovers, those whose names begin another's, and synonyms that name another class.
+    """
     found = []
+    owners = {comparable(name): name for name in names}
+    shared = [
+        f"{synonym} of {name}"
+        for name, others in zip(names, synonyms, strict=False)
+        for synonym in others
+        if owners.get(comparable(synonym), name) != name
+    ]
+    if shared:
+        found.append(f"synonyms that are the names of other classes: {listed(shared)}; take them out")
     if strange := [
         name for name in names if _LEFTOVER.fullmatch(comparable(name).replace("_", " ").strip(" ."))
     ]:

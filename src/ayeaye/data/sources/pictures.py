@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ def below(folder: Path) -> list[Found]:
     above = set(folder.resolve().parents)
     while inside or links:
         # A link waits until all that lies here itself is read.
-        here = inside.pop() if inside else links.pop(links.index(min(links)))
+        here = inside.pop() if inside else heapq.heappop(links)
         try:
             status = here.stat()
             first = read.setdefault((status.st_dev, status.st_ino), here)
@@ -86,7 +87,10 @@ def below(folder: Path) -> list[Found]:
                         continue
                     path = Path(item.path)
                     if path.is_dir() if item.is_symlink() else item.is_dir():
-                        (links if item.is_symlink() else inside).append(path)
+                        if item.is_symlink():
+                            heapq.heappush(links, path)
+                        else:
+                            inside.append(path)
                     else:
                         found.append(_found(folder, path))
         except OSError as error:
