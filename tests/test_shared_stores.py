@@ -120,6 +120,10 @@ def test_what_is_said_of_a_store_holds_for_no_copy_no_clone_and_no_other_store(
     for name in ("params.yaml", ".dvc/config"):  # as they would be committed
         (clone.root / name).write_bytes((moved.root / name).read_bytes())
     assert shared(clone) == {"cache", "remote"}
+    said(copy, "prepare.remote_shared=true")  # of the cache, too, params.yaml says false: nobody said so here
+    assert shared(copy) == {"cache", "remote"}
+    said(copy, "prepare.remote_shared=false")
+    assert shared(copy) == {"cache"}
     said(copy, "prepare.cache_shared=false")  # and again, by a person who knows
     assert shared(copy) == set()
     configure(monkeypatch, tmp_path, f"[cache]\n dir = {tmp_path / 'another'}\n")

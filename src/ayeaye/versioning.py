@@ -458,29 +458,35 @@ def objects(workspace: Workspace) -> Iterator[Objects]:
 def mark_own(workspace: Workspace, settings: Sequence[str]) -> None:
     """Keep of which stores outside a person says, by these settings, that they are this workspace's alone.
 
-    Not in params.yaml alone, which copies and clones have too.
+    Not in params.yaml alone, which copies and clones have too; and of a store that no setting names nothing is said.
     """
     from dvc.repo import Repo
 
-    if not any(setting.startswith(("prepare.cache_shared", "prepare.remote_shared")) for setting in settings):
+    said = [
+        name
+        for name in ("cache", "remote")
+        if any(setting.startswith(f"prepare.{name}_shared") for setting in settings)
+    ]
+    if not said:
         return
-    prepare, stores = Workspace(workspace.root).params.prepare, {}
-    if not prepare.cache_shared:
+    chosen = Workspace(workspace.root)  # its parameters as they are now
+    stores = {name: where for name, where in _marked_own(workspace).items() if name not in said}
+    if "cache" in said and not chosen.params.prepare.cache_shared:
         with Repo(str(workspace.root)) as repo:
             stores["cache"] = str(repo.cache.local.path)
-    if not prepare.remote_shared:
-        stores["remote"] = _remote_url(Workspace(workspace.root))
+    if "remote" in said and not chosen.params.prepare.remote_shared:
+        stores["remote"] = _remote_url(chosen)
     content = {"identity": workspace.identity, "stores": stores}
     write_atomic(workspace.state / OWN, json.dumps(content).encode())
 
 
-def _marked_own(workspace: Workspace, name: str) -> str | None:
-    """Where the store is that was marked; None where none was, or by another workspace that this is a copy of."""
+def _marked_own(workspace: Workspace) -> dict[str, str]:
+    """Where the stores are that were marked; none of what was marked by another workspace that this is a copy of."""
     try:
         kept = json.loads((workspace.state / OWN).read_bytes())
     except FileNotFoundError:
-        return None
-    return kept["stores"].get(name) if kept["identity"] == workspace.identity else None
+        return {}
+    return kept["stores"] if kept["identity"] == workspace.identity else {}
 
 
 def _former_remote(workspace: Workspace, stores: Mapping[str, Any]) -> Any:
@@ -504,11 +510,11 @@ def _is_own(workspace: Workspace, repo: Any, name: str, store: Any) -> bool:
         return True
     prepare = workspace.params.prepare
     if name == "cache":
-        return not prepare.cache_shared and _marked_own(workspace, name) == str(store.path)
+        return not prepare.cache_shared and _marked_own(workspace).get(name) == str(store.path)
     # What is said of a remote holds for that one: not for the one before, and not for a clone, whose it is not.
     url = str(repo.config["remote"][REMOTE]["url"])
     said = url == prepare.remote or ("://" not in url and resolved(url) == Path(_remote_url(workspace)))
-    return said and not prepare.remote_shared and _marked_own(workspace, name) == _remote_url(workspace)
+    return said and not prepare.remote_shared and _marked_own(workspace).get(name) == _remote_url(workspace)
 
 
 @dataclass(frozen=True)
