@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import certifi
 import httpx
 import pytest
 
@@ -98,6 +99,16 @@ def test_of_a_persons_git_settings_only_who_they_are_is_read() -> None:
     assert "GIT_CONFIG_GLOBAL" not in environment.with_own_git(amended({}))
 
 
+def test_git_settings_that_are_chosen_later_win() -> None:
+    made = amended({"HOME": "/home/ann"}) | {"GIT_CONFIG_GLOBAL": "/home/ann/gitconfig"}
+    assert environment.with_own_git(amended(made))["GIT_CONFIG_GLOBAL"] == "/home/ann/gitconfig"
+
+
+@pytest.mark.parametrize("name", ["GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME"])
+def test_git_commits_for_nobody_without_a_name(name: str) -> None:
+    assert name not in amended({name: ""}) and name not in amended({name: " "})
+
+
 def test_a_prefect_server_of_ones_choice_keeps_all_that_belongs_to_it() -> None:
     given = {
         "PREFECT_API_URL": "https://prefect.example.org/api",
@@ -133,12 +144,26 @@ def test_without_proxies_nothing_is_said_of_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "hosts", ["[::1]", "::1/128,fd00::/8", "a b", "*", "*.corp, .corp", "localhost:8080"]
+    "hosts",
+    [
+        *("[::1]", "::1/128,fd00::/8", "a b", "*", "*.corp, .corp", "localhost:8080"),
+        *("[::1]:8080", "localhost:*", "é.corp", "fd00::1", "10.0.0.0/8", "https://a.corp"),
+    ],
 )
-def test_no_list_of_hosts_is_a_traceback_of_a_client(hosts: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment_of(monkeypatch, {"HTTP_PROXY": PROXY, "NO_PROXY": hosts})
+@pytest.mark.parametrize("proxy", [PROXY, ""])
+def test_no_list_of_hosts_is_a_traceback_of_a_client(
+    hosts: str, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment_of(monkeypatch, {"HTTP_PROXY": proxy, "NO_PROXY": hosts})
     with httpx.Client() as client:
         assert isinstance(client, httpx.Client)
+
+
+def test_of_hosts_without_a_proxy_those_that_can_be_read_stay() -> None:
+    hosts = "[::1]:8080,localhost:*,é.corp,::1/128,fd00::1,10.0.0.0/8,.corp,a:8080"
+    assert amended({"NO_PROXY": hosts})["NO_PROXY"] == (
+        "fd00::1,10.0.0.0/8,.corp,a:8080,127.0.0.1,localhost,::1"
+    )
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "socks4://127.0.0.1:1080", "ftp://127.0.0.1"])
@@ -148,6 +173,17 @@ def test_a_proxy_that_no_client_knows_is_told_of_and_not_used(
     monkeypatch.setattr(environment, "find_spec", lambda name: None)
     assert list(unused({"ALL_PROXY": proxy})) == ["ALL_PROXY"]
     environment_of(monkeypatch, {"ALL_PROXY": proxy, "all_proxy": proxy})
+    with httpx.Client():
+        pass
+
+
+@pytest.mark.parametrize("proxy", ["http://user:p#ss@proxy:3128", "user:p/ss@proxy", "http://proxy:port"])
+def test_a_proxy_that_is_no_url_is_told_of_without_its_password(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((name, reason),) = unused({"HTTP_PROXY": proxy}).items()
+    assert name == "HTTP_PROXY" and reason.startswith("it is no URL") and proxy not in reason
+    environment_of(monkeypatch, {"HTTP_PROXY": proxy, "https_proxy": proxy})
     with httpx.Client():
         pass
 
@@ -169,9 +205,24 @@ def test_a_socks_proxy_is_used_where_its_package_is_installed(monkeypatch: pytes
     ],
 )
 def test_a_file_is_used_where_it_is_there(name: str, tmp_path: Path) -> None:
-    assert amended({name: str(tmp_path)})[name] == str(tmp_path)
+    there = certifi.where() if name.endswith(("FILE", "BUNDLE")) else str(tmp_path)
+    assert amended({name: there})[name] == there
     assert name not in amended({name: str(tmp_path / "gone")})
     assert unused({name: str(tmp_path / "gone")}) == {name: f"there is no {tmp_path / 'gone'}"}
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "PREFECT_API_SSL_CERT_FILE"])
+def test_a_file_without_certificates_is_not_used(name: str, tmp_path: Path) -> None:
+    for path in (os.devnull, str(tmp_path)):
+        assert unused({name: path}) == {name: f"{path} holds no certificates that can be read"}
+        assert name not in amended({name: path})
+
+
+def test_keys_of_connections_are_logged_where_they_can_be(tmp_path: Path) -> None:
+    assert unused({"SSLKEYLOGFILE": str(tmp_path / "keys")}) == {}
+    for path in (tmp_path, tmp_path / "gone" / "keys"):
+        assert list(unused({"SSLKEYLOGFILE": str(path)})) == ["SSLKEYLOGFILE"]
+        assert "SSLKEYLOGFILE" not in amended({"SSLKEYLOGFILE": str(path)})
 
 
 def test_what_is_amended_stays_as_it_is(tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,6 +35,8 @@ _FILES = (
     "SSL_CERT_FILE",
     "TMPDIR",
 )
+_CERTIFICATES = ("PREFECT_API_SSL_CERT_FILE", "SSL_CERT_FILE")  # of the files, those that may be no folder
+_IDENTITY = re.compile(r"GIT_(AUTHOR|COMMITTER)_(NAME|EMAIL)")
 _REDIRECTS = re.compile(
     r"""
       GIT_(?!(AUTHOR|COMMITTER)_(NAME|EMAIL)$|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM)$|SSH|SSL_|HTTP_|ASKPASS$|EXEC_PATH$
@@ -57,11 +61,14 @@ def amended(given: Mapping[str, str]) -> dict[str, str]:
     made = {
         name: value
         for name, value in given.items()
-        if not _REDIRECTS.fullmatch(name) and name not in unusable
+        if not _REDIRECTS.fullmatch(name)
+        and name not in unusable
+        and (value.strip() or not _IDENTITY.fullmatch(name))  # git commits for nobody
     }
     made |= {"MPLBACKEND": "Agg", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
     made |= {"GIT_CONFIG_GLOBAL": str(GIT_CONFIG), "GIT_CONFIG_NOSYSTEM": "1"}
-    made[_OWN_CONFIG] = given.get(_OWN_CONFIG, given.get("GIT_CONFIG_GLOBAL", ""))
+    own = given.get("GIT_CONFIG_GLOBAL", "")
+    made[_OWN_CONFIG] = given.get(_OWN_CONFIG, "") if own == str(GIT_CONFIG) else own
     made["SHELL"] = "/bin/sh"  # DVC runs its stages by it; a service's account may have none
     if not made.get("PREFECT_API_URL"):  # empty is none
         made = of_own_prefect(made)
@@ -77,18 +84,55 @@ def with_own_git(made: Mapping[str, str]) -> dict[str, str]:
 
 def unused(given: Mapping[str, str]) -> dict[str, str]:
     """By name what cannot be used, with the reason: clients fail over it, even where they need neither."""
-    found = {
-        name: f"there is no {given[name]}"
-        for name in _FILES
-        if given.get(name) and not Path(given[name]).exists()
-    }
-    for name in given:
-        if name.lower() in _PROXIES and (scheme := _scheme(given[name])) not in ("", "http", "https"):
-            if scheme not in ("socks5", "socks5h"):
-                found[name] = f"no client knows proxies of {scheme}"
-            elif not find_spec("socksio"):
-                found[name] = "a SOCKS proxy needs `pip install socksio`"
-    return found
+    return {name: fault for name, value in given.items() if value and (fault := _fault(name, value))}
+
+
+def _fault(name: str, value: str) -> str | None:
+    if name.lower() in _PROXIES:
+        return _fault_of_proxy(value)
+    if name in _FILES and not Path(value).exists():
+        return f"there is no {value}"
+    if name in _CERTIFICATES and not _holds_certificates(value):
+        return f"{value} holds no certificates that can be read"
+    if name == "SSLKEYLOGFILE":
+        try:
+            Path(value).open("ab").close()
+        except OSError as error:
+            return f"{value} cannot be written ({error.strerror})"
+    return None
+
+
+def _fault_of_proxy(proxy: str) -> str | None:
+    scheme = proxy.partition("://")[0].strip().lower() if "://" in proxy else "http"
+    if scheme not in ("http", "https", "socks5", "socks5h"):
+        return f"no client knows proxies of {scheme}"
+    if scheme.startswith("socks") and not find_spec("socksio"):
+        return "a SOCKS proxy needs `pip install socksio`"
+    if not _is_url(
+        proxy if "://" in proxy else f"http://{proxy}"
+    ):  # which is not shown: it may hold a password
+        return "it is no URL; write # / ? in a password as %23 %2F %3F"
+    return None
+
+
+def _is_url(text: str) -> bool:
+    """Whether clients can read it."""
+    from httpx import URL, InvalidURL  # slow to import, and seldom needed
+
+    try:
+        URL(text)
+    except InvalidURL:
+        return False
+    return True
+
+
+@cache
+def _holds_certificates(path: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError:
+        return False
+    return True
 
 
 def of_own_prefect(given: Mapping[str, str]) -> dict[str, str]:
@@ -127,16 +171,21 @@ def prefer_installed() -> None:
 
 
 def _no_proxy(given: Mapping[str, str]) -> dict[str, str]:
-    """Loopback among the hosts that are reached without a proxy; httpx fails over IPv6 in brackets and networks."""
+    """Loopback among the hosts that are reached without a proxy; httpx fails over hosts that it cannot read."""
     said = re.split(r"[\s,]+", f"{given.get('no_proxy', '')},{given.get('NO_PROXY', '')}")
-    hosts = [
-        host.strip("[]") for host in said if host and not (":" in host and "/" in host and "//" not in host)
-    ]
-    if not hosts and not any(given.get(name) for name in given if name.lower() in _PROXIES):
+    if not any(said) and not any(given.get(name) for name in given if name.lower() in _PROXIES):
         return {}
+    hosts = [host for each in said if (host := each.strip("[]")) and _is_url(_pattern(host))]
     # Every host is meant only where the star stands alone.
     value = "*" if "*" in hosts else ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
     return {"no_proxy": value, "NO_PROXY": value}
+
+
+def _pattern(host: str) -> str:
+    """What httpx makes of a host, about."""
+    if "://" in host:
+        return host
+    return f"all://[{host}]" if host.count(":") > 1 else f"all://*{host}"
 
 
 def _python_path(given: Mapping[str, str]) -> dict[str, str]:
@@ -152,7 +201,3 @@ def _python_path(given: Mapping[str, str]) -> dict[str, str]:
 def _split(folders: str | None) -> list[str]:
     """Absolute, since children run elsewhere."""
     return [str(Path(folder).absolute()) for folder in (folders or "").split(os.pathsep) if folder]
-
-
-def _scheme(proxy: str) -> str:
-    return proxy.partition("://")[0].strip().lower() if "://" in proxy else ""

@@ -390,9 +390,11 @@ def _short(name: str) -> str:
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+    from matplotlib import rcdefaults
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    rcdefaults()  # a person's own settings may need what is not installed, such as LaTeX
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, columns)
