@@ -61,8 +61,12 @@ def worked_in(place: Place) -> None:
 
 
 def naming(root: Path) -> list[Path]:
-    """The files of a workspace that hold its path, and so are wrong once it is moved."""
+    """The files of a workspace that hold its path, and so are wrong once it is moved.
+
+    Not what DVC remembers: it does so by path, anew for each.
+    """
     files = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink()]
+    files = [path for path in files if not path.is_relative_to(root / ".ayeaye" / "dvc")]
     return [path.relative_to(root) for path in files if str(root).encode() in path.read_bytes()]
 
 
