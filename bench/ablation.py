@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 from zsl import ROOT, data_sets, loaded, made, options
 
-from ayeaye.classspace.space import ClassSpace
+from ayeaye.class_vectors.space import ClassSpace
+from ayeaye.core.files import write_atomic
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import Dataset
 from ayeaye.evaluation.metrics import Fold, point_figures
-from ayeaye.files import write_atomic
-from ayeaye.mapping.base import unit
+from ayeaye.mappers.base import unit
 from ayeaye.pipeline import selection
 from ayeaye.pipeline.blending import Family, blended, families
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import class_folds
-from ayeaye.workspace import Workspace
 
 LINEAR = [Family("ridge", fixed={"kernel": "linear", "shrinkage": None})]
 METRIC = [Family("ridge", fixed={"kernel": "linear", "shrinkage": 1.0})]

@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye import params, versioning
+from ayeaye import versioning
+from ayeaye.classifier import nearest
+from ayeaye.core import params
+from ayeaye.core.workspace import Workspace
 from ayeaye.evaluation.metrics import point_figures
-from ayeaye.labelling import nearest
 from ayeaye.pipeline import blending, examples, selection
 from ayeaye.pipeline.classes import classes
 from ayeaye.pipeline.embed import embed
@@ -29,7 +31,6 @@ from ayeaye.pipeline.folds import TUNING, class_folds
 from ayeaye.pipeline.prepare import prepare
 from ayeaye.pipeline.progress import Progress
 from ayeaye.pipeline.train import train
-from ayeaye.workspace import Workspace
 
 SHOWN = ("T1", "U", "S", "H", "AUSUC")
 SHUFFLES = 5

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from ayeaye.backbones import backbones, engines, training
+from ayeaye.backbones.shards import embed_pictures
 from ayeaye.data.decode import Limits
-from ayeaye.embedding import backbones, engines, training
-from ayeaye.embedding.shards import embed_pictures
-from ayeaye.mapping import MAPPERS
+from ayeaye.mappers import MAPPERS
 
 NETWORKS = ("mobilenet_v2", "resnet50")
 FITS = {"rank": {"loss": "ale"}, "prototype": {}}

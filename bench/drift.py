@@ -23,18 +23,18 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 from zsl import Data, data_sets, loaded, made, options
 
-from ayeaye.classifier import Classifier
+from ayeaye.classifier.model import Classifier
+from ayeaye.core.files import write_atomic
+from ayeaye.core.params import Watch
+from ayeaye.core.workspace import Workspace
 from ayeaye.data import bestiary
 from ayeaye.data.decode import decode
 from ayeaye.data.table import Dataset
 from ayeaye.evaluation import drift
 from ayeaye.evaluation.drift import Answers, Reference
-from ayeaye.files import write_atomic
-from ayeaye.params import Watch
 from ayeaye.pipeline import reference
 from ayeaye.pipeline.progress import Progress
 from ayeaye.pipeline.train import train
-from ayeaye.workspace import Workspace
 
 SIZES = (200, 1000)
 NEW_SHARE = 0.15

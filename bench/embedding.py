@@ -22,18 +22,18 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye import params
+from ayeaye.backbones import backbones, engines
+from ayeaye.backbones.backbones import Backbone
+from ayeaye.backbones.engines import relative_error
+from ayeaye.backbones.shards import embed_dataset, gather
+from ayeaye.backbones.vision import torchvision
+from ayeaye.core import params
+from ayeaye.core.workspace import Workspace, template
 from ayeaye.data.decode import Limits
 from ayeaye.data.table import Dataset
-from ayeaye.embedding import backbones, engines
-from ayeaye.embedding.backbones import Backbone
-from ayeaye.embedding.engines import relative_error
-from ayeaye.embedding.shards import embed_dataset, gather
-from ayeaye.embedding.vision import torchvision
 from ayeaye.pipeline.engine import with_engine
 from ayeaye.pipeline.prepare import prepare
 from ayeaye.pipeline.progress import Progress
-from ayeaye.workspace import Workspace, template
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 32

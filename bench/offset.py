@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from zsl import ROOT, data_sets, loaded, made, options
 
+from ayeaye.classifier import nearest
+from ayeaye.core.files import write_atomic
 from ayeaye.evaluation.metrics import Fold, curve_figures, point_figures
-from ayeaye.files import write_atomic
-from ayeaye.labelling import nearest
-from ayeaye.mapping import create
+from ayeaye.mappers import create
 from ayeaye.pipeline import selection
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import TUNING, class_folds, hold_out

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from zsl import data_sets, loaded, made, options
 
-from ayeaye.mapping import create
+from ayeaye.mappers import create
 from ayeaye.pipeline.blending import Family, blended, families, figures_of
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import class_folds, hold_out

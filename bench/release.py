@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from ayeaye.params import Evaluate, Params, Release
+from ayeaye.core.params import Evaluate, Params, Release
 from ayeaye.release import gate
 from ayeaye.release.compare import Answers, Compared, Pair, compared, slices_of
 

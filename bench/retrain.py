@@ -27,8 +27,8 @@ def seconds(command: list[str], folder: Path) -> float:
 
 
 def server_start(folder: Path) -> float:
+    from ayeaye.core.workspace import Workspace
     from ayeaye.flows.server import server
-    from ayeaye.workspace import Workspace
 
     before = time.perf_counter()
     with server(Workspace.find(folder)) as started:

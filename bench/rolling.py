@@ -30,12 +30,13 @@ from typing import Any
 
 from load import Load, Seen
 
-from ayeaye import params, versioning
+from ayeaye import versioning
+from ayeaye.core import params
+from ayeaye.core.processes import free_port, start, stop
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import Dataset
-from ayeaye.processes import free_port, start, stop
 from ayeaye.release import promotion, serving
 from ayeaye.release.registry import Version
-from ayeaye.workspace import Workspace
 
 SERVE = "from ayeaye import cli; cli.main()"
 SMALL = ["prepare.pictures=8", "embed.epochs=2", "train.repeats=1", "evaluate.bootstrap=200", "release.epsilon=1",

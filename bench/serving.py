@@ -35,19 +35,19 @@ import psutil
 from embedding import dataset_of
 from threadpoolctl import threadpool_limits
 
-from ayeaye import params
-from ayeaye.classifier import Classifier
-from ayeaye.classspace import space
+from ayeaye.backbones import backbones, engines
+from ayeaye.backbones.backbones import Backbone
+from ayeaye.class_vectors import space
+from ayeaye.classifier.model import Classifier
+from ayeaye.core import params
+from ayeaye.core.errors import PictureError
+from ayeaye.core.processes import free_port, start, stop
+from ayeaye.core.workspace import Workspace, template
 from ayeaye.data.table import Dataset
-from ayeaye.embedding import backbones, engines
-from ayeaye.embedding.backbones import Backbone
-from ayeaye.errors import PictureError
-from ayeaye.mapping import create
+from ayeaye.mappers import create
 from ayeaye.pipeline.engine import with_engine
 from ayeaye.pipeline.progress import Progress
-from ayeaye.processes import free_port, start, stop
 from ayeaye.release import bento
-from ayeaye.workspace import Workspace, template
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH, SENT, EACH = 32, 64, 4  # pictures of the bare loop's batch, that are sent, and of each class to fit on
@@ -74,7 +74,7 @@ import bentoml
 import torch
 from PIL.Image import Image
 
-from ayeaye.embedding.vision import torchvision
+from ayeaye.backbones.vision import torchvision
 
 torchvision()  # mends a torchvision that was built for another torch
 from torchvision.models import mobilenet_v2

@@ -28,11 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye import params, versioning
+from ayeaye import versioning
+from ayeaye.classifier import hubs, nearest
+from ayeaye.core import params
+from ayeaye.core.files import write_atomic
+from ayeaye.core.workspace import Workspace
 from ayeaye.evaluation import metrics
-from ayeaye.files import write_atomic
-from ayeaye.labelling import hubs, nearest
-from ayeaye.mapping import MAPPERS
+from ayeaye.mappers import MAPPERS
 from ayeaye.pipeline import blending, examples, selection
 from ayeaye.pipeline.classes import classes
 from ayeaye.pipeline.embed import embed
@@ -40,7 +42,6 @@ from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import TUNING, class_folds
 from ayeaye.pipeline.prepare import prepare
 from ayeaye.pipeline.progress import Progress
-from ayeaye.workspace import Workspace
 
 FIGURES = ("T1", "U", "S", "H", "AUSUC", "seen_bias")
 HEADINGS = (

@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from ayeaye.workspace import Workspace
 from PIL import Image, ImageDraw, ImageFont
 
 from ayeaye.data import bestiary
-from ayeaye.workspace import Workspace
 
 HERE = Path(__file__).parent
 SIDE, CAPTION, HEADING, COLUMNS, SEEN_ROWS = 72, 16, 24, 12, 4

@@ -22,10 +22,10 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import CallWebhook, ChangeFlowRunState, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-from ayeaye.errors import ParamsError
+from ayeaye.core.errors import ParamsError
+from ayeaye.core.params import Alerts
+from ayeaye.core.workspace import Workspace
 from ayeaye.flows import events
-from ayeaye.params import Alerts
-from ayeaye.workspace import Workspace
 
 # Secrets, which no params.yaml need hold.
 WEBHOOK, TOKEN, SMTP_PASSWORD = "AYEAYE_ALERTS_WEBHOOK", "AYEAYE_ALERTS_TOKEN", "AYEAYE_SMTP_PASSWORD"

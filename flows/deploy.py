@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from ayeaye.errors import WorkspaceError
+from ayeaye.core.errors import WorkspaceError
+from ayeaye.core.workspace import Workspace
 from ayeaye.flows import place
-from ayeaye.workspace import Workspace
 
 POOL = "ayeaye"
 PATIENCE = 900

@@ -11,9 +11,9 @@ from typing import Any
 
 from prefect.events import emit_event
 
-from ayeaye.files import write_atomic
+from ayeaye.core.files import write_atomic
+from ayeaye.core.workspace import Workspace
 from ayeaye.release.promotion import FLOW, record_of
-from ayeaye.workspace import Workspace
 
 PREFIX = "ayeaye."
 TOLD = "told"  # in the state of a workspace: the digest of the record's end when a retrain last told of it
@@ -22,7 +22,7 @@ OUTCOMES = ("promoted", "refused", "pending")  # of a retrain; `unchanged` is no
 
 def resource(workspace: Workspace) -> str:
     """The id of the workspace among Prefect's resources; it stays when the workspace is moved."""
-    return f"ayeaye.workspace.{workspace.identity}"
+    return f"ayeaye.core.workspace.{workspace.identity}"
 
 
 def emit(workspace: Workspace, kind: str, message: str, **payload: Any) -> None:

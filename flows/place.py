@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ayeaye.errors import WorkspaceError
-from ayeaye.workspace import Workspace
+from ayeaye.core.errors import WorkspaceError
+from ayeaye.core.workspace import Workspace
 
 
 def exists(folder: Path) -> bool:

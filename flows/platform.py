@@ -32,14 +32,14 @@ from urllib.parse import urlsplit
 import httpx
 from filelock import FileLock
 
-from ayeaye.environment import configured_prefect, of_own_prefect
-from ayeaye.errors import WorkspaceError
-from ayeaye.files import write_atomic
-from ayeaye.paths import sqlite_uri
-from ayeaye.processes import alive, await_start, guarded
+from ayeaye.core.environment import configured_prefect, of_own_prefect
+from ayeaye.core.errors import WorkspaceError
+from ayeaye.core.files import write_atomic
+from ayeaye.core.paths import sqlite_uri
+from ayeaye.core.processes import alive, await_start, guarded
+from ayeaye.core.workspace import Workspace
 from ayeaye.release.record import Record
 from ayeaye.release.registry import shown
-from ayeaye.workspace import Workspace
 
 Say = Callable[[str], None]
 HOST = "127.0.0.1"

@@ -14,8 +14,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from ayeaye import versioning
+from ayeaye.core.errors import CheckFailed, RegistryError, ReleaseError, RemoteError, TrialFailed
+from ayeaye.core.workspace import Workspace
 from ayeaye.data import checks
-from ayeaye.errors import CheckFailed, RegistryError, ReleaseError, RemoteError, TrialFailed
 from ayeaye.flows import events
 from ayeaye.flows.place import opened
 from ayeaye.flows.schedule import make_up_once
@@ -25,7 +26,6 @@ from ayeaye.release import approval, gate, preflight, promotion
 from ayeaye.release.promotion import Judgement
 from ayeaye.release.record import Entry
 from ayeaye.release.registry import Version
-from ayeaye.workspace import Workspace
 
 CHECKED = {"embed": "embeddings", "classes": "class_space"}  # stages, and which place each of them checks
 _speaker: Callable[[str], None] | None = None

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 import httpx
 
-from ayeaye.environment import configured_prefect
-from ayeaye.errors import WorkspaceError
+from ayeaye.core.environment import configured_prefect
+from ayeaye.core.errors import WorkspaceError
+from ayeaye.core.processes import await_start, free_port, start, stop
+from ayeaye.core.workspace import Workspace
 from ayeaye.flows import platform
-from ayeaye.processes import await_start, free_port, start, stop
-from ayeaye.workspace import Workspace
 
 Say = Callable[[str], None]
 

@@ -15,13 +15,13 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 
+from ayeaye.core.workspace import Workspace
 from ayeaye.flows import events
 from ayeaye.flows.place import opened
 from ayeaye.flows.schedule import make_up_once
 from ayeaye.release.promotion import record_of
 from ayeaye.service import watch as watching
 from ayeaye.service.watch import DRIFT, Watched
-from ayeaye.workspace import Workspace
 
 
 @task(cache_policy=NO_CACHE)

@@ -17,7 +17,7 @@ from filelock import FileLock
 from prefect_servers import Server
 from workspaces import SHARED, Place, wait_for
 
-from ayeaye.processes import free_port, start, stop
+from ayeaye.core.processes import free_port, start, stop
 
 # Prefect reads it when it is first imported; nothing of a test belongs into a home folder.
 os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="ayeaye-prefect-"))

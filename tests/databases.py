@@ -19,7 +19,7 @@ import pytest
 import workspaces
 from sqlalchemy import URL
 
-from ayeaye.processes import free_port
+from ayeaye.core.processes import free_port
 
 PASSWORD = "p@ss:w/rd%41"  # one that an address cannot hold as it is
 PROGRAMS = "/usr/lib/postgresql/*/bin"

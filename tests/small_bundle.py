@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ayeaye import params
-from ayeaye.classifier import Classifier
-from ayeaye.classspace import space
+from ayeaye.backbones import backbones
+from ayeaye.backbones.engines import TORCH, Engine, export
+from ayeaye.class_vectors import space
+from ayeaye.classifier.model import Classifier
+from ayeaye.core import params
 from ayeaye.data.table import ClassTable
-from ayeaye.embedding import backbones
-from ayeaye.embedding.engines import TORCH, Engine, export
-from ayeaye.mapping import create
+from ayeaye.mappers import create
 
 COLOURS = {
     "red": (230, 20, 20),

@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ayeaye import params
-from ayeaye.classifier import Classifier
-from ayeaye.classspace import quality, space
+from ayeaye.class_vectors import quality, space
+from ayeaye.classifier.model import Classifier
+from ayeaye.core import params
+from ayeaye.core.params import Release
 from ayeaye.data.table import ClassTable
-from ayeaye.evaluation import metrics, plots
+from ayeaye.evaluation import metrics
 from ayeaye.evaluation.metrics import Fold
-from ayeaye.mapping import create
-from ayeaye.params import Release
+from ayeaye.mappers import create
 from ayeaye.pipeline.evaluate import Measured, none_of_these
 from ayeaye.release import gate
 from ayeaye.release.card import Card, Recorded, content
 from ayeaye.release.registry import Version
+from ayeaye.reporting import plots
 
 EVIL = '<script>alert("x")</script>&|_*[a](b)'
 NAMES = ("okapi", "zebra", EVIL, "otter", "heron", "eagle", "fox", "aye-aye")

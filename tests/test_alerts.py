@@ -19,9 +19,9 @@ from apprise import Apprise
 from prefect_servers import Server
 from workspaces import Place, wait_for
 
-from ayeaye.errors import ParamsError
+from ayeaye.core.errors import ParamsError
+from ayeaye.core.params import Alerts
 from ayeaye.flows import alerts
-from ayeaye.params import Alerts
 
 TOKEN = "to be kept"
 
@@ -181,7 +181,7 @@ def test_what_happens_in_another_workspace_is_not_told(
     run = server.start_run(other["id"])
     with _settled():
         server.set_state(run["id"], "FAILED", "not ours")
-        server.emit("ayeaye.refused", "ayeaye.workspace.another", other["id"])
+        server.emit("ayeaye.refused", "ayeaye.core.workspace.another", other["id"])
     assert len(receiver.calls) == before
 
 

@@ -14,11 +14,11 @@ import pytest
 import workspaces
 from workspaces import Place
 
-from ayeaye.workspace import STAGES, Workspace
+from ayeaye.core.workspace import STAGES, Workspace
 
 HOLD = """
 import sys, time; from pathlib import Path
-from ayeaye.workspace import Workspace
+from ayeaye.core.workspace import Workspace
 workspace = Workspace(Path(sys.argv[1]))
 with workspace.lock() if sys.argv[2] == "lock" else workspace.stage():
     print("held", flush=True); time.sleep(float(sys.argv[3]))

@@ -13,7 +13,7 @@ import pytest
 import workspaces
 from workspaces import Place
 
-from ayeaye.workspace import Workspace
+from ayeaye.core.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 

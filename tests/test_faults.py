@@ -25,11 +25,11 @@ import pytest
 import workspaces
 from workspaces import Place, wait_for
 
-from ayeaye.processes import free_port, start, stop
+from ayeaye.core.processes import free_port, start, stop
+from ayeaye.core.workspace import Workspace
 from ayeaye.release import bento, promotion
 from ayeaye.release.promotion import record_of, registry_of
 from ayeaye.release.registry import CHAMPION
-from ayeaye.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs /proc")]
 

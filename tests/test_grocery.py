@@ -13,10 +13,10 @@ import pytest
 import workspaces
 from workspaces import SHARED, Place
 
-from ayeaye.classifier import Classifier
-from ayeaye.labelling.propagation import propagate
+from ayeaye.classifier.model import Classifier
+from ayeaye.classifier.propagation import propagate
+from ayeaye.core.workspace import Workspace
 from ayeaye.pipeline import examples
-from ayeaye.workspace import Workspace
 
 GROCERY = SHARED / "grocery"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_1001.pth"

@@ -13,7 +13,7 @@ import pytest
 import workspaces
 from workspaces import Done, wait_for
 
-from ayeaye.processes import free_port, start, stop
+from ayeaye.core.processes import free_port, start, stop
 
 GIT_CONFIG = """[commit]
 	gpgsign = true

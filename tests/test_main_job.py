@@ -20,8 +20,8 @@ import workspaces
 from PIL import Image
 from workspaces import UNSEEN, Place
 
+from ayeaye.core.workspace import Workspace
 from ayeaye.release.promotion import record_of
-from ayeaye.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 HEADLINE = {"T1", "U", "S", "H", "AUSUC", "seen_bias"}
@@ -85,7 +85,7 @@ class TestARetrainedWorkspace:
         assert sum(len(np.load(path)) for path in shards) == len(list(trained.source.glob("images/*/*")))
 
     def test_has_a_class_space_of_every_class(self, trained: Place) -> None:
-        from ayeaye.classspace.space import ClassSpace
+        from ayeaye.class_vectors.space import ClassSpace
 
         space = ClassSpace.load(trained.root / "data" / "class_space")
         assert sorted(space.names) == sorted(workspaces.paints())
@@ -151,7 +151,7 @@ class TestARetrainedWorkspace:
         name, _, tag = entry.digests["bento"].partition(":")
         packed = trained.root / ".ayeaye" / "bentoml" / "bentos" / name / tag / "src"
         assert (packed / "bundle" / "bundle.json").is_file()
-        assert (packed / "ayeaye" / "classifier.py").is_file()
+        assert (packed / "ayeaye" / "classifier" / "model.py").is_file()
 
     def test_is_committed_with_what_makes_it_again(self, trained: Place) -> None:
         files = self.git(trained, "ls-tree", "-r", "--name-only", "HEAD").splitlines()

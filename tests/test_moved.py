@@ -11,8 +11,8 @@ import pytest
 from prefect_servers import Server
 from workspaces import Place, ayeaye
 
+from ayeaye.core.workspace import Workspace
 from ayeaye.flows import deploy
-from ayeaye.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 NAME = "a 100%41 place #1; why?"  # what ends an address, or is taken for an escape in one

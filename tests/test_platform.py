@@ -17,9 +17,9 @@ import workspaces
 from prefect_servers import Server
 from workspaces import Done, Place, wait_for
 
+from ayeaye.core.processes import free_port
+from ayeaye.core.workspace import Workspace
 from ayeaye.flows import platform
-from ayeaye.processes import free_port
-from ayeaye.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 SECRETS = {"AYEAYE_TOKEN": "of the service alone", "AYEAYE_SMTP_PASSWORD": "of nothing that runs"}

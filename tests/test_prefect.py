@@ -14,9 +14,9 @@ import pytest
 from prefect_servers import Server
 from workspaces import Place, wait_for
 
+from ayeaye.core.processes import start, stop
+from ayeaye.core.workspace import Workspace
 from ayeaye.flows.events import resource
-from ayeaye.processes import start, stop
-from ayeaye.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 POOL = "ayeaye"

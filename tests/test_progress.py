@@ -19,7 +19,7 @@ print("not for the terminal")
 """
 RUN = """
 import sys; from pathlib import Path
-from ayeaye import versioning; from ayeaye.workspace import Workspace
+from ayeaye import versioning; from ayeaye.core.workspace import Workspace
 print(versioning.reproduce(Workspace(Path(sys.argv[1])), "count"))
 """
 

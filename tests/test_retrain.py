@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from ayeaye.errors import CheckFailed
-from ayeaye.files import write_atomic
+from ayeaye.core.errors import CheckFailed
+from ayeaye.core.files import write_atomic
+from ayeaye.core.workspace import Workspace
 from ayeaye.flows import events, retrain
 from ayeaye.release.promotion import FLOW, record_of
-from ayeaye.workspace import Workspace
 
 
 @pytest.mark.parametrize("failure", [None, CheckFailed("check of the embeddings failed")])

@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
-from ayeaye import processes
-from ayeaye.environment import amended
-from ayeaye.errors import WorkspaceError
+from ayeaye.core import processes
+from ayeaye.core.environment import amended
+from ayeaye.core.errors import WorkspaceError
+from ayeaye.core.workspace import Workspace
 from ayeaye.flows import server as serving
 from ayeaye.flows.server import server
-from ayeaye.workspace import Workspace
 
 BROKEN = [sys.executable, "-c", "import sys; print('no room'); sys.exit(3)"]
 SILENT = [sys.executable, "-c", "import signal; signal.pause()"]

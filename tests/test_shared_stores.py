@@ -14,10 +14,10 @@ import workspaces
 from workspaces import Place
 
 from ayeaye import versioning
+from ayeaye.core.errors import WorkspaceError
+from ayeaye.core.paths import inside
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import Dataset
-from ayeaye.errors import WorkspaceError
-from ayeaye.paths import inside
-from ayeaye.workspace import Workspace
 
 OTHERS = b"a picture of another project"
 

@@ -18,7 +18,7 @@ import workspaces
 from moto.server import ThreadedMotoServer
 from workspaces import Place, wait_for
 
-from ayeaye.processes import free_port
+from ayeaye.core.processes import free_port
 
 pytestmark = pytest.mark.slow
 

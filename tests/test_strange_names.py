@@ -9,8 +9,8 @@ import pytest
 import workspaces
 
 from ayeaye import versioning
+from ayeaye.core.workspace import Workspace
 from ayeaye.release import promotion
-from ayeaye.workspace import Workspace
 
 NAME = "we?ird #1 100% %41 ~x é [a]: 'c' $d;"
 

@@ -18,11 +18,12 @@ import workspaces
 from workspaces import Place
 
 from ayeaye import versioning
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.shards import shard_name
 from ayeaye.data.table import Dataset
-from ayeaye.release import bento, garbage, promotion, takedown
+from ayeaye.maintenance import garbage, takedown
+from ayeaye.release import bento, promotion
 from ayeaye.release.registry import EVIDENCE
-from ayeaye.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -133,7 +134,7 @@ def test_a_version_made_again_by_other_means_is_different_and_says_where(
 
 
 def test_code_and_files_that_have_changed_since_are_named(place: Place, tmp_path: Path) -> None:
-    from ayeaye.release import reproduction
+    from ayeaye.maintenance import reproduction
 
     workspace = Workspace(place.root)
     version = promotion.registry_of(workspace).version(2)
@@ -164,7 +165,7 @@ def test_code_and_files_that_have_changed_since_are_named(place: Place, tmp_path
 
 
 def test_small_differences_are_equivalent(retrained: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ayeaye.release import reproduction
+    from ayeaye.maintenance import reproduction
 
     workspace = Workspace(retrained.root)
     registry = promotion.registry_of(workspace)
@@ -181,7 +182,7 @@ def test_small_differences_are_equivalent(retrained: Place, monkeypatch: pytest.
 
 @pytest.mark.parametrize(("wrong", "of", "share"), [(1, 1000, 0.999), (2, 1000, 0.998)])
 def test_labels_are_compared_picture_by_picture_and_fold_by_fold(wrong: int, of: int, share: float) -> None:
-    from ayeaye.release import reproduction
+    from ayeaye.maintenance import reproduction
 
     before = pd.DataFrame({"id": [f"{n:04d}" for n in range(of)], "fold": 0, "answer": "a"})
     after = before.sample(frac=1, random_state=0).reset_index(drop=True)

@@ -10,8 +10,8 @@ import pytest
 import workspaces
 
 from ayeaye import versioning
-from ayeaye.errors import RemoteError, WorkspaceError
-from ayeaye.workspace import Workspace
+from ayeaye.core.errors import RemoteError, WorkspaceError
+from ayeaye.core.workspace import Workspace
 
 COMMITTED = ("dvc.lock", "data/dataset.dvc", "data/.gitignore", "models/.gitignore", "reports/.gitignore")
 LOCAL = (".ayeaye/code.yaml", "checks/index.html", "release/record.jsonl")

@@ -25,7 +25,7 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image
 
-from ayeaye.workspace import Workspace
+from ayeaye.core.workspace import Workspace
 
 SHARED = Path(os.environ.get("AYEAYE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 PROGRAM = str(Path(sys.executable).with_name("ayeaye"))
@@ -95,7 +95,7 @@ def write_checkpoint(path: Path) -> Path:
     """Random weights, always the same, with batch statistics of noise so that activations do not fade."""
     import torch
 
-    from ayeaye.embedding import backbones
+    from ayeaye.backbones import backbones
 
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(1)

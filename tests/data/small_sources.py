@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ayeaye import params
+from ayeaye.core import params
 from ayeaye.data.prepare_dataset import Summary, prepare
 
 CLASSES = [

@@ -8,9 +8,9 @@ import re
 import numpy as np
 import pytest
 
+from ayeaye.core.errors import SourceError
 from ayeaye.data import bestiary
 from ayeaye.data.bestiary import ATTRIBUTES, draw, species, table
-from ayeaye.errors import SourceError
 
 SETTINGS = [(32, 0), (33, 7), (72, 0), (72, -5), (72, 2**80), (300, 1)]
 

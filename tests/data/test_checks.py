@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from small_sources import Place
 
+from ayeaye.core.errors import CheckFailed
 from ayeaye.data.checks import check_class_space, check_dataset, check_embeddings, results
 from ayeaye.data.table import ClassTable, Dataset
-from ayeaye.errors import CheckFailed
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
+from ayeaye.core.errors import PictureError
 from ayeaye.data.decode import ANY, Limits, decode, pixels, size
-from ayeaye.errors import PictureError
 
 
 def saved(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -241,7 +241,7 @@ def test_texts_that_unfold_are_refused() -> None:
 MEASURED = """
 import sys
 from ayeaye.data.decode import DEFAULT
-from ayeaye.embedding.backbones import Transform
+from ayeaye.backbones.backbones import Transform
 
 def peak():
     return 1024 * int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])

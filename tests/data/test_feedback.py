@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from small_sources import CLASSES, Place, picture, write_csv, write_source
 
+from ayeaye.core.errors import SourceError
 from ayeaye.data.prepare_dataset import quarantine
 from ayeaye.data.sources.feedback import keep, kept
 from ayeaye.data.table import Dataset
-from ayeaye.errors import SourceError
 
 
 def test_an_accepted_picture_is_one_of_the_dataset(place: Place) -> None:

@@ -18,12 +18,12 @@ import pytest
 from PIL import Image
 from small_sources import CLASSES, Place, picture, write_csv, write_source
 
-from ayeaye import params
+from ayeaye.core import params
+from ayeaye.core.errors import CheckFailed, DataError, SourceError
 from ayeaye.data.checks import check_dataset
 from ayeaye.data.prepare_dataset import prepare, quarantine
 from ayeaye.data.repeats import copies_of
 from ayeaye.data.table import ClassTable, Dataset
-from ayeaye.errors import CheckFailed, DataError, SourceError
 
 
 def huge_png(side: int = 20_000) -> bytes:
@@ -391,7 +391,7 @@ def test_a_half_published_dataset_is_completed_with_its_splits(place: Place) -> 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ayeaye import params
+from ayeaye.core import params
 from ayeaye.data.prepare_dataset import prepare
 
 def die(done, total):
@@ -434,9 +434,9 @@ def test_a_run_killed_while_reading_leaves_the_old_dataset_and_is_completed(plac
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from ayeaye import params
+from ayeaye.core import params
 from ayeaye.data.prepare_dataset import prepare
-from ayeaye.errors import DataError
+from ayeaye.core.errors import DataError
 
 source, work = Path(sys.argv[1]), Path(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

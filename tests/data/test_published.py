@@ -12,11 +12,11 @@ import pytest
 from scipy.io import savemat
 from small_sources import Place, picture
 
-from ayeaye import params
-from ayeaye.classspace.space import build
+from ayeaye.class_vectors.space import build
+from ayeaye.core import params
+from ayeaye.core.errors import ClassSpaceError, SourceError
 from ayeaye.data.sources import Source, mat, open_source
 from ayeaye.data.table import Dataset
-from ayeaye.errors import ClassSpaceError, SourceError
 
 Write = Callable[[Path, dict[str, Any]], None]
 NAMES = ["antelope", "killer+whale", "003.Grizzly_bear", "dolphin", "blue+whale"]

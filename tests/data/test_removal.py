@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ayeaye.core.errors import DataError
 from ayeaye.data import removal
 from ayeaye.data.prepare_dataset import manifest_bytes
 from ayeaye.data.shards import Picture, shard_name, write_shard
 from ayeaye.data.table import MANIFEST, read_frame, shard_ids
-from ayeaye.errors import DataError
 
 
 def id_of(number: int) -> str:

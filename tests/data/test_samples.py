@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from small_sources import CLASSES, Place, picture, write_source
 
+from ayeaye.core.errors import BundleError
 from ayeaye.data.samples import FILE, THUMBNAIL, TO_TRY, WHOLE, Sample, Samples, choose
 from ayeaye.data.table import Dataset
-from ayeaye.errors import BundleError
 
 SPLITS = {"class": {"train"}, "try": {"test_seen", "test_unseen"}}
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from small_sources import CLASSES, picture, write_csv, write_source
 
-from ayeaye import params
-from ayeaye.classspace.space import build, check
+from ayeaye.class_vectors.space import build, check
+from ayeaye.core import params
+from ayeaye.core.errors import CoincidentClasses, IncompleteClass, PictureError, SourceError
 from ayeaye.data.sources import Source, open_source, read_classes
 from ayeaye.data.sources.base import Entry, doubtful, labelled
-from ayeaye.errors import CoincidentClasses, IncompleteClass, PictureError, SourceError
 
 PICTURES = {"okapi": 3, "zebra": 3}
 

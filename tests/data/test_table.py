@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from small_sources import Place
 
+from ayeaye.core.errors import DataError
 from ayeaye.data.table import ClassTable, Dataset
-from ayeaye.errors import DataError
 
 
 def table() -> ClassTable:

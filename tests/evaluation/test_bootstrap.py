@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ayeaye.errors import DataError
+from ayeaye.core.errors import DataError
 from ayeaye.evaluation.bootstrap import (
     bounds,
     interval,

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ayeaye.errors import DataError
+from ayeaye.core.errors import DataError
+from ayeaye.core.params import Watch
 from ayeaye.evaluation import drift
 from ayeaye.evaluation.drift import Answers, Comparison, Reference
-from ayeaye.params import Watch
 
 CLASSES, WIDTH = 20, 16
 CENTRES = np.random.default_rng(0).normal(

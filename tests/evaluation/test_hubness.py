@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import skew
 
-from ayeaye.errors import DataError
+from ayeaye.core.errors import DataError
 from ayeaye.evaluation.hubness import (
     antihubs,
     hub_occurrence,

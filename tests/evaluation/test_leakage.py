@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ayeaye.embedding.backbones import imagenet_categories
+from ayeaye.backbones.backbones import imagenet_categories
 from ayeaye.evaluation.leakage import Flag, Named, flags, fold, possible
 
 IMAGENET = [Named(name) for name in imagenet_categories()]

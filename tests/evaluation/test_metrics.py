@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ayeaye.errors import DataError
+from ayeaye.core.errors import DataError
 from ayeaye.evaluation.metrics import (
     FIGURES,
     Fold,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from planted import planted
 
-from ayeaye.mapping import AUTO, MAPPERS, create
-from ayeaye.mapping.ridge import Ridge
+from ayeaye.mappers import AUTO, MAPPERS, create
+from ayeaye.mappers.ridge import Ridge
 from ayeaye.pipeline import blending
 from ayeaye.pipeline.blending import Family
 from ayeaye.pipeline.examples import Examples

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ayeaye.classspace.space import ClassSpace
+from ayeaye.class_vectors.space import ClassSpace
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import ClassTable
 from ayeaye.pipeline.classes import classes
 from ayeaye.pipeline.prepare import prepare
 from ayeaye.pipeline.progress import Progress
-from ayeaye.workspace import Workspace
 
 
 @pytest.fixture

@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 import workspaces
 
-from ayeaye import fingerprints, params
-from ayeaye.classifier import Classifier
-from ayeaye.classspace import space
+from ayeaye.backbones import backbones, engines
+from ayeaye.backbones.shards import gather
+from ayeaye.class_vectors import space
+from ayeaye.classifier.model import Classifier
+from ayeaye.core import code_digests as code_digests
+from ayeaye.core import params
+from ayeaye.core.errors import BackboneError
+from ayeaye.core.files import digest_folder
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.decode import Limits
 from ayeaye.data.table import Dataset
-from ayeaye.embedding import backbones, engines
-from ayeaye.embedding.shards import gather
-from ayeaye.errors import BackboneError
-from ayeaye.files import digest_folder
-from ayeaye.mapping import create
+from ayeaye.mappers import create
 from ayeaye.pipeline import embed as stage
 from ayeaye.pipeline import engine
 from ayeaye.pipeline.progress import Progress
-from ayeaye.workspace import Workspace
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def prepared(tmp_path: Path, small: tuple[str, ...]) -> Workspace:
     return Workspace(place.root)
 
 
-@pytest.mark.parametrize("changed", ["data/decode.py", "embedding/shards.py"])
+@pytest.mark.parametrize("changed", ["data/decode.py", "backbones/shards.py"])
 def test_embeddings_of_other_code_are_not_taken_from_the_cache(
     prepared: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
@@ -48,10 +49,10 @@ def test_embeddings_of_other_code_are_not_taken_from_the_cache(
     assert first["embedded"] == first["pictures"]
     assert stage.embed(prepared, Progress(quiet=True))["embedded"] == 0
 
-    package = shutil.copytree(fingerprints.PACKAGE, tmp_path / "ayeaye")
+    package = shutil.copytree(code_digests.PACKAGE, tmp_path / "ayeaye")
     with (package / changed).open("a") as file:
         file.write("# changed\n")
-    for module in (fingerprints, stage):
+    for module in (code_digests, stage):
         monkeypatch.setattr(module, "PACKAGE", package)
     assert stage.embed(prepared, Progress(quiet=True))["embedded"] == first["pictures"]
 

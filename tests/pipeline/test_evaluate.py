@@ -11,10 +11,10 @@ import pytest
 import workspaces
 from workspaces import Place
 
-from ayeaye.classifier import Classifier
+from ayeaye.classifier.model import Classifier
+from ayeaye.core.workspace import Workspace
 from ayeaye.evaluation.metrics import FIGURES
-from ayeaye.evaluation.report import percent, shown
-from ayeaye.workspace import Workspace
+from ayeaye.reporting.report import percent, shown
 
 PICTURES = {
     "class_space",

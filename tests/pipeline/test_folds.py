@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from planted import planted
 
-from ayeaye.errors import DataError
+from ayeaye.core.errors import DataError
 from ayeaye.pipeline.folds import class_folds, hold_out
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ayeaye.backbones import backbones
+from ayeaye.backbones.backbones import Backbone, Transform
+from ayeaye.core.errors import DataError
+from ayeaye.core.params import Embed, Evaluate
 from ayeaye.data.table import ClassTable
-from ayeaye.embedding import backbones
-from ayeaye.embedding.backbones import Backbone, Transform
-from ayeaye.errors import DataError
 from ayeaye.evaluation.leakage import Flag, Named
 from ayeaye.evaluation.metrics import Fold
-from ayeaye.params import Embed, Evaluate
 from ayeaye.pipeline import pretraining
 
 

@@ -9,12 +9,12 @@ import pytest
 import workspaces
 from workspaces import Place
 
-from ayeaye.classifier import Classifier
-from ayeaye.errors import DataError
+from ayeaye.classifier.model import Classifier
+from ayeaye.core.errors import DataError
+from ayeaye.core.workspace import Workspace
 from ayeaye.evaluation import drift
 from ayeaye.evaluation.drift import Reference
 from ayeaye.pipeline import examples, reference
-from ayeaye.workspace import Workspace
 
 
 def evaluated(folder: Path, unseen_pictures: bool) -> Place:

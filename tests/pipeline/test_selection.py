@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from planted import planted
 
-from ayeaye.errors import DataError
-from ayeaye.labelling import hubs
+from ayeaye.classifier import hubs
+from ayeaye.core.errors import DataError
 from ayeaye.pipeline import selection
 from ayeaye.pipeline.blending import Family
 from ayeaye.pipeline.examples import Examples

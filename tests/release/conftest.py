@@ -9,9 +9,9 @@ import pytest
 from small_bundle import write_bundle
 from workspaces import Place
 
+from ayeaye.core.workspace import Workspace
 from ayeaye.release import promotion
 from ayeaye.release.registry import Version
-from ayeaye.workspace import Workspace
 
 
 @pytest.fixture(scope="session")

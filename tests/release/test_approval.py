@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from workspaces import Place
 
-from ayeaye.errors import ReleaseError
+from ayeaye.core.errors import ReleaseError
+from ayeaye.core.workspace import Workspace
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import approval, promotion
 from ayeaye.release.promotion import Judgement, record_of, registry_of
 from ayeaye.release.registry import CHALLENGER, CHAMPION, Version
-from ayeaye.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 FLOW = f"{promotion.FLOW} (ann)"

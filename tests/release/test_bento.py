@@ -26,12 +26,12 @@ from pydantic import SecretStr
 from small_bundle import COLOURS, UNSEEN, picture, write_bundle
 from small_card import card_of, recorded
 
-from ayeaye.classifier import Classifier, digest
+from ayeaye.backbones.engines import TORCH, Engine
+from ayeaye.classifier.model import Classifier, digest
+from ayeaye.core.errors import PictureError, ReleaseError, TrialFailed
+from ayeaye.core.params import Serve
+from ayeaye.core.processes import free_port, guarded, stop
 from ayeaye.data.decode import Limits
-from ayeaye.embedding.engines import TORCH, Engine
-from ayeaye.errors import PictureError, ReleaseError, TrialFailed
-from ayeaye.params import Serve
-from ayeaye.processes import free_port, guarded, stop
 from ayeaye.release import bento
 from ayeaye.release.bento import PROGRAM, Golden, Recipe
 
@@ -94,7 +94,7 @@ def service(tag: str, home: Path) -> Iterator[httpx.Client]:
     port = free_port()
     program = (
         "import sys; from pathlib import Path;"
-        "from ayeaye.params import Serve; from ayeaye.release import bento;"
+        "from ayeaye.core.params import Serve; from ayeaye.release import bento;"
         "settings = Serve(host='localhost', port=int(sys.argv[3]), state=sys.argv[2] + '/state');"
         "bento.serve(sys.argv[1], Path(sys.argv[2]), settings)"
     )
@@ -188,7 +188,7 @@ def test_a_bento_is_whole_until_something_in_it_changes(
     shutil.copytree(bento.folder_of(tag, home), copy)
     bento.trial(tag, golden, tmp_path)
     assert bento.whole(tag, tmp_path)  # serving leaves it as it is
-    for name in ("bundle/bundle.json", "ayeaye/classifier.py", "serve.json"):
+    for name in ("bundle/bundle.json", "ayeaye/classifier/model.py", "serve.json"):
         path = copy / "src" / name
         before = path.read_bytes()
         path.write_bytes(before + b" ")

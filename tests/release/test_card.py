@@ -13,10 +13,10 @@ import pytest
 from small_card import EVIL, NAMES, card_of, decided, recorded
 from workspaces import Place
 
-from ayeaye.params import Params
+from ayeaye.core.params import Params
+from ayeaye.core.workspace import Workspace
 from ayeaye.release import bento, card, gate, promotion
 from ayeaye.release.card import DESCRIPTION, content
-from ayeaye.workspace import Workspace
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
 

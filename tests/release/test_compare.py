@@ -11,18 +11,18 @@ import pandas as pd
 import pytest
 import workspaces
 
-from ayeaye import params
-from ayeaye.classifier import Classifier
-from ayeaye.classspace import space
+from ayeaye.class_vectors import space
+from ayeaye.classifier.model import Classifier
+from ayeaye.core import params
+from ayeaye.core.errors import Incomparable
+from ayeaye.core.params import Params, Release
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import ClassTable, Dataset
-from ayeaye.errors import Incomparable
-from ayeaye.mapping import create
-from ayeaye.params import Params, Release
+from ayeaye.mappers import create
 from ayeaye.pipeline.prepare import prepare
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import compare, gate
 from ayeaye.release.compare import Answers, Pair
-from ayeaye.workspace import Workspace
 
 SEEN = [f"kind {number:02d}" for number in range(24)]
 UNSEEN = [f"kind {number:02d}" for number in range(24, 36)]

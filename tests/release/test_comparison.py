@@ -17,12 +17,12 @@ import workspaces
 from PIL import Image
 from workspaces import Place
 
+from ayeaye.core.params import Evaluate
+from ayeaye.core.workspace import Workspace
 from ayeaye.evaluation.bootstrap import paired_loss
-from ayeaye.params import Evaluate
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import compare, comparison, promotion
 from ayeaye.release.compare import Answers, Pair
-from ayeaye.workspace import Workspace
 
 TO_SEEN, TO_UNSEEN, AWAY = "paint 012", "paint 000", "paint 222"
 STAYED = set(workspaces.paints()) - {TO_SEEN, TO_UNSEEN, AWAY}

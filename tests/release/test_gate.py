@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ayeaye.errors import ParamsError
+from ayeaye.core.errors import ParamsError
+from ayeaye.core.params import Release
 from ayeaye.evaluation.bootstrap import paired_loss
-from ayeaye.params import Release
 from ayeaye.release import gate
 from ayeaye.release.gate import Loss
 
@@ -200,7 +200,7 @@ def test_the_class_space_itself_can_be_held_to_thresholds(
 def test_the_default_thresholds_are_all_known() -> None:
     from pathlib import Path
 
-    from ayeaye import params
+    from ayeaye.core import params
 
     gate.check_thresholds(params.load(Path(__file__).parents[2] / "params.yaml").release)
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 import workspaces
 
-from ayeaye import params, versioning
-from ayeaye.classspace import space
-from ayeaye.data.table import ClassTable
-from ayeaye.embedding import backbones
-from ayeaye.errors import (
+from ayeaye import versioning
+from ayeaye.backbones import backbones
+from ayeaye.class_vectors import space
+from ayeaye.core import params
+from ayeaye.core.errors import (
     AyeayeError,
     BackboneError,
     CoincidentClasses,
@@ -24,8 +24,9 @@ from ayeaye.errors import (
     ParamsError,
     UnknownWords,
 )
+from ayeaye.core.workspace import TEMPLATES, Workspace, template
+from ayeaye.data.table import ClassTable
 from ayeaye.release import preflight
-from ayeaye.workspace import TEMPLATES, Workspace, template
 
 ANIMALS = ["Leopards", "okapis", "zebras", "quaggas", "lynxes", "gnus", "voles"]
 KNOWN = ["leonard", "leopard", "leotard", "okra", "grass"]

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from workspaces import Place
 
-from ayeaye.errors import RegistryError, ReleaseError, TrialFailed
-from ayeaye.params import Serve
+from ayeaye.core.errors import RegistryError, ReleaseError, TrialFailed
+from ayeaye.core.params import Serve
+from ayeaye.core.workspace import Workspace
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import bento, promotion, serving
 from ayeaye.release.registry import CHALLENGER, CHAMPION, Version
-from ayeaye.workspace import Workspace
 
 FLOW = f"{promotion.FLOW} (ann)"
 

@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ayeaye.errors import ReleaseError
-from ayeaye.processes import free_port
+from ayeaye.core.errors import ReleaseError
+from ayeaye.core.processes import free_port
 from ayeaye.release import proxy
 from ayeaye.release.proxy import CLIENT_HEADER, Proxy
 from ayeaye.service.security import HEADERS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ayeaye.errors import ReleaseError
+from ayeaye.core.errors import ReleaseError
 from ayeaye.release.record import Record, State
 
 

@@ -18,10 +18,10 @@ from typing import Any
 import httpx
 import pytest
 
-from ayeaye.errors import RegistryError, ReleaseError
-from ayeaye.files import digest_folder
-from ayeaye.paths import sqlite_uri
-from ayeaye.processes import free_port
+from ayeaye.core.errors import RegistryError, ReleaseError
+from ayeaye.core.files import digest_folder
+from ayeaye.core.paths import sqlite_uri
+from ayeaye.core.processes import free_port
 from ayeaye.release import artifacts
 from ayeaye.release.registry import CHAMPION, PREVIOUS, Registry, Training, flat, shown
 

@@ -23,14 +23,14 @@ import workspaces
 from rolling import Released
 from workspaces import Place
 
-from ayeaye.errors import DataError, ReleaseError, TrialFailed
-from ayeaye.params import Serve
-from ayeaye.processes import stop
+from ayeaye.core.errors import DataError, ReleaseError, TrialFailed
+from ayeaye.core.params import Serve
+from ayeaye.core.processes import stop
+from ayeaye.core.workspace import Workspace
 from ayeaye.release import bento, promotion, proxy, serving
 from ayeaye.release.bento import Golden
 from ayeaye.release.proxy import CLIENT_HEADER
 from ayeaye.release.record import Record
-from ayeaye.workspace import Workspace
 
 pytestmark = [
     pytest.mark.slow,

@@ -7,11 +7,11 @@ import shutil
 import pytest
 from workspaces import Place
 
-from ayeaye.errors import ReleaseError, WorkspaceBusy
+from ayeaye.core.errors import ReleaseError, WorkspaceBusy
+from ayeaye.core.workspace import Workspace
 from ayeaye.release import bento, promotion, status
 from ayeaye.release.promotion import record_of, registry_of
 from ayeaye.release.registry import CHAMPION, Version
-from ayeaye.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import uvicorn
 from playwright.sync_api import Browser, sync_playwright
 from workspaces import wait_for
 
-from ayeaye.processes import free_port
+from ayeaye.core.processes import free_port
 from ayeaye.service import app as http
 from ayeaye.service.inference import Inference
 from ayeaye.service.security import SecurityHeaders

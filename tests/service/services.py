@@ -20,12 +20,12 @@ import pandas as pd
 import psutil
 from workspaces import wait_for
 
-from ayeaye import params
-from ayeaye.classifier import Classifier
-from ayeaye.classspace import space
+from ayeaye.class_vectors import space
+from ayeaye.classifier.model import Classifier
+from ayeaye.core import params
+from ayeaye.core.processes import free_port, start, stop
 from ayeaye.data.table import ClassTable
-from ayeaye.mapping import create
-from ayeaye.processes import free_port, start, stop
+from ayeaye.mappers import create
 from ayeaye.service import app as http
 from ayeaye.service.inference import Inference
 from ayeaye.service.security import SecurityHeaders

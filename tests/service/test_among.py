@@ -14,8 +14,8 @@ import services
 from services import ANIMALS, TestClient
 from small_bundle import COLOURS, picture
 
-from ayeaye.classifier import Classifier
-from ayeaye.labelling import hubs
+from ayeaye.classifier import hubs
+from ayeaye.classifier.model import Classifier
 from ayeaye.service import openapi, schemas
 from ayeaye.service.served import Served
 

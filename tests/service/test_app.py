@@ -14,10 +14,10 @@ import services
 from services import TestClient
 from small_bundle import COLOURS, picture
 
-from ayeaye.classifier import Classifier
-from ayeaye.embedding import engines
-from ayeaye.embedding.engines import Engine
-from ayeaye.params import Serve
+from ayeaye.backbones import engines
+from ayeaye.backbones.engines import Engine
+from ayeaye.classifier.model import Classifier
+from ayeaye.core.params import Serve
 from ayeaye.service import predictions
 from ayeaye.service.inference import name_answer
 from ayeaye.service.labeller import Labeller

@@ -10,9 +10,9 @@ import pytest
 import services
 from small_bundle import picture
 
-from ayeaye.classifier import Classifier
-from ayeaye.errors import PictureError
-from ayeaye.params import Serve
+from ayeaye.classifier.model import Classifier
+from ayeaye.core.errors import PictureError
+from ayeaye.core.params import Serve
 from ayeaye.service.batching import OverloadError
 from ayeaye.service.decoding import SMALL, Decoders, SlowPicture
 from ayeaye.service.served import Served

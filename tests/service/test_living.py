@@ -15,9 +15,9 @@ from databases import Proxy
 from sqlalchemy import URL
 from workspaces import wait_for
 
-from ayeaye.classifier import Classifier
-from ayeaye.classspace.later import NewClass
-from ayeaye.errors import CoincidentClasses, StoreError
+from ayeaye.class_vectors.later import NewClass
+from ayeaye.classifier.model import Classifier
+from ayeaye.core.errors import CoincidentClasses, StoreError
 from ayeaye.service.database import locate
 from ayeaye.service.inference import Inference
 from ayeaye.service.living import Living

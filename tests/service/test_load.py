@@ -18,8 +18,8 @@ from load import Load
 from small_bundle import COLOURS, picture
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from ayeaye.classifier import Classifier
-from ayeaye.classspace.later import NewClass
+from ayeaye.class_vectors.later import NewClass
+from ayeaye.classifier.model import Classifier
 from ayeaye.service.served import Served
 
 pytestmark = pytest.mark.slow

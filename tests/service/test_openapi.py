@@ -13,8 +13,8 @@ import services
 from pydantic import BaseModel
 from services import ANIMALS, TestClient
 
-from ayeaye.labelling import explanation
-from ayeaye.params import Serve
+from ayeaye.classifier import explanation
+from ayeaye.core.params import Serve
 from ayeaye.service import examples, openapi, schemas, uploads
 from ayeaye.service.served import Served
 

@@ -22,12 +22,12 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 from small_bundle import COLOURS, UNSEEN, picture
 from small_card import EVIL, card_of, decided, recorded
 
-from ayeaye import params
-from ayeaye.classifier import Classifier
-from ayeaye.classspace import space
+from ayeaye.class_vectors import space
+from ayeaye.classifier.model import Classifier
+from ayeaye.core import params
 from ayeaye.data.samples import Sample, Samples
 from ayeaye.data.table import ClassTable
-from ayeaye.mapping import create
+from ayeaye.mappers import create
 from ayeaye.service.database import locate
 from ayeaye.service.served import Served
 from ayeaye.service.store import Store

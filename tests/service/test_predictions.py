@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import workspaces
 
-from ayeaye.errors import DataError, StoreError
+from ayeaye.core.errors import DataError, StoreError
 from ayeaye.service import predictions
 from ayeaye.service.database import locate
 from ayeaye.service.predictions import LogLimits, PredictionLog, files, read
@@ -235,7 +235,7 @@ PROGRAM = """
     import signal, sys, time
     from pathlib import Path
     import numpy as np
-    from ayeaye.files import replacing
+    from ayeaye.core.files import replacing
     from ayeaye.service.predictions import LogLimits, PredictionLog
 
     name, ending = sys.argv[2:]

@@ -13,11 +13,11 @@ import workspaces
 from PIL import Image
 from workspaces import Place, paint
 
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.sources.feedback import keep
 from ayeaye.data.table import Dataset
 from ayeaye.service.review import Review, store_of
 from ayeaye.service.store import Store
-from ayeaye.workspace import Workspace
 
 SEEN = "paint 000"
 UNSEEN = workspaces.UNSEEN[0]

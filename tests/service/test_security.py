@@ -12,8 +12,8 @@ from small_bundle import picture
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ayeaye.errors import BundleError, ReleaseError
-from ayeaye.params import Serve
+from ayeaye.core.errors import BundleError, ReleaseError
+from ayeaye.core.params import Serve
 from ayeaye.release.proxy import CLIENT_HEADER
 from ayeaye.service.security import HEADERS, Guard, RateLimiter
 from ayeaye.service.served import Served, settings

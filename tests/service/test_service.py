@@ -24,12 +24,12 @@ from small_bundle import COLOURS, picture, write_bundle
 from sqlalchemy import URL
 from workspaces import wait_for
 
-from ayeaye.classifier import Classifier
-from ayeaye.classspace.later import NewClass
-from ayeaye.embedding.engines import Engine
-from ayeaye.errors import PictureError
-from ayeaye.labelling import hubs
-from ayeaye.processes import free_port
+from ayeaye.backbones.engines import Engine
+from ayeaye.class_vectors.later import NewClass
+from ayeaye.classifier import hubs
+from ayeaye.classifier.model import Classifier
+from ayeaye.core.errors import PictureError
+from ayeaye.core.processes import free_port
 from ayeaye.service import predictions
 from ayeaye.service.security import HEADERS
 

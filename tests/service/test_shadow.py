@@ -15,7 +15,7 @@ import services
 from small_bundle import COLOURS, picture
 from workspaces import wait_for
 
-from ayeaye.processes import free_port
+from ayeaye.core.processes import free_port
 from ayeaye.service import predictions, shadow
 from ayeaye.service.inference import Inference
 from ayeaye.service.served import Served

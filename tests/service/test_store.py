@@ -19,7 +19,7 @@ import pytest
 from databases import PASSWORD, Proxy, Server
 from sqlalchemy import URL, create_engine, text
 
-from ayeaye.errors import Conflict, DataError, NotKept, Outdated, StoreError, StoreFull
+from ayeaye.core.errors import Conflict, DataError, NotKept, Outdated, StoreError, StoreFull
 from ayeaye.service.database import Database, locate
 from ayeaye.service.store import Given, RuntimeClass, Store, StoreLimits, comparable
 

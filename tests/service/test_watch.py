@@ -18,15 +18,15 @@ from PIL import Image, ImageFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from workspaces import Place, wait_for
 
-from ayeaye.classifier import Classifier
-from ayeaye.errors import ReleaseError
+from ayeaye.classifier.model import Classifier
+from ayeaye.core.errors import ReleaseError
+from ayeaye.core.workspace import Workspace
 from ayeaye.flows.events import resource
 from ayeaye.flows.watch import watch as flow
 from ayeaye.release.promotion import registry_of
 from ayeaye.service import drift_page, watch
 from ayeaye.service.predictions import PredictionLog
 from ayeaye.service.watch import DRIFT, NO_CHAMPION, NONE, TOO_FEW
-from ayeaye.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 CLEAN, OTHER = range(1000, 1010), range(2000, 2010)  # numbers of paint pictures that no dataset holds

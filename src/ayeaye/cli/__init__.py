@@ -1,6 +1,6 @@
 """The command line: one command per stage, and the operations around them."""
 
-from ayeaye.environment import prefer_installed
+from ayeaye.core.environment import prefer_installed
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def card(
 
         ayeaye card 3 --out card.html
     """
-    from ayeaye.files import write_atomic
+    from ayeaye.core.files import write_atomic
     from ayeaye.release import promotion
 
     ending = out.suffix.lower().lstrip(".") if out else "json" if as_json else "md"

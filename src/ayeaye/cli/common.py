@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ayeaye.environment import unused
-from ayeaye.texts import shown
-from ayeaye.workspace import Workspace
+from ayeaye.core.environment import unused
+from ayeaye.core.unicode_checks import shown
+from ayeaye.core.workspace import Workspace
 
 REFUSED = 3
 

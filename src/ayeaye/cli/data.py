@@ -116,7 +116,8 @@ def remove(
 
         ayeaye data remove "$(sha256sum photo.jpg | cut -c-64)" --reason "asked for by the photographer"
     """
-    from ayeaye.release import show, takedown
+    from ayeaye.maintenance import takedown
+    from ayeaye.release import show
     from ayeaye.service.review import Review, store_of
 
     found = workspace_at(workspace)

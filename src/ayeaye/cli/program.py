@@ -12,7 +12,7 @@ from ayeaye import __version__
 
 from ayeaye.cli import settings, stages, releases, comparing, cards, serving, watching, platform, data, upkeep  # noqa: F401  # isort: skip
 from ayeaye.cli.common import app
-from ayeaye.errors import AyeayeError
+from ayeaye.core.errors import AyeayeError
 
 
 @app.callback(invoke_without_command=True)

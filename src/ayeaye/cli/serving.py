@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ayeaye.cli.common import HERE, AsJson, Folder, app, print_result, say, workspace_at
-from ayeaye.workspace import Workspace
+from ayeaye.core.workspace import Workspace
 
 command = partial(app.command, rich_help_panel="At work")
 

@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
-from ayeaye import params
 from ayeaye.cli.common import HERE, Folder, app, say
-from ayeaye.paths import expanded, resolved
-from ayeaye.workspace import Workspace
+from ayeaye.core import params
+from ayeaye.core.paths import expanded, resolved
+from ayeaye.core.workspace import Workspace
 
 command = partial(app.command, rich_help_panel="Workspace")
 
@@ -101,7 +101,7 @@ def _found(setting: str, root: Path) -> str:
 
 def _check(before: params.Params, chosen: params.Params) -> None:
     """Names that are known only to the parts that use them."""
-    from ayeaye.embedding import backbones
+    from ayeaye.backbones import backbones
     from ayeaye.release import gate
 
     gate.check_thresholds(chosen.release)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ayeaye.cli.common import HERE, REFUSED, AsJson, Folder, app, print_result, say, warn, workspace_at
-from ayeaye.workspace import Workspace
+from ayeaye.core.workspace import Workspace
 
 command = partial(app.command, rich_help_panel="Pipeline")
 

@@ -45,7 +45,7 @@ def reproduce(
 
     Exit status: 0 identical or equivalent; 3 different; 1 an error.
     """
-    from ayeaye.release import reproduction
+    from ayeaye.maintenance import reproduction
 
     found = workspace_at(workspace)
     if dry_run:
@@ -89,7 +89,8 @@ def gc(
     Shows first; then asks on a terminal, and elsewhere removes nothing without --yes. Interrupted, the same command
     completes it.
     """
-    from ayeaye.release import garbage, show
+    from ayeaye.maintenance import garbage
+    from ayeaye.release import show
 
     found = workspace_at(workspace)
     with found.lock(say):
@@ -97,7 +98,7 @@ def gc(
     shown = [item.as_dict() for item in items]
     result = {"items": shown, "bytes": sum(item.bytes for item in items), "removed": False}
     if not as_json:
-        show.garbage(items)
+        show.garbage(items, garbage.KINDS)
     # Asked without the lock: the answer may take a night.
     asked = not (yes or dry_run or as_json or not items) and sys.stdin.isatty()
     if not dry_run and items and (yes or (asked and typer.confirm("Remove all of this?"))):

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter
 
-from ayeaye.errors import SourceError
+from ayeaye.core.errors import SourceError
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "habitat": ("land", "water", "trees", "snow", "desert"),

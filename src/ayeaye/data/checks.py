@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from ayeaye.core.errors import CheckFailed, DataError, listed
+from ayeaye.core.files import write_atomic
 from ayeaye.data.table import SPLITS, Dataset
-from ayeaye.errors import CheckFailed, DataError, listed
-from ayeaye.files import write_atomic
 
 # Part of dataset.json: when the expectations change, an unchanged dataset is checked again.
 VERSION = 1

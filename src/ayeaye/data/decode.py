@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ayeaye.contents import HEAD, foreign
-from ayeaye.errors import PictureError
+from ayeaye.core.contents import HEAD, foreign
+from ayeaye.core.errors import PictureError
 
 if TYPE_CHECKING:
-    from ayeaye.params import Prepare, Serve
+    from ayeaye.core.params import Prepare, Serve
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _ORIENTATION = 0x0112

@@ -19,14 +19,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ayeaye import params
+from ayeaye.core import params
+from ayeaye.core.errors import DataError, PictureError, SourceError
+from ayeaye.core.files import remove_parts, replacing, write_atomic
 from ayeaye.data import checks, decode, repeats, shards, splits
 from ayeaye.data.repeats import Repeats
 from ayeaye.data.sources import LISTED, Entry, Source, check_counts, open_source
 from ayeaye.data.sources.base import doubtful
 from ayeaye.data.table import MANIFEST, QUARANTINE, ClassTable, Dataset, read_frame
-from ayeaye.errors import DataError, PictureError, SourceError
-from ayeaye.files import remove_parts, replacing, write_atomic
 
 Progress = Callable[[int, int], None]
 WORKERS = min(8, os.cpu_count() or 1)

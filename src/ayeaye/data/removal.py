@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ayeaye.core.errors import DataError
+from ayeaye.core.files import replacing, write_atomic
 from ayeaye.data.prepare_dataset import manifest_bytes
 from ayeaye.data.shards import Picture, drop_unused, shard_name, write_shard
 from ayeaye.data.table import MANIFEST, read_frame, shard_ids
-from ayeaye.errors import DataError
-from ayeaye.files import replacing, write_atomic
 
 ID = re.compile(r"[0-9a-f]{64}")
 SHORTEST = 6  # digits of a prefix

@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ayeaye.core.errors import SourceError
 from ayeaye.data.sources import LISTED, Entry, Source
-from ayeaye.errors import SourceError
 
 Group = list[Entry]
 COUNTS = ("in_two_classes", "in_two_splits")  # in dataset.json, where there are any

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from ayeaye.core.errors import BundleError
+from ayeaye.core.files import replacing
+from ayeaye.core.unicode_checks import comparable
 from ayeaye.data.decode import ANY, decode
 from ayeaye.data.splits import TEST_SEEN, TEST_UNSEEN, TRAIN
 from ayeaye.data.table import Dataset
-from ayeaye.errors import BundleError
-from ayeaye.files import replacing
-from ayeaye.texts import comparable
 
 Use = Literal["class", "try"]
 THUMBNAIL, WHOLE = 128, 640  # longest sides in pixels

@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ayeaye.core.errors import DataError
+from ayeaye.core.files import replacing
 from ayeaye.data.table import shard_ids
-from ayeaye.errors import DataError
-from ayeaye.files import replacing
 
 # Small row groups make reading a single picture cheap.
 ROWS_PER_GROUP = 64

@@ -15,9 +15,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ayeaye.errors import DataError
-from ayeaye.files import replacing
-from ayeaye.texts import comparable, composed, normal
+from ayeaye.core.errors import DataError
+from ayeaye.core.files import replacing
+from ayeaye.core.unicode_checks import comparable, composed, normal
 
 SEEN, UNSEEN = "seen", "unseen"
 TEXT = ("name", "role", "description", "group", "synset")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye.errors import DataError
+from ayeaye.core.errors import DataError
 
 
 def strata_of(y: np.ndarray, side: np.ndarray | None = None) -> np.ndarray:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye.errors import DataError
-from ayeaye.params import WATCHED
-from ayeaye.sphere import unit
+from ayeaye.core.errors import DataError
+from ayeaye.core.params import WATCHED
+from ayeaye.core.unit_vectors import unit
 
 MOST = 5000  # answers of either side that are compared, and pictures of the reference
 NEIGHBOURS = 5

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye.errors import DataError
+from ayeaye.core.errors import DataError
 
 CELLS = 4_000_000
 

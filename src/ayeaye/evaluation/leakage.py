@@ -25,8 +25,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ayeaye.classspace.text import folded, name_words, stem
-from ayeaye.texts import normal
+from ayeaye.class_vectors.text import folded, name_words, stem
+from ayeaye.core.unicode_checks import normal
 
 _BRACKETS = re.compile(r"\s*[(\[].*?[)\]]")
 _SENSE = re.compile(r"^(.+)\.[nvasr]\.\d+$")  # dolphin.n.02, a synset as NLTK writes it

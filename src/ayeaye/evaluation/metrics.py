@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ayeaye.errors import DataError
+from ayeaye.core.errors import DataError
 from ayeaye.evaluation import bootstrap
 from ayeaye.evaluation.hubness import hubness
 

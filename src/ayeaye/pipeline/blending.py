@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ayeaye.evaluation.metrics import Fold, curve_figures
-from ayeaye.mapping import AUTO, MAPPERS, Blend, create
+from ayeaye.mappers import AUTO, MAPPERS, Blend, create
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import HeldOut, hold_out
 

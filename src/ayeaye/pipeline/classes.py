@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ayeaye.classspace.space import ClassSpace, build
-from ayeaye.classspace.text import shown_left_out
+from ayeaye.class_vectors.space import ClassSpace, build
+from ayeaye.class_vectors.text import shown_left_out
+from ayeaye.core.files import write_atomic
+from ayeaye.core.workspace import Workspace
 from ayeaye.data import checks
 from ayeaye.data.table import ClassTable
-from ayeaye.files import write_atomic
 from ayeaye.pipeline.faults import listed_in
-from ayeaye.workspace import Workspace
 
 LEFT_OUT = "left_out.json"  # beside the class space: words that are not known, by class
 

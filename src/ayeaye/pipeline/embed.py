@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from ayeaye.backbones import backbones, training
+from ayeaye.backbones.backbones import Backbone
+from ayeaye.backbones.shards import embed_dataset, gather
+from ayeaye.core.code_digests import PACKAGE, digest_files
+from ayeaye.core.workspace import Workspace
 from ayeaye.data import checks
 from ayeaye.data.decode import Limits
 from ayeaye.data.table import Dataset
-from ayeaye.embedding import backbones, training
-from ayeaye.embedding.backbones import Backbone
-from ayeaye.embedding.shards import embed_dataset, gather
-from ayeaye.fingerprints import PACKAGE, digest_files
 from ayeaye.pipeline.engine import with_engine
 from ayeaye.pipeline.progress import Progress
-from ayeaye.workspace import Workspace
 
 TRAINED_SIZE = 64  # side of the input of a backbone trained here, where embed.size does not say
 
@@ -81,7 +81,7 @@ def code_digest() -> str:
 
     Not of all that this imports: nobody wants a million pictures embedded anew for an error's wording.
     """
-    return digest_files([*(PACKAGE / "embedding").glob("*.py"), PACKAGE / "data" / "decode.py"])
+    return digest_files([*(PACKAGE / "backbones").glob("*.py"), PACKAGE / "data" / "decode.py"])
 
 
 def backbone_of(workspace: Workspace, dataset: Dataset, progress: Progress) -> Backbone:

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ayeaye.backbones import backbones, engines
+from ayeaye.backbones.backbones import Backbone
+from ayeaye.backbones.engines import Choice, Engine, MissingEngine, Runner
+from ayeaye.backbones.shards import prepared
+from ayeaye.core.files import write_atomic
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.decode import Limits
 from ayeaye.data.splits import TRAIN, VALIDATION
 from ayeaye.data.table import Dataset
-from ayeaye.embedding import backbones, engines
-from ayeaye.embedding.backbones import Backbone
-from ayeaye.embedding.engines import Choice, Engine, MissingEngine, Runner
-from ayeaye.embedding.shards import prepared
-from ayeaye.files import write_atomic
 from ayeaye.pipeline.progress import Progress
-from ayeaye.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd

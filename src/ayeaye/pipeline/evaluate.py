@@ -15,26 +15,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ayeaye.classifier import Classifier
-from ayeaye.classspace import quality
-from ayeaye.classspace.space import ClassSpace
+from ayeaye.class_vectors import quality
+from ayeaye.class_vectors.space import ClassSpace
+from ayeaye.classifier import calibration, unknown
+from ayeaye.classifier.model import Classifier
+from ayeaye.core.errors import DataError, PictureError
+from ayeaye.core.files import replacing, write_atomic
+from ayeaye.core.params import Evaluate
+from ayeaye.core.workspace import Workspace
 from ayeaye.data import repeats
 from ayeaye.data.decode import Limits, decode
 from ayeaye.data.table import Dataset
-from ayeaye.errors import DataError, PictureError
-from ayeaye.evaluation import metrics, plots, report
+from ayeaye.evaluation import metrics
 from ayeaye.evaluation.drift import Reference
 from ayeaye.evaluation.metrics import Fold
-from ayeaye.files import replacing, write_atomic
-from ayeaye.labelling import calibration, unknown
-from ayeaye.mapping import create
-from ayeaye.params import Evaluate
+from ayeaye.mappers import create
 from ayeaye.pipeline import examples, pretraining, reference, selection
 from ayeaye.pipeline.engine import kept_labels
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import TUNING, class_folds, hold_out
 from ayeaye.pipeline.progress import Progress
-from ayeaye.workspace import Workspace
+from ayeaye.reporting import plots, report
 
 HEADLINE = ("T1", "U", "S", "H", "AUSUC", "seen_bias")
 GALLERY = {"unseen": 10, "seen": 5}  # pictures of right and of wrong answers each, by the side of their class

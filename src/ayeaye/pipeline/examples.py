@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ayeaye.classspace.space import ClassSpace
+from ayeaye.backbones.backbones import TRAINED_HERE
+from ayeaye.backbones.shards import gather
+from ayeaye.class_vectors.space import ClassSpace
+from ayeaye.core.errors import DataError
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import ClassTable, Dataset
-from ayeaye.embedding.backbones import TRAINED_HERE
-from ayeaye.embedding.shards import gather
-from ayeaye.errors import DataError
-from ayeaye.workspace import Workspace
 
 
 @dataclass(frozen=True)

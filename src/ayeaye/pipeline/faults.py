@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ayeaye.core.errors import AyeayeError
+from ayeaye.core.files import write_atomic
 from ayeaye.data.sources import LISTED
-from ayeaye.errors import AyeayeError
-from ayeaye.files import write_atomic
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ayeaye.errors import DataError
+from ayeaye.core.errors import DataError
 from ayeaye.evaluation.metrics import Fold
-from ayeaye.mapping import Mapper
-from ayeaye.mapping.base import frozen, unit
+from ayeaye.mappers import Mapper
+from ayeaye.mappers.base import frozen, unit
 from ayeaye.pipeline.examples import Examples
 
 TUNING = ("train", "validation")

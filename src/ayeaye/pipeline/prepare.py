@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from ayeaye.classspace.space import unread
+from ayeaye.class_vectors.space import unread
+from ayeaye.core.workspace import Workspace
 from ayeaye.data import removal
 from ayeaye.data.prepare_dataset import prepare as prepare_dataset
 from ayeaye.data.table import ClassTable
 from ayeaye.pipeline.faults import listed_in
 from ayeaye.pipeline.progress import Progress
-from ayeaye.workspace import Workspace
 
 
 def prepare(

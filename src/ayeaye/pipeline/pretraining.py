@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye import contents
+from ayeaye.backbones.backbones import CHECKPOINT, Backbone, imagenet_categories
+from ayeaye.core import contents
+from ayeaye.core.errors import DataError
+from ayeaye.core.params import Embed, Evaluate
 from ayeaye.data.table import ClassTable
-from ayeaye.embedding.backbones import CHECKPOINT, Backbone, imagenet_categories
-from ayeaye.errors import DataError
 from ayeaye.evaluation import leakage, metrics
 from ayeaye.evaluation.leakage import Flag, Named, Pair
 from ayeaye.evaluation.metrics import Fold
-from ayeaye.params import Embed, Evaluate
 
 IMAGENET = "imagenet-1k"
 NAMES = "one class a line, such as `tench, Tinca tinca`"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from ayeaye.processes import TERMINAL
+from ayeaye.core.processes import TERMINAL
 
 
 class Progress:

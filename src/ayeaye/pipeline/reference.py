@@ -13,12 +13,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ayeaye.classifier import Classifier
-from ayeaye.errors import DataError
+from ayeaye.classifier import calibration
+from ayeaye.classifier.model import Classifier
+from ayeaye.core.errors import DataError
+from ayeaye.core.files import replacing
 from ayeaye.evaluation.drift import MOST, Answers, Reference
 from ayeaye.evaluation.metrics import Fold
-from ayeaye.files import replacing
-from ayeaye.labelling import calibration
 from ayeaye.pipeline.examples import Examples
 
 

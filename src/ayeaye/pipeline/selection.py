@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ayeaye.classifier import calibration, hubs, unknown
+from ayeaye.classifier.hubs import Correction
+from ayeaye.core.params import Params
 from ayeaye.evaluation.metrics import Fold
-from ayeaye.labelling import calibration, hubs, unknown
-from ayeaye.labelling.hubs import Correction
-from ayeaye.mapping import Mapper, create
-from ayeaye.mapping.base import frozen
-from ayeaye.params import Params
+from ayeaye.mappers import Mapper, create
+from ayeaye.mappers.base import frozen
 from ayeaye.pipeline.blending import Blended, Family, blended, decisive, error_of, families
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import class_folds, hold_out

@@ -6,15 +6,15 @@ import shutil
 
 import numpy as np
 
-from ayeaye.classifier import Classifier
-from ayeaye.classspace.space import ClassSpace
+from ayeaye.backbones import backbones
+from ayeaye.class_vectors.space import ClassSpace
+from ayeaye.classifier.model import Classifier
+from ayeaye.core.workspace import Workspace
 from ayeaye.data import samples
 from ayeaye.data.table import Dataset
-from ayeaye.embedding import backbones
 from ayeaye.pipeline import examples, selection
 from ayeaye.pipeline.folds import TUNING, class_folds
 from ayeaye.pipeline.progress import Progress
-from ayeaye.workspace import Workspace
 
 
 def train(workspace: Workspace, progress: Progress) -> dict[str, object]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ayeaye.errors import ReleaseError
+from ayeaye.core.errors import ReleaseError
+from ayeaye.core.workspace import Workspace
 from ayeaye.release import promotion
 from ayeaye.release.promotion import Judgement, Say, record_of, registry_of
 from ayeaye.release.registry import CHALLENGER, Version
-from ayeaye.workspace import Workspace
 
 
 def wait(workspace: Workspace, version: Version, tag: str, judgement: Judgement, actor: str) -> None:

@@ -38,14 +38,22 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import ayeaye
+from ayeaye.core.environment import amended
+from ayeaye.core.errors import ReleaseError, TrialFailed
+from ayeaye.core.files import digest_file, sync_folder, write_atomic
+from ayeaye.core.params import STATE_IN_IMAGE, Serve
+from ayeaye.core.paths import resolved
+from ayeaye.core.processes import (
+    await_start,
+    claimed_folder,
+    free_port,
+    guarded,
+    remove_unclaimed,
+    start,
+    stop,
+)
 from ayeaye.data.decode import Limits
 from ayeaye.data.samples import Samples
-from ayeaye.environment import amended
-from ayeaye.errors import ReleaseError, TrialFailed
-from ayeaye.files import digest_file, sync_folder, write_atomic
-from ayeaye.params import STATE_IN_IMAGE, Serve
-from ayeaye.paths import resolved
-from ayeaye.processes import await_start, claimed_folder, free_port, guarded, remove_unclaimed, start, stop
 from ayeaye.release.card import Card
 from ayeaye.release.proxy import CLIENT_HEADER
 

@@ -19,16 +19,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ayeaye.classspace.space import ClassSpace
-from ayeaye.embedding.backbones import TRAINED_HERE
-from ayeaye.embedding.engines import Engine
-from ayeaye.errors import ClassSpaceError, NoCard
-from ayeaye.evaluation import report
-from ayeaye.params import Params
+from ayeaye.backbones.backbones import TRAINED_HERE
+from ayeaye.backbones.engines import Engine
+from ayeaye.class_vectors.space import ClassSpace
+from ayeaye.core.errors import ClassSpaceError, NoCard
+from ayeaye.core.params import Params
 from ayeaye.release import card_text, gate
 from ayeaye.release.card_limits import limits
 from ayeaye.release.card_text import Row, sections
 from ayeaye.release.registry import Registry, Version
+from ayeaye.reporting import report
 
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURES = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ayeaye.classspace.text import shown_left_out
-from ayeaye.evaluation.report import percent, repeated
+from ayeaye.class_vectors.text import shown_left_out
 from ayeaye.release.card_text import NAMED, NOT_MEASURED, count, listed, ranged
+from ayeaye.reporting.report import percent, repeated
 
 DRAWN = "bestiary"
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ayeaye.evaluation import report
-from ayeaye.evaluation.report import percent, shown
 from ayeaye.release import gate
+from ayeaye.reporting import report
+from ayeaye.reporting.report import percent, shown
 
 Row = dict[str, Any]
 

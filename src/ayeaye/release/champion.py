@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ayeaye.classifier import Classifier
+from ayeaye.classifier.model import Classifier
+from ayeaye.core.errors import BundleError, PictureError, ReleaseError, SourceError
+from ayeaye.core.files import replacing
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.decode import Limits
 from ayeaye.data.sources.pictures import Found, below
-from ayeaye.errors import BundleError, PictureError, ReleaseError, SourceError
-from ayeaye.files import replacing
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import bento
 from ayeaye.release.promotion import record_of
-from ayeaye.workspace import Workspace
 
 COLUMNS = ("image", "label", "seen", "confidence", "model", "error", "known")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

@@ -21,18 +21,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ayeaye.classifier import Classifier
+from ayeaye.backbones.shards import gather
+from ayeaye.classifier.model import Classifier
+from ayeaye.core.errors import DataError, Incomparable
+from ayeaye.core.params import Params, Release
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import ClassTable, Dataset
-from ayeaye.embedding.shards import gather
-from ayeaye.errors import DataError, Incomparable
 from ayeaye.evaluation.bootstrap import paired_loss
 from ayeaye.evaluation.metrics import Fold
-from ayeaye.params import Params, Release
 from ayeaye.pipeline.embed import embed_under
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release.gate import Loss
 from ayeaye.release.registry import Registry, Version
-from ayeaye.workspace import Workspace
 
 SHOWN = ("train", "validation")  # splits whose pictures a model has learned from
 PICTURES, FOLDS = "test pictures", "class folds"

@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye.classifier import Classifier
+from ayeaye.classifier.model import Classifier
+from ayeaye.core.errors import Incomparable, ReleaseError
+from ayeaye.core.files import write_atomic
+from ayeaye.core.params import Evaluate
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import Dataset
-from ayeaye.errors import Incomparable, ReleaseError
-from ayeaye.evaluation import bootstrap, metrics, plots, report
+from ayeaye.evaluation import bootstrap, metrics
 from ayeaye.evaluation.bootstrap import class_weights, harmonic_mean, resample, strata_of
-from ayeaye.files import write_atomic
-from ayeaye.params import Evaluate
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import compare, gate, promotion
 from ayeaye.release.compare import Answers, Pair
 from ayeaye.release.promotion import registry_of
 from ayeaye.release.registry import Registry, Version
-from ayeaye.workspace import Workspace
+from ayeaye.reporting import plots, report
 
 FIGURES = ("T1", "U", "S", "H", "AUSUC")
 CONFIDENCE = 0.95

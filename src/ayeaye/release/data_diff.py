@@ -11,14 +11,14 @@ from typing import Any
 import pandas as pd
 
 from ayeaye import versioning
+from ayeaye.core.errors import DataError, DataGone
+from ayeaye.core.files import write_atomic
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.decode import ANY, decode
 from ayeaye.data.difference import Difference, compare
-from ayeaye.errors import DataError, DataGone
-from ayeaye.evaluation import report
-from ayeaye.files import write_atomic
 from ayeaye.release import datasets
 from ayeaye.release.datasets import Kept
-from ayeaye.workspace import Workspace
+from ayeaye.reporting import report
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = 60  # pictures of each kind on a page

@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ayeaye import versioning
+from ayeaye.core.errors import DataError, DataGone
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import Dataset, content_at
-from ayeaye.errors import DataError, DataGone
 from ayeaye.release.promotion import registry_of, version_called
 from ayeaye.versioning import Objects
-from ayeaye.workspace import Workspace
 
 NOW = "now"
 _DIGEST = re.compile(r"([0-9a-f]{6,32})(\.dir)?")

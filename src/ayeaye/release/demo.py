@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ayeaye import versioning
+from ayeaye.core.errors import WorkspaceError
+from ayeaye.core.files import write_atomic
+from ayeaye.core.paths import resolved
+from ayeaye.core.workspace import Workspace
 from ayeaye.data import bestiary
-from ayeaye.errors import WorkspaceError
-from ayeaye.files import write_atomic
-from ayeaye.paths import resolved
 from ayeaye.release import bento, champion, show
 from ayeaye.release.bento import Golden
 from ayeaye.release.status import status
-from ayeaye.workspace import Workspace
 
 ANIMAL = "aye-aye"
 FRESH = 12  # pictures drawn for the demo alone

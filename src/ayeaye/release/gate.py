@@ -26,11 +26,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ayeaye.embedding.engines import AGREEMENT
-from ayeaye.errors import ParamsError, listed
+from ayeaye.backbones.engines import AGREEMENT
+from ayeaye.core.errors import ParamsError, listed
+from ayeaye.core.params import Release
+from ayeaye.core.unicode_checks import near
 from ayeaye.evaluation.bootstrap import bounds, pictures_needed
-from ayeaye.params import Release
-from ayeaye.texts import near
 
 Kind = Literal["minimum", "maximum", "relative"]
 Verdict = Literal["promoted", "refused", "untried"]

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 from ayeaye import versioning
+from ayeaye.core.workspace import Workspace
 from ayeaye.pipeline.prepare import prepare
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import preflight
 from ayeaye.release.promotion import record_of
-from ayeaye.workspace import Workspace
 
 
 def plan(

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ayeaye.classspace import space
+from ayeaye.backbones import backbones, engines
+from ayeaye.class_vectors import space
+from ayeaye.core.errors import AyeayeError, ParamsError, RegistryError
+from ayeaye.core.files import write_atomic
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import ClassTable
-from ayeaye.embedding import backbones, engines
-from ayeaye.errors import AyeayeError, ParamsError, RegistryError
-from ayeaye.files import write_atomic
 from ayeaye.pipeline import pretraining
 from ayeaye.pipeline.embed import check_trainable, pretrained_of
 from ayeaye.pipeline.examples import pretend_pool
 from ayeaye.pipeline.folds import class_folds
 from ayeaye.release import gate, registry
-from ayeaye.workspace import Workspace
 
 SPARE = 1_000_000_000  # bytes that a retrain with its Bento may well take
 

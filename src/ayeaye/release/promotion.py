@@ -19,22 +19,22 @@ from typing import Any
 import numpy as np
 
 from ayeaye import __version__, versioning
-from ayeaye.classifier import Classifier, digest
+from ayeaye.classifier.model import Classifier, digest
+from ayeaye.core.errors import AyeayeError, Incomparable, NoCard, ReleaseError, TrialFailed
+from ayeaye.core.files import digest_file, write_atomic
+from ayeaye.core.processes import workers_told
+from ayeaye.core.workspace import Workspace
 from ayeaye.data.decode import Limits
 from ayeaye.data.prepare_dataset import quarantine
 from ayeaye.data.table import Dataset
-from ayeaye.errors import AyeayeError, Incomparable, NoCard, ReleaseError, TrialFailed
-from ayeaye.files import digest_file, write_atomic
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.pipeline.progress import Progress
-from ayeaye.processes import workers_told
 from ayeaye.release import bento, card, compare, gate, serving
 from ayeaye.release.bento import Golden, Recipe, Trial
 from ayeaye.release.card import Card
 from ayeaye.release.gate import Decision
 from ayeaye.release.record import MOVES, Action, Entry, Record
 from ayeaye.release.registry import CHALLENGER, CHAMPION, PREVIOUS, REMOVED, Registry, Training, Version
-from ayeaye.workspace import Workspace
 
 Say = Callable[[str], None]
 # With which entries in the record begin that the flow made, and the service: any other was made by hand.

@@ -22,8 +22,8 @@ import subprocess
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from ayeaye.errors import ReleaseError
-from ayeaye.processes import await_start, claimed_folder, remove_unclaimed, start_any, stop
+from ayeaye.core.errors import ReleaseError
+from ayeaye.core.processes import await_start, claimed_folder, remove_unclaimed, start_any, stop
 
 CLIENT_HEADER = "X-Ayeaye-Client"  # who asks; whatever the client sends in it is replaced
 SLOTS = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ayeaye.classifier import Classifier
+from ayeaye.classifier.model import Classifier
 
 
 class Model:

@@ -29,8 +29,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ayeaye.errors import ReleaseError
-from ayeaye.files import sync_folder
+from ayeaye.core.errors import ReleaseError
+from ayeaye.core.files import sync_folder
 
 Action = Literal["promote", "rollback", "restore", "refuse", "pending"]
 MOVES = ("promote", "rollback", "restore")  # after which another version, or another Bento, is champion

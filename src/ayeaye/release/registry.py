@@ -35,9 +35,9 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 
-from ayeaye.errors import RegistryError, ReleaseError
-from ayeaye.files import digest_folder, replacing, sync_folder
-from ayeaye.paths import sqlite_path, sqlite_uri
+from ayeaye.core.errors import RegistryError, ReleaseError
+from ayeaye.core.files import digest_folder, replacing, sync_folder
+from ayeaye.core.paths import sqlite_path, sqlite_uri
 from ayeaye.release.artifacts import LOCATION, SCHEME, resolve
 
 if TYPE_CHECKING:

@@ -35,13 +35,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from ayeaye.errors import AyeayeError, ReleaseError, WorkspaceBusy
-from ayeaye.files import write_atomic
-from ayeaye.params import Serve
-from ayeaye.processes import free_port, stop
+from ayeaye.core.errors import AyeayeError, ReleaseError, WorkspaceBusy
+from ayeaye.core.files import write_atomic
+from ayeaye.core.params import Serve
+from ayeaye.core.processes import free_port, stop
+from ayeaye.core.workspace import Workspace
 from ayeaye.release import bento, proxy
 from ayeaye.release.record import MOVES, Entry, Record, derive
-from ayeaye.workspace import Workspace
 
 TICK = 0.2  # seconds between looks at the record and the processes
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)  # before a Bento that died is started again

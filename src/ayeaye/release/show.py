@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from ayeaye.classifier.explanation import phrase
+from ayeaye.core.errors import listed
+from ayeaye.core.unicode_checks import shown
 from ayeaye.data.difference import Difference
-from ayeaye.errors import listed
-from ayeaye.evaluation import report
-from ayeaye.labelling.explanation import phrase
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.release import comparison, gate
-from ayeaye.texts import shown
-
-if TYPE_CHECKING:
-    from ayeaye.release.garbage import Item
+from ayeaye.reporting import report
 
 _COLOURS = {"yes": "green", "no": "red", "open": "yellow", gate.NOTHING: "dim"}
 
@@ -396,10 +393,8 @@ def takedown(result: Mapping[str, Any]) -> None:
         )  # fmt: skip
 
 
-def garbage(items: Sequence[Item]) -> None:
+def garbage(items: Sequence[Any], kinds: Mapping[str, str]) -> None:
     """What could be removed, by kind, with sizes."""
-    from ayeaye.release.garbage import KINDS
-
     console = Console()
     if not items:
         console.print("Nothing to remove: everything is needed.")
@@ -414,7 +409,7 @@ def garbage(items: Sequence[Item]) -> None:
     table.add_row(f"[bold]{decimal(sum(item.bytes for item in items))}[/]", "", "in all")
     console.print(table)
     for kind in dict.fromkeys(item.kind for item in items):
-        console.print(f"{kind}: {KINDS[kind]}", markup=False)
+        console.print(f"{kind}: {kinds[kind]}", markup=False)
 
 
 def _bar(share: float, width: int = 12) -> str:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ayeaye import versioning
-from ayeaye.classifier import digest
-from ayeaye.errors import BundleError, RegistryError, ReleaseError
+from ayeaye.classifier.model import digest
+from ayeaye.core.errors import BundleError, RegistryError, ReleaseError
+from ayeaye.core.workspace import Workspace
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.release import bento, promotion, serving
 from ayeaye.release.promotion import Say, record_of, registry_of
 from ayeaye.release.record import Entry, State
 from ayeaye.release.registry import CHAMPION, PREVIOUS, REMOVED, Registry, Version
-from ayeaye.workspace import Workspace
 
 
 @dataclass(frozen=True)

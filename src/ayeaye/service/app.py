@@ -17,15 +17,15 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from ayeaye.classspace.later import NewClass
+from ayeaye.class_vectors.later import NewClass
+from ayeaye.core.errors import DataError
+from ayeaye.core.unicode_checks import comparable
 from ayeaye.data.samples import Use
-from ayeaye.errors import DataError
 from ayeaye.service import openapi, page, schemas, uploads
 from ayeaye.service.faults import Heads, answer_to, faults_of, install
 from ayeaye.service.inference import Inference, check_top
 from ayeaye.service.security import Proxied, RateLimited, Shared, client_of
 from ayeaye.service.store import RuntimeClass
-from ayeaye.texts import comparable
 
 ALTERNATIVES = 5
 CANDIDATES = 100

@@ -37,7 +37,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from ayeaye.errors import StoreError
+from ayeaye.core.errors import StoreError
 
 VERSION = 1  # of the tables; a database of a newer one is refused
 FILE = "service.db"

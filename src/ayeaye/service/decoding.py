@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ayeaye.errors import PictureError
+from ayeaye.core.errors import PictureError
 from ayeaye.service.batching import OverloadError
 
 SMALL = 1_000_000  # pixels

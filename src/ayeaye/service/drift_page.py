@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ayeaye.evaluation import report
 from ayeaye.evaluation.drift import Comparison, Reference
+from ayeaye.reporting import report
 from ayeaye.service import watch
 from ayeaye.service.watch import Watched
 

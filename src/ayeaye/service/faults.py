@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ayeaye.errors import (
+from ayeaye.core.errors import (
     AyeayeError,
     ClassSpaceError,
     CoincidentClasses,
@@ -28,11 +28,11 @@ from ayeaye.errors import (
     TakenName,
     UnknownWords,
 )
+from ayeaye.core.unicode_checks import shown
 from ayeaye.service import schemas, uploads
 from ayeaye.service.batching import OverloadError
 from ayeaye.service.decoding import SlowPicture
 from ayeaye.service.security import RETRIED
-from ayeaye.texts import shown
 
 # Of an error's classes the first that is named here decides.
 STATUS: Mapping[type[Exception], int] = {

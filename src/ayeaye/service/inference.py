@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from ayeaye.classspace.later import NewClass, strange_attributes
+from ayeaye.backbones.engines import cores
+from ayeaye.class_vectors.later import NewClass, strange_attributes
+from ayeaye.classifier.explanation import phrase
+from ayeaye.core.errors import Conflict, DataError, NotKept, Outdated
+from ayeaye.core.unicode_checks import comparable, shown
 from ayeaye.data.samples import Sample, Samples, Use
-from ayeaye.embedding.engines import cores
-from ayeaye.errors import Conflict, DataError, NotKept, Outdated
-from ayeaye.labelling.explanation import phrase
 from ayeaye.service.batching import Batcher
 from ayeaye.service.database import locate
 from ayeaye.service.decoding import Decoders
@@ -27,11 +28,10 @@ from ayeaye.service.security import Guard, RateLimiter
 from ayeaye.service.served import Served
 from ayeaye.service.shadow import FOLDER, Shadow
 from ayeaye.service.store import RuntimeClass, Store, check_picture, there_already
-from ayeaye.texts import comparable, shown
 
 if TYPE_CHECKING:
-    from ayeaye.classifier import Classifier
-    from ayeaye.classspace.space import ClassSpace
+    from ayeaye.class_vectors.space import ClassSpace
+    from ayeaye.classifier.model import Classifier
 
 Candidates = Sequence[str | NewClass]
 
@@ -62,7 +62,7 @@ class Inference:
     """
 
     def __init__(self, served: Served) -> None:
-        from ayeaye import classifier
+        from ayeaye.classifier import model as classifier
 
         self.served = served
         self.digest = classifier.digest(served.bundle)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ayeaye.core.errors import DataError, PictureError
 from ayeaye.data.decode import Limits, pixels
-from ayeaye.errors import DataError, PictureError
 from ayeaye.service.living import Living, Now
 from ayeaye.service.memory import give_back
 
 if TYPE_CHECKING:
-    from ayeaye.classifier import Classifier
+    from ayeaye.classifier.model import Classifier
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ayeaye.classspace.later import NewClass
-from ayeaye.errors import StoreError
+from ayeaye.class_vectors.later import NewClass
+from ayeaye.core.errors import StoreError
+from ayeaye.core.unicode_checks import comparable, shown
 from ayeaye.service.store import RuntimeClass, Store
-from ayeaye.texts import comparable, shown
 
 if TYPE_CHECKING:
-    from ayeaye.classifier import Classifier
+    from ayeaye.classifier.model import Classifier
 
 PATIENCE = 30.0  # seconds until a store that could not be asked is asked again
 ANSWER = 1.0  # seconds that answers wait for the store

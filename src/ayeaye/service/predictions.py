@@ -30,8 +30,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ayeaye.errors import DataError, StoreError
-from ayeaye.files import replacing
+from ayeaye.core.errors import DataError, StoreError
+from ayeaye.core.files import replacing
 
 SCHEMA = pa.schema(
     [

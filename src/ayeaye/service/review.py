@@ -6,16 +6,16 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from ayeaye.core.errors import Conflict, DataError, NotKept, PictureError
+from ayeaye.core.files import replacing
+from ayeaye.core.workspace import Workspace
 from ayeaye.data import decode
 from ayeaye.data.sources import feedback as folder
 from ayeaye.data.sources.base import nearest
 from ayeaye.data.table import SEEN, Dataset
-from ayeaye.errors import Conflict, DataError, NotKept, PictureError
-from ayeaye.files import replacing
 from ayeaye.release import bento
 from ayeaye.service.database import locate
 from ayeaye.service.store import ACCEPTED, REJECTED, Feedback, Status, Store, check_undecided
-from ayeaye.workspace import Workspace
 
 FORGOTTEN = "forgotten"
 NO_PICTURE = "counts for monitoring alone: no picture was sent along"

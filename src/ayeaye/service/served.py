@@ -32,11 +32,11 @@ from typing import Any
 from pydantic import ValidationError
 
 import ayeaye
+from ayeaye.core.errors import BundleError, ReleaseError
+from ayeaye.core.params import Serve
+from ayeaye.core.paths import expanded, resolved
+from ayeaye.core.processes import workers_told
 from ayeaye.data.decode import Limits
-from ayeaye.errors import BundleError, ReleaseError
-from ayeaye.params import Serve
-from ayeaye.paths import expanded, resolved
-from ayeaye.processes import workers_told
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import bentoml
 from bentoml.images import Image
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ayeaye.params import STATE_IN_IMAGE
+from ayeaye.core.params import STATE_IN_IMAGE
 from ayeaye.service import traffic
 from ayeaye.service.served import Served, settings, workers
 

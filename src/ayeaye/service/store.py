@@ -16,9 +16,9 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import URL, Connection, CursorResult, Row, Table, func, select, true
 
-from ayeaye.errors import Conflict, DataError, NotKept, Outdated, StoreFull
+from ayeaye.core.errors import Conflict, DataError, NotKept, Outdated, StoreFull
+from ayeaye.core.unicode_checks import check_name, check_prose, clean, comparable, normal
 from ayeaye.service.database import CHANGES, CLASSES, FEEDBACK, PENDING, Database
-from ayeaye.texts import check_name, check_prose, clean, comparable, normal
 
 Status = Literal["pending", "accepted", "rejected"]
 ACCEPTED: Final = "accepted"

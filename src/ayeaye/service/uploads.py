@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ayeaye import contents
-from ayeaye.errors import DataError
+from ayeaye.core import contents
+from ayeaye.core.errors import DataError
 
 ENVELOPE = 64 * 1024  # what multipart adds around a file
 JSON_BYTES = 1_000_000

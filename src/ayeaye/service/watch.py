@@ -16,15 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ayeaye.errors import ReleaseError
+from ayeaye.core.errors import ReleaseError
+from ayeaye.core.files import write_atomic
+from ayeaye.core.workspace import Workspace
 from ayeaye.evaluation import drift
 from ayeaye.evaluation.drift import Comparison, Reference
-from ayeaye.files import write_atomic
 from ayeaye.pipeline import reference
 from ayeaye.release.promotion import record_of, registry_of
 from ayeaye.service import predictions
 from ayeaye.service.review import place_of
-from ayeaye.workspace import Workspace
 
 DRIFT, NONE, TOO_FEW, NO_CHAMPION = ("drift", "none", "too few answers", "no champion")
 NOTHING_YET = "there is no champion to watch yet: run `ayeaye retrain`"

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ayeaye import params
+from ayeaye.core import params
+from ayeaye.core.errors import SourceError
 from ayeaye.data.sources.awa2 import awa2
 from ayeaye.data.sources.base import LISTED, Entry, Source, check_classes, check_counts, check_entries
 from ayeaye.data.sources.cub import cub
@@ -24,7 +25,6 @@ from ayeaye.data.sources.features import features
 from ayeaye.data.sources.feedback import with_feedback
 from ayeaye.data.sources.folder import folder, read_classes
 from ayeaye.data.sources.xlsa17 import xlsa17
-from ayeaye.errors import SourceError
 
 __all__ = ["LISTED", "Entry", "Source", "check_counts", "open_source", "read_classes"]
 

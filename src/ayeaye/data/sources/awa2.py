@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from ayeaye.core.errors import SourceError
 from ayeaye.data.sources import published
 from ayeaye.data.sources.base import Source, labelled, plain_name
 from ayeaye.data.sources.pictures import MAX_BYTES, pictures, reader
 from ayeaye.data.table import ClassTable
-from ayeaye.errors import SourceError
 
 # Name of the class matrix -> file; the first that is there is also called `attributes`.
 MATRICES = {"continuous": "predicate-matrix-continuous.txt", "binary": "predicate-matrix-binary.txt"}

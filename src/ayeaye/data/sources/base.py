@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from ayeaye.core.errors import DataError, SourceError, listed
+from ayeaye.core.unicode_checks import clean, collisions, comparable, composed, near
 from ayeaye.data.table import SEEN, TEXT, UNSEEN, ClassTable
-from ayeaye.errors import DataError, SourceError, listed
-from ayeaye.texts import clean, collisions, comparable, composed, near
 
 ROLES = (SEEN, UNSEEN)
 # Folders that tools, systems and makers of data sets leave, as `comparable` writes them; `BACKGROUND_Google` is

@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from ayeaye.core.errors import SourceError
 from ayeaye.data.sources import published
 from ayeaye.data.sources.base import Entry, Source, plain_name, stamp_of
 from ayeaye.data.sources.pictures import MAX_BYTES, reader
 from ayeaye.data.table import ClassTable
-from ayeaye.errors import SourceError
 
 CONTINUOUS = "attributes/class_attribute_labels_continuous.txt"
 

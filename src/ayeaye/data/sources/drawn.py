@@ -6,7 +6,7 @@ import hashlib
 import io
 from pathlib import Path
 
-from ayeaye import params
+from ayeaye.core import params
 from ayeaye.data.sources.base import Entry, Source, class_table
 
 

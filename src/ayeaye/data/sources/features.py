@@ -10,11 +10,11 @@ from threading import Lock
 import numpy as np
 import pandas as pd
 
-from ayeaye import contents
+from ayeaye.core import contents
+from ayeaye.core.errors import PictureError, SourceError
+from ayeaye.core.unicode_checks import composed
 from ayeaye.data.sources.base import LISTED, Entry, Source, stamp_of
 from ayeaye.data.table import UNSEEN, ClassTable
-from ayeaye.errors import PictureError, SourceError
-from ayeaye.texts import composed
 
 GIVEN_SPLITS = ("train", "test_seen", "test_unseen")
 TEXTS = ("class_names", "role", "description", "group", "synset", "split")

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
+from ayeaye.core.errors import PictureError
+from ayeaye.core.files import write_atomic
 from ayeaye.data.sources.base import Entry, Source
 from ayeaye.data.sources.pictures import pictures, reader
-from ayeaye.errors import PictureError
-from ayeaye.files import write_atomic
 
 PREFIX = "feedback/"  # of their names in the manifest
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ayeaye import contents
+from ayeaye.core import contents
+from ayeaye.core.errors import SourceError, listed
+from ayeaye.core.unicode_checks import composed
 from ayeaye.data.sources.base import Source, class_table, labelled, nearest
 from ayeaye.data.sources.pictures import MAX_BYTES, pictures, reader
 from ayeaye.data.table import ClassTable
-from ayeaye.errors import SourceError, listed
-from ayeaye.texts import composed
 
 REQUIRED = ("name", "role")
 KNOWN = (*REQUIRED, "description", "synonyms", "group", "synset")

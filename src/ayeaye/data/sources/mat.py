@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye import contents
-from ayeaye.errors import SourceError
+from ayeaye.core import contents
+from ayeaye.core.errors import SourceError
 
 # What SciPy's and HDF5's readers raise on files that are cut short or of another kind.
 _BROKEN = (

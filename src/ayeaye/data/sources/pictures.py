@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ayeaye import params
+from ayeaye.core import params
+from ayeaye.core.errors import PictureError, SourceError
+from ayeaye.core.unicode_checks import composed
 from ayeaye.data.sources.base import Entry
-from ayeaye.errors import PictureError, SourceError
-from ayeaye.texts import composed
 
 IGNORED_FILES = ("thumbs.db", "desktop.ini", "ehthumbs.db")
 MAX_BYTES = params.Prepare().max_bytes

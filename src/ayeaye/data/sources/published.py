@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ayeaye import contents
+from ayeaye.core import contents
+from ayeaye.core.errors import SourceError, listed
+from ayeaye.core.unicode_checks import normal
 from ayeaye.data.sources.base import LISTED, nearest
 from ayeaye.data.table import SEEN, UNSEEN
-from ayeaye.errors import SourceError, listed
-from ayeaye.texts import normal
 
 
 def check_there(folder: Path, *names: str) -> None:

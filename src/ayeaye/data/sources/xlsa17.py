@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ayeaye.core.errors import SourceError, listed
 from ayeaye.data.sources import mat
 from ayeaye.data.sources.base import Entry, Source, plain_name, stamp_of
 from ayeaye.data.sources.features import row_reader
 from ayeaye.data.table import SEEN, UNSEEN, ClassTable
-from ayeaye.errors import SourceError, listed
 
 FEATURES, SPLITS = "res101.mat", "att_splits.mat"
 NEEDED = ("allclasses_names", "trainval_loc", "test_seen_loc", "test_unseen_loc")
