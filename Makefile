@@ -12,7 +12,7 @@ SERVICE_PORT =
 ARGS =
 JOBS = 2
 # One thread each: two programs that both wait for two cores take several times as long.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import databases
 import httpx
 import pytest
+import shared
 import workspaces
-from filelock import FileLock
 from prefect_servers import Server
 from workspaces import SHARED, Place, wait_for
 
@@ -23,33 +23,42 @@ from ayeaye.core.processes import free_port, start, stop
 os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="ayeaye-prefect-"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shared.open_folder()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shared.close_folder()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is slow goes first, so that no worker is left alone with it at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_server() -> str:
     """The URL of a Prefect API with its scheduler, for as long as the tests run."""
-    home = tmp_path_factory.mktemp("prefect")
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    environment = {
-        **os.environ,
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": url,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_UI_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with (home / "server.log").open("wb") as log:
-        process = start(command, env=environment, cwd=home, log=log)
-        try:
-            wait_for(lambda: _answers(f"{url}/health"), 120, "Prefect's server does not answer")
-            yield url
-        finally:
-            stop(process)
+
+    def begin(home: Path) -> str:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}/api"
+        environment = {
+            **os.environ,
+            "PREFECT_HOME": str(home),
+            "PREFECT_API_URL": url,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_UI_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+        }
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+        shared.keep("prefect", command, environment, home)
+        wait_for(lambda: _answers(f"{url}/health"), 120, "Prefect's server does not answer")
+        return url
+
+    return str(shared.once("prefect", begin)[1])
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +97,6 @@ def twice(trained: Place, tmp_path_factory: pytest.TempPathFactory, environment:
     """The same after a changed parameter has made version 2 champion."""
 
     def make(folder: Path) -> Place:
-        folder.mkdir()
         place = trained.copy(folder)
         place.set("train.folds=4")
         return _retrained(place)
@@ -114,14 +122,15 @@ def _made_once(
     tmp_path_factory: pytest.TempPathFactory,
     environment: Mapping[str, str],
 ) -> Place:
-    """A copy of what `make` makes in a folder: where several workers run the tests, the first to come does."""
-    base = tmp_path_factory.getbasetemp()
-    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"made-{name}"
-    with FileLock(made.with_suffix(".lock")):
-        if not (made / "outcome.json").is_file():
-            make(made)
+    """A copy, for one worker, of what `make` makes once."""
+
+    def outcome(folder: Path) -> str:
+        make(folder)
+        return (folder / "outcome.json").read_text()
+
+    made, text = shared.once(name, outcome)
     folder = tmp_path_factory.mktemp(name)
-    shutil.copyfile(made / "outcome.json", folder / "outcome.json")
+    (folder / "outcome.json").write_text(text)
     return Place(made / "workspace", made / "paints", environment).moved(folder / "workspace")
 
 
@@ -139,6 +148,12 @@ def service(trained: Place) -> Iterator[str]:
             yield url
         finally:
             stop(process)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> databases.Server:
+    """A PostgreSQL server; what needs it is skipped where its programs are not."""
+    return databases.server()
 
 
 @pytest.fixture

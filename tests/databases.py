@@ -7,15 +7,15 @@ import pwd
 import shutil
 import socket
 import subprocess
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
+import shared
 import workspaces
 from sqlalchemy import URL
 
@@ -39,6 +39,8 @@ class Server:
         return URL.create("postgresql+psycopg", "ayeaye", PASSWORD, "127.0.0.1", self.port, name)
 
     def create(self, name: str) -> URL:
+        """The address of a new empty database, whose name begins so."""
+        name = f"{name}_{uuid.uuid4().hex[:8]}"
         url = self.url("postgres")
         with psycopg.connect(
             host=url.host,
@@ -87,44 +89,38 @@ class Proxy:
             each.close()
 
 
-@contextmanager
-def server() -> Iterator[Server]:
-    """A server on loopback with an empty data folder, stopped at the end, and when this process dies."""
+def server() -> Server:
+    """A server on loopback with an empty data folder, shared by all workers, for as long as the tests run."""
     found = sorted(Path("/").glob(f"{PROGRAMS}/initdb".lstrip("/")))
     initdb = found[-1] if found else shutil.which("initdb")
     if initdb is None:
         pytest.skip(MISSING)
-    folder = Path(tempfile.mkdtemp(prefix="ayeaye-postgres-"))
-    user = _unprivileged(folder)
-    (folder / "password").write_text(PASSWORD)
-    data, port = folder / "data", free_port()
-    create = ["--auth=scram-sha-256", "--username=ayeaye", f"--pwfile={folder / 'password'}", "--no-sync"]
-    settings = {
-        "listen_addresses": "127.0.0.1",
-        "port": str(port),
-        "unix_socket_directories": "",
-        "fsync": "off",
-        "shared_buffers": "16MB",
-    }
-    try:
+
+    def begin(folder: Path) -> int:
+        user = _unprivileged(folder)
+        (folder / "password").write_text(PASSWORD)
+        data, port = folder / "data", free_port()
+        create = ["--auth=scram-sha-256", "--username=ayeaye", f"--pwfile={folder / 'password'}", "--no-sync"]
         subprocess.run(
             [*user, initdb, *create, "--encoding=UTF8", "--no-locale", "-D", data],
             check=True,
             capture_output=True,
         )
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(port),
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "shared_buffers": "16MB",
+            "max_connections": "200",
+        }
         command = [*user, Path(initdb).resolve().with_name("postgres"), "-D", data]
         command += [f"--{name}={value}" for name, value in settings.items()]
-        with (folder / "server.log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        started = Server(port)
-        try:
-            workspaces.wait_for(lambda: _answers(started), 30, "PostgreSQL does not answer")
-            yield started
-        finally:
-            process.send_signal(2)  # closes the connections that are open
-            process.wait(30)
-    finally:
-        shutil.rmtree(folder)
+        shared.keep("postgres", command, os.environ, folder)
+        workspaces.wait_for(lambda: _answers(Server(port)), 30, "PostgreSQL does not answer")
+        return port
+
+    return Server(shared.once("postgres", begin)[1])
 
 
 def _unprivileged(folder: Path) -> list[str]:

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 import workspaces
 from moto.server import ThreadedMotoServer
+from sqlalchemy import URL
 from workspaces import Place, wait_for
 
 from ayeaye.core.processes import free_port
@@ -24,11 +25,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[databases.Server]:
-    with databases.server() as server:
-        for name in ("prefect", "mlflow"):
-            server.create(name)
-        yield server
+def empty(postgres: databases.Server) -> dict[str, URL]:
+    return {name: postgres.create(name) for name in ("prefect", "mlflow")}
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +56,18 @@ def ports() -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def environment_of_stores(postgres: databases.Server, bucket: Any) -> Mapping[str, str]:
+def environment_of_stores(empty: dict[str, URL], bucket: Any) -> Mapping[str, str]:
     """What a person exports before `ayeaye up`: no password is in an address."""
-    at = f"ayeaye@127.0.0.1:{postgres.port}"
+
+    def address(name: str, driver: str) -> str:
+        return empty[name].set(drivername=f"postgresql+{driver}", password=None).render_as_string()
+
     variables = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     return {
         **variables,
         "PGPASSWORD": databases.PASSWORD,
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{at}/prefect",
-        "MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg://{at}/mlflow",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": address("prefect", "asyncpg"),
+        "MLFLOW_BACKEND_STORE_URI": address("mlflow", "psycopg"),
         "MLFLOW_ARTIFACTS_DESTINATION": "s3://shop/models",
     }
 
@@ -92,17 +93,17 @@ def place(
 
 
 def test_a_retraining_with_everything_on_postgresql_and_s3(
-    place: Place, postgres: databases.Server, bucket: Any, ports: dict[str, int]
+    place: Place, empty: dict[str, URL], bucket: Any, ports: dict[str, int]
 ) -> None:
     _run(place, "retrain")
 
     assert (
-        _one(postgres, "prefect", "SELECT state_type::text FROM flow_run WHERE NOT auto_scheduled")
+        _one(empty["prefect"], "SELECT state_type::text FROM flow_run WHERE NOT auto_scheduled")
         == "COMPLETED"
     )
-    version = _one(postgres, "mlflow", "SELECT source FROM model_versions")
+    version = _one(empty["mlflow"], "SELECT source FROM model_versions")
     assert version.startswith("mlflow-artifacts:")
-    alias = _one(postgres, "mlflow", "SELECT version FROM registered_model_aliases WHERE alias = 'champion'")
+    alias = _one(empty["mlflow"], "SELECT version FROM registered_model_aliases WHERE alias = 'champion'")
     assert int(alias) == 1
     names = {each.key for each in bucket.objects.all()}
     assert any(name.startswith("models/") and name.endswith("model/bundle/bundle.json") for name in names)
@@ -164,10 +165,9 @@ def _run(place: Place, command: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr + said
 
 
-def _one(postgres: databases.Server, database: str, query: str) -> Any:
-    url = postgres.url(database)
+def _one(url: URL, query: str) -> Any:
     with psycopg.connect(
-        host=url.host, port=url.port, user=url.username, password=databases.PASSWORD, dbname=database
+        host=url.host, port=url.port, user=url.username, password=url.password, dbname=url.database
     ) as connection:
         (row,) = connection.execute(query).fetchall()
         return row[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import databases
@@ -16,21 +15,11 @@ from ayeaye.service.database import locate
 from ayeaye.service.served import Served
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[databases.Server]:
-    """A PostgreSQL server; what needs it is skipped where its programs are not."""
-    with databases.server() as started:
-        yield started
-
-
-_numbers = count()
-
-
 @pytest.fixture
 def proxied(postgres: databases.Server) -> Iterator[tuple[databases.Proxy, URL]]:
     """A proxy before a database of PostgreSQL, which can be made to stand still, and the address through it."""
     proxy = databases.Proxy(postgres.port)
-    url = postgres.create(f"proxied{next(_numbers)}")
+    url = postgres.create("proxied")
     yield proxy, url.set(port=proxy.port, query={"connect_timeout": "2"})
     proxy.close()
 
@@ -40,7 +29,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
     """The address of an empty database, of each kind."""
     if request.param == "sqlite":
         return locate(tmp_path / "state")
-    return request.getfixturevalue("postgres").create(f"test{next(_numbers)}")
+    return request.getfixturevalue("postgres").create("test")
 
 
 @pytest.fixture(scope="session")

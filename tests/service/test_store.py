@@ -376,7 +376,10 @@ def test_a_connection_that_the_server_closed_is_opened_anew(postgres: Server) ->
     url = postgres.create("closed")
     store, other = Store(url), create_engine(url)
     assert store.revision() == 0
-    ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'closed' AND pid <> pg_backend_pid()"
+    ends = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
     with other.connect() as connection:
         assert connection.execute(text(ends)).all()
     assert store.add(OKAPI) == store.revision() == 1
