@@ -35,7 +35,8 @@ from ayeaye.core import params
 from ayeaye.core.processes import free_port, start, stop
 from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import Dataset
-from ayeaye.release import promotion, serving
+from ayeaye.packaging.serving_state import ServingState
+from ayeaye.release import promotion
 from ayeaye.release.registry import Version
 
 SERVE = "from ayeaye import cli; cli.main()"
@@ -97,7 +98,7 @@ def served(
             def ready() -> bool:
                 if process.poll() is not None:
                     raise SystemExit(f"`ayeaye serve` ended: see {log.name}")
-                return bool((serving.observed(workspace) or {}).get("bento"))
+                return bool(getattr(ServingState.observe(workspace), "bento", None))
 
             wait(ready, READY, f"`ayeaye serve` does not answer: see {log.name}")
             yield f"http://127.0.0.1:{port}"
@@ -146,7 +147,7 @@ def roll(
                 before = time.monotonic()
                 crown(workspace, released, "promote" if number % 2 == 0 else "rollback")
                 wait(
-                    lambda tag=released.tag: (serving.observed(workspace) or {}).get("bento") == tag,  # type: ignore[misc]
+                    lambda tag=released.tag: getattr(ServingState.observe(workspace), "bento", None) == tag,  # type: ignore[misc]
                     SERVED,
                     f"{released.tag} is not served",
                 )

@@ -45,9 +45,9 @@ from ayeaye.core.processes import free_port, start, stop
 from ayeaye.core.workspace import Workspace, template
 from ayeaye.data.table import Dataset
 from ayeaye.mappers import create
+from ayeaye.packaging import bento
 from ayeaye.pipeline.engine import with_engine
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import bento
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH, SENT, EACH = 32, 64, 4  # pictures of the bare loop's batch, that are sent, and of each class to fit on

@@ -22,7 +22,7 @@ OUTCOMES = ("promoted", "refused", "pending")  # of a retrain; `unchanged` is no
 
 def resource(workspace: Workspace) -> str:
     """The id of the workspace among Prefect's resources; it stays when the workspace is moved."""
-    return f"ayeaye.core.workspace.{workspace.identity}"
+    return f"ayeaye.workspace.{workspace.identity}"
 
 
 def emit(workspace: Workspace, kind: str, message: str, **payload: Any) -> None:

@@ -181,7 +181,7 @@ def test_what_happens_in_another_workspace_is_not_told(
     run = server.start_run(other["id"])
     with _settled():
         server.set_state(run["id"], "FAILED", "not ours")
-        server.emit("ayeaye.refused", "ayeaye.core.workspace.another", other["id"])
+        server.emit("ayeaye.refused", "ayeaye.workspace.another", other["id"])
     assert len(receiver.calls) == before
 
 

@@ -27,7 +27,8 @@ from workspaces import Place, wait_for
 
 from ayeaye.core.processes import free_port, start, stop
 from ayeaye.core.workspace import Workspace
-from ayeaye.release import bento, promotion
+from ayeaye.packaging import bento
+from ayeaye.release import promotion
 from ayeaye.release.promotion import record_of, registry_of
 from ayeaye.release.registry import CHAMPION
 
@@ -90,7 +91,7 @@ def holds(place: Place, *, bento_lost: bool = False) -> None:
     assert state.champion is not None and state.bento is not None
     at = [version.number for version in registry_of(workspace).versions() if CHAMPION in version.aliases]
     assert len(at) <= 1
-    assert bento_lost or bento.whole(state.bento, workspace.bentos)
+    assert bento_lost or bento.is_intact(state.bento, workspace.bentos)
 
 
 def completes(place: Place, command: list[object]) -> float:

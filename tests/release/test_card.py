@@ -15,7 +15,8 @@ from workspaces import Place
 
 from ayeaye.core.params import Params
 from ayeaye.core.workspace import Workspace
-from ayeaye.release import bento, card, gate, promotion
+from ayeaye.packaging import bento
+from ayeaye.release import card, gate, promotion
 from ayeaye.release.card import DESCRIPTION, content
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
@@ -334,7 +335,7 @@ class TestARegisteredVersion:
         path.unlink()
         assert "what is recorded of version 1 makes no card ('metrics.json')" in copied("card", 1).err
         # A way back does not hang on it.
-        assert promotion._recipe(workspace, registry.version(1)).card is None
+        assert promotion._recipe(workspace, registry.version(1)).card == {}
 
     def test_is_told_by_the_command(self, trained: Place, tmp_path: Path) -> None:
         told = trained("card")

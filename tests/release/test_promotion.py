@@ -11,8 +11,10 @@ from workspaces import Place
 from ayeaye.core.errors import RegistryError, ReleaseError, TrialFailed
 from ayeaye.core.params import Serve
 from ayeaye.core.workspace import Workspace
+from ayeaye.deployment import serving
+from ayeaye.packaging import bento
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import bento, promotion, serving
+from ayeaye.release import promotion
 from ayeaye.release.registry import CHALLENGER, CHAMPION, Version
 
 FLOW = f"{promotion.FLOW} (ann)"
@@ -93,7 +95,7 @@ def test_a_trial_that_fails_is_made_once_more(copied: Place, monkeypatch: pytest
             raise outcome
         return outcome
 
-    monkeypatch.setattr(bento, "trial", trial)
+    monkeypatch.setattr(bento, "smoke_test", trial)
     said = list[str]()
     assert promotion.try_champion(Workspace(copied.root), said.append) == "tried"
     assert said == ["not ready after 120 s; trying once more."]
@@ -130,16 +132,16 @@ def test_workers_are_those_that_are_given_then_those_of_the_environment_then_of_
     (bare.root / "params.yaml").write_text("serve:\n  workers: 2\n")
     settings = list[Serve]()
     monkeypatch.setattr(serving, "serve", lambda workspace, given, *_: settings.append(given))
-    promotion.serve(bare)
+    serving.serve_champion(bare)
     monkeypatch.setenv("AYEAYE_WORKERS", "3")
-    promotion.serve(bare)
-    promotion.serve(bare, workers=4)
+    serving.serve_champion(bare)
+    serving.serve_champion(bare, workers=4)
     assert [each.workers for each in settings] == [2, 3, 4]
     assert bento.place(settings[1])["AYEAYE_WORKERS"] == "3"
     for wrong in ("0", "-1", "many", "1.5"):
         monkeypatch.setenv("AYEAYE_WORKERS", wrong)
         with pytest.raises(ReleaseError, match=f"AYEAYE_WORKERS is {wrong}: give a number from 1"):
-            promotion.serve(bare)
+            serving.serve_champion(bare)
 
 
 @pytest.mark.slow
@@ -153,15 +155,15 @@ def test_a_damaged_bento_is_made_again_and_tried_before_it_is_served(
     assert "is damaged: make it again with `ayeaye promote 1`" in done.err
     copied.set("serve.max_bytes=12345678")
     said = list[str]()
-    promotion.serve(Workspace(copied.root), say=said.append)
+    serving.serve_champion(Workspace(copied.root), say=said.append)
     state = promotion.record_of(workspace).state()
     assert served == [state.bento]
     assert said[0].endswith("is lost, damaged or out of date: version 1 is packed again.")
     assert said[2] == f"Trying {state.bento}."
-    assert bento.whole(served[0], workspace.bentos)
+    assert bento.is_intact(served[0], workspace.bentos)
     assert bento.limits_of(served[0], workspace.bentos).max_bytes == 12345678
     assert (state.champion, state.previous, aliased(workspace, CHAMPION)) == (1, None, 1)
-    promotion.serve(Workspace(copied.root), say=said.append)
+    serving.serve_champion(Workspace(copied.root), say=said.append)
     assert served == [state.bento] * 2
     assert len(promotion.record_of(workspace).entries()) == 2
 
@@ -181,12 +183,12 @@ def test_promoting_the_champion_makes_its_lost_bento_again(copied: Place) -> Non
 def test_a_whole_bento_is_served_while_mlflow_is_away(copied: Place, served: list[str]) -> None:
     copied.set("release.tracking=http://127.0.0.1:9")
     said = list[str]()
-    promotion.serve(Workspace(copied.root), say=said.append)
+    serving.serve_champion(Workspace(copied.root), say=said.append)
     assert served == [promotion.record_of(Workspace(copied.root)).state().bento]
     assert "MLflow cannot be reached" in said[0]
     shutil.rmtree(champions_bento(Workspace(copied.root)))
     with pytest.raises(RegistryError, match="MLflow cannot be reached"):
-        promotion.serve(Workspace(copied.root))
+        serving.serve_champion(Workspace(copied.root))
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ from workspaces import Place
 
 from ayeaye.core.errors import ReleaseError, WorkspaceBusy
 from ayeaye.core.workspace import Workspace
-from ayeaye.release import bento, promotion, status
+from ayeaye.packaging import bento
+from ayeaye.release import promotion, status
 from ayeaye.release.promotion import record_of, registry_of
 from ayeaye.release.registry import CHAMPION, Version
 

@@ -35,9 +35,9 @@ def serve(
     found = workspace_at(workspace)
     if wait:
         _await_champion(found)
-    from ayeaye.release import promotion
+    from ayeaye.deployment import serving
 
-    promotion.serve(found, host=host, port=port, workers=workers, say=say)
+    serving.serve_champion(found, host=host, port=port, workers=workers, say=say)
 
 
 def _await_champion(workspace: Workspace) -> None:

@@ -30,8 +30,8 @@ from ayeaye.core.files import write_atomic
 from ayeaye.core.paths import inside
 from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import MANIFEST, read_frame
+from ayeaye.packaging import bento
 from ayeaye.pipeline.embed import code_digest
-from ayeaye.release import bento
 from ayeaye.release.promotion import record_of, registry_of
 from ayeaye.release.registry import EVIDENCE, REMOVED, Version
 from ayeaye.versioning import Objects
@@ -144,7 +144,7 @@ def _bentos(workspace: Workspace, needed: Needed) -> Iterator[Item]:
         named = bento.folder_of(tag, workspace.bentos) if tag else None
         kept.add(named if named and named.is_dir() else by_version.get(version.number))
     for folder in built:
-        if folder not in kept and not bento.at_work(folder):
+        if folder not in kept and not bento.is_running(folder):
             tag = f"{folder.parent.name}:{folder.name}"
             yield Item("bento", tag, _size(folder), partial(_remove_bento, folder))
 

@@ -34,7 +34,7 @@ from ayeaye.core.workspace import Workspace
 from ayeaye.data import removal, repeats, samples
 from ayeaye.data.decode import ANY, decode
 from ayeaye.data.table import MANIFEST, Dataset, content_at, read_frame, shard_ids
-from ayeaye.release import bento
+from ayeaye.packaging import bento
 from ayeaye.release.compare import SHOWN
 from ayeaye.release.promotion import record_of, registry_of
 from ayeaye.reporting import report

@@ -18,8 +18,8 @@ from ayeaye.core.files import replacing
 from ayeaye.core.workspace import Workspace
 from ayeaye.data.decode import Limits
 from ayeaye.data.sources.pictures import Found, below
+from ayeaye.packaging import bento
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import bento
 from ayeaye.release.promotion import record_of
 
 COLUMNS = ("image", "label", "seen", "confidence", "model", "error", "known")

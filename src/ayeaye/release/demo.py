@@ -17,8 +17,9 @@ from ayeaye.core.files import write_atomic
 from ayeaye.core.paths import resolved
 from ayeaye.core.workspace import Workspace
 from ayeaye.data import bestiary
-from ayeaye.release import bento, champion, show
-from ayeaye.release.bento import Golden
+from ayeaye.packaging import bento
+from ayeaye.packaging.bento import Golden
+from ayeaye.release import champion, show
 from ayeaye.release.status import status
 
 ANIMAL = "aye-aye"
@@ -59,7 +60,9 @@ def ask(workspace: Workspace) -> dict[str, Any]:
     write_atomic(picture, paths[0].read_bytes())
     answers = champion.classify(workspace, paths)
     tag = answers[0]["model"]["bento"]
-    bento.trial(tag, [Golden(picture.name, picture.read_bytes(), answers[0])], workspace.bentos, repeats=1)
+    bento.smoke_test(
+        tag, [Golden(picture.name, picture.read_bytes(), answers[0])], workspace.bentos, repeats=1
+    )
     return {
         "picture": picture,
         "description": animals[ANIMAL].description,

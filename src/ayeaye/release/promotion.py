@@ -20,17 +20,17 @@ import numpy as np
 
 from ayeaye import __version__, versioning
 from ayeaye.classifier.model import Classifier, digest
-from ayeaye.core.errors import AyeayeError, Incomparable, NoCard, ReleaseError, TrialFailed
+from ayeaye.core.errors import Incomparable, NoCard, ReleaseError, TrialFailed
 from ayeaye.core.files import digest_file, write_atomic
-from ayeaye.core.processes import workers_told
 from ayeaye.core.workspace import Workspace
 from ayeaye.data.decode import Limits
 from ayeaye.data.prepare_dataset import quarantine
 from ayeaye.data.table import Dataset
+from ayeaye.packaging import bento
+from ayeaye.packaging.bento import Golden, Recipe, SmokeTestResult
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.pipeline.progress import Progress
-from ayeaye.release import bento, card, compare, gate, serving
-from ayeaye.release.bento import Golden, Recipe, Trial
+from ayeaye.release import card, compare, gate
 from ayeaye.release.card import Card
 from ayeaye.release.gate import Decision
 from ayeaye.release.record import MOVES, Action, Entry, Record
@@ -272,7 +272,8 @@ def pack(workspace: Workspace, version: Version) -> str:
 
 def _recipe(workspace: Workspace, version: Version) -> Recipe:
     registry = registry_of(workspace)
-    figures = registry.metrics(version)
+    figures, made = registry.metrics(version), _card(workspace, version, packed=True)
+    files = made.files() if made else {}
     return Recipe(
         name=workspace.params.release.model,
         version=version.number,
@@ -285,11 +286,11 @@ def _recipe(workspace: Workspace, version: Version) -> Recipe:
             "estimated_on": version.tags.get("estimated_on"),
             **{name: figures[name] for name in (*HEADLINE, *TRUST) if name in figures},
         },
-        card=_card(workspace, version, packed=True),
+        card={name: files[name] for name in bento.CARD if name in files},
     )
 
 
-def try_out(workspace: Workspace, version: Version, tag: str, say: Say = _silent) -> Trial:
+def try_out(workspace: Workspace, version: Version, tag: str, say: Say = _silent) -> SmokeTestResult:
     """Real requests to the Bento; raises TrialFailed when it fails twice, since a machine may be busy once.
 
     Those of an earlier trial, where it had one: they need no dataset, at which a retrain may be at work.
@@ -297,7 +298,9 @@ def try_out(workspace: Workspace, version: Version, tag: str, say: Say = _silent
     golden = bento.kept_golden(tag, workspace.bentos) or golden_requests(
         workspace, registry_of(workspace).bundle(version), bento.limits_of(tag, workspace.bentos)
     )
-    trial = partial(bento.trial, tag, golden, workspace.bentos, bundle_digest=version.bundle_digest, say=say)
+    trial = partial(
+        bento.smoke_test, tag, golden, workspace.bentos, bundle_digest=version.bundle_digest, say=say
+    )
     try:
         tried = trial()
     except TrialFailed as error:
@@ -307,7 +310,7 @@ def try_out(workspace: Workspace, version: Version, tag: str, say: Say = _silent
     return tried
 
 
-def try_champion(workspace: Workspace, say: Say = _silent) -> Trial:
+def try_champion(workspace: Workspace, say: Say = _silent) -> SmokeTestResult:
     """Real requests to the champion's Bento; raises ReleaseError where it is gone, TrialFailed where it fails."""
     state = record_of(workspace).state()
     if state.champion is None or state.bento is None:
@@ -450,7 +453,7 @@ def current(workspace: Workspace, champion: Version) -> bool:
     Another ayeaye, other limits of the service and new figures make another one.
     """
     tag = record_of(workspace).state().bento
-    return tag == _recipe(workspace, champion).tag() and bento.whole(tag, workspace.bentos)
+    return tag == _recipe(workspace, champion).tag() and bento.is_intact(tag, workspace.bentos)
 
 
 def renew(workspace: Workspace, *, actor: str, say: Say = _silent) -> str:
@@ -480,7 +483,7 @@ def _release(workspace: Workspace, version: Version, action: Action, actor: str,
 def _tried_as_it_was(workspace: Workspace, version: Version, say: Say) -> str | None:
     """The Bento with which a version was champion, where it is whole and answers: a rollback undoes all of it."""
     tag = record_of(workspace).bento(version.number)
-    if tag is None or not bento.whole(tag, workspace.bentos):
+    if tag is None or not bento.is_intact(tag, workspace.bentos):
         return None
     say(f"Trying {tag}.")
     try:
@@ -605,48 +608,6 @@ def _change(
         "bento": record_of(workspace).bento(version.number),
         "dry_run": dry_run,
     }
-
-
-def serve(
-    workspace: Workspace,
-    *,
-    host: str | None = None,
-    port: int | None = None,
-    workers: int | None = None,
-    say: Say = _silent,
-) -> None:
-    """Serve the champion's Bento, made anew where it is not current, until interrupted.
-
-    What is given goes before the environment, and that before the parameters.
-    """
-    changes = {"host": host, "port": port, "workers": workers or workers_told()}
-    given = workspace.params.serve
-    token = given.token_file and str(workspace.resolve(given.token_file))
-    settings = given.model_copy(
-        update={"state": str(workspace.resolve(given.state)), "token_file": token}
-        | {key: value for key, value in changes.items() if value is not None}
-    )
-    serving.serve(workspace, settings, partial(_to_serve, workspace, say), partial(restore, workspace), say)
-
-
-def _to_serve(workspace: Workspace, say: Say) -> str:
-    state = record_of(workspace).state()
-    if state.champion is None or state.bento is None:
-        raise ReleaseError("there is no champion to serve yet: run `ayeaye retrain`")
-    try:
-        check_anchor(workspace)  # nothing is packed for a record that lost its end
-        if current(workspace, registry_of(workspace).version(state.champion)):
-            return state.bento
-        # One that is merely out of date is nothing to wait for a retrain with.
-        whole = bento.whole(state.bento, workspace.bentos)
-        with workspace.releasing(timeout=0) if whole else workspace.releasing(say):
-            return renew(workspace, actor=actor(), say=say)
-    except (AyeayeError, OSError) as error:
-        if not bento.whole(state.bento, workspace.bentos):
-            raise
-        # Production does not stop because something better cannot be made.
-        say(f"{error}\nServed is {state.bento} as it was promoted.")
-        return state.bento
 
 
 def actor() -> str:

@@ -15,8 +15,10 @@ from ayeaye import versioning
 from ayeaye.classifier.model import digest
 from ayeaye.core.errors import BundleError, RegistryError, ReleaseError
 from ayeaye.core.workspace import Workspace
+from ayeaye.packaging import bento
+from ayeaye.packaging.serving_state import ServingState
 from ayeaye.pipeline.evaluate import HEADLINE
-from ayeaye.release import bento, promotion, serving
+from ayeaye.release import promotion
 from ayeaye.release.promotion import Say, record_of, registry_of
 from ayeaye.release.record import Entry, State
 from ayeaye.release.registry import CHAMPION, PREVIOUS, REMOVED, Registry, Version
@@ -38,7 +40,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
     state = record_of(workspace).state()
     registry = registry_of(workspace)
     listed = {version.number: _described(workspace, registry, version) for version in registry.versions()}
-    found = list(disagreements(workspace))
+    found, serving = list(disagreements(workspace)), ServingState.observe(workspace)
     return {
         "workspace": str(workspace.root),
         "model": workspace.params.release.model,
@@ -46,7 +48,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "previous": listed.get(state.previous) if state.previous else None,
         "pending": listed.get(state.pending.to) if state.pending else None,
         "candidates": [each for number, each in listed.items() if number != state.champion],
-        "serving": serving.observed(workspace),
+        "serving": serving and asdict(serving),
         "agrees": not found,
         "disagreements": [asdict(each) for each in found],
     }
@@ -111,7 +113,7 @@ def disagreements(workspace: Workspace) -> Iterator[Disagreement]:
     for version in _needed(state, versions):
         if fault := _bundle_fault(registry, version):
             yield Disagreement("bundle", f"the bundle of version {version.number} in the registry {fault}")
-    if state.bento and not bento.whole(state.bento, workspace.bentos):
+    if state.bento and not bento.is_intact(state.bento, workspace.bentos):
         yield Disagreement("bento", f"the champion's Bento {state.bento} is gone or damaged")
 
 
@@ -193,7 +195,7 @@ def _mend(workspace: Workspace, say: Say) -> None:
             if _bundle_fault(registry, version) and (copy := _packed_bundle(workspace, version)):
                 say(f"The bundle of version {version.number} is put back from its Bento.")
                 registry.restore_bundle(version, copy)
-    if state.bento and not bento.whole(state.bento, workspace.bentos):
+    if state.bento and not bento.is_intact(state.bento, workspace.bentos):
         try:
             promotion.renew(workspace, actor=promotion.actor(), say=say)
         except (RegistryError, ReleaseError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ayeaye.release.proxy import fault
+from ayeaye.deployment.proxy import fault
 
 # Of the lines before a body, or of what stands around the parts of one: as HAProxy takes them.
 HEAD_BYTES, HEAD_SECONDS = 131_072, 30.0

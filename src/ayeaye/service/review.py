@@ -13,7 +13,7 @@ from ayeaye.data import decode
 from ayeaye.data.sources import feedback as folder
 from ayeaye.data.sources.base import nearest
 from ayeaye.data.table import SEEN, Dataset
-from ayeaye.release import bento
+from ayeaye.packaging import bento
 from ayeaye.service.database import locate
 from ayeaye.service.store import ACCEPTED, REJECTED, Feedback, Status, Store, check_undecided
 

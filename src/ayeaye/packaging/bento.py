@@ -54,9 +54,8 @@ from ayeaye.core.processes import (
 )
 from ayeaye.data.decode import Limits
 from ayeaye.data.samples import Samples
-from ayeaye.release.card import Card
-from ayeaye.release.proxy import CLIENT_HEADER
 
+CLIENT_HEADER = "X-Ayeaye-Client"  # who asks, as the proxy tells the service
 TOLERANCE = 1e-4
 # Where a service runs, another engine may stand in for the one of the trial.
 TOLERANCE_IN_PLACE = 0.05
@@ -68,15 +67,15 @@ _AGAIN = "make it again with `ayeaye promote VERSION`"
 _PACKAGE = Path(ayeaye.__file__).parent
 PROGRAM = _PACKAGE.resolve().parent
 _FLOWS = _PACKAGE / "flows"  # a service runs none
-_CARD = ("card.md", "card.html")  # beside the bundle
+CARD = ("card.md", "card.html")  # beside the bundle
 _ENTRY = "ayeaye_bento"  # the module, beside the program, where a Bento begins: see ayeaye/service/entry.py
 _BROKEN = b"\xff\xd8\xff\xe0 this is not a picture"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What goes into a Bento; `template` is a bentofile.yaml, `metrics` the headline for GET /model, `card` what GET
-    /card shows."""
+    """What goes into a Bento; `template` is a bentofile.yaml, `metrics` the headline for GET /model, `card` the
+    files card.md and card.html."""
 
     name: str
     version: int
@@ -86,7 +85,7 @@ class Recipe:
     serve: Serve = field(default_factory=Serve)
     data_digest: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    card: Card | None = None
+    card: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -106,7 +105,7 @@ class Recipe:
             _digest_program(_PACKAGE, without=_FLOWS),
             _bentofile(self),
             sys.version_info[:2],
-            self.card and self.card.digest(),
+            [hashlib.sha256(self.card[name]).hexdigest() for name in sorted(self.card)],
         ]
         text = json.dumps(parts, sort_keys=True, default=str)
         return f"{self.name.lower()}:v{self.version}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -122,7 +121,7 @@ class Golden:
 
 
 @dataclass(frozen=True)
-class Trial:
+class SmokeTestResult:
     """A Bento that answered as it should. Latencies are of one request at a time, in milliseconds."""
 
     tag: str
@@ -147,7 +146,7 @@ def exists(tag: str, home: Path) -> bool:
     return (folder_of(tag, home) / "bento.yaml").is_file()
 
 
-def whole(tag: str, home: Path) -> bool:
+def is_intact(tag: str, home: Path) -> bool:
     """Whether a Bento is there, and program, bundle and settings in it are as they were packed."""
     folder = folder_of(tag, home)
     try:
@@ -156,7 +155,7 @@ def whole(tag: str, home: Path) -> bool:
         return False
 
 
-def at_work(folder: Path) -> bool:
+def is_running(folder: Path) -> bool:
     """Whether a service runs from a Bento's folder, as far as this system tells."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -204,7 +203,7 @@ def build(recipe: Recipe, home: Path) -> str:
     with FileLock(home / "build.lock"):
         # Only the holder of the lock stages: whatever lies there now belongs to a build that was killed.
         shutil.rmtree(home / ".staging", ignore_errors=True)
-        if whole(tag, home):
+        if is_intact(tag, home):
             return tag
         try:
             (home / ".staging").mkdir()
@@ -241,7 +240,7 @@ def _stage(recipe: Recipe, context: Path) -> None:
     shutil.copyfile(context / "ayeaye" / "service" / "entry.py", context / f"{_ENTRY}.py")
     shutil.copytree(recipe.bundle, context / "bundle")
     (context / "serve.json").write_text(json.dumps(recipe.settings, indent=1, default=str))
-    for name, content in _card(recipe).items():
+    for name, content in recipe.card.items():
         (context / name).write_bytes(content)
     with (context / "bentofile.yaml").open("w") as file:
         YAML(typ="safe").dump(_bentofile(recipe), file)
@@ -270,15 +269,10 @@ def _bentofile(recipe: Recipe) -> dict[str, Any]:
     made["envs"] = [*(content.get("envs") or ()), {"name": "AYEAYE_STATE", "value": STATE_IN_IMAGE}]
     made["service"] = f"{_ENTRY}:{content['service'].rpartition(':')[2]}"
     if "include" in content:
-        made["include"] = [*(content["include"] or ()), f"{_ENTRY}.py", *(_CARD if recipe.card else ())]
+        made["include"] = [*(content["include"] or ()), f"{_ENTRY}.py", *(CARD if recipe.card else ())]
     if recipe.card:
-        made["description"] = recipe.card.markdown()
+        made["description"] = recipe.card["card.md"].decode()
     return made
-
-
-def _card(recipe: Recipe) -> dict[str, bytes]:
-    files = recipe.card.files() if recipe.card else {}
-    return {name: files[name] for name in _CARD if name in files}
 
 
 def _pinned(packages: Iterable[str]) -> list[str]:
@@ -346,7 +340,7 @@ def _check_packed(tag: str, built: Path) -> None:
 # Trying
 
 
-def trial(
+def smoke_test(
     tag: str,
     golden: Sequence[Golden],
     home: Path,
@@ -354,7 +348,7 @@ def trial(
     bundle_digest: str | None = None,
     repeats: int = 20,
     say: Callable[[str], None] = lambda text: None,
-) -> Trial:
+) -> SmokeTestResult:
     """Start a Bento where the checkout cannot be imported, and compare its answers with the known ones.
 
     A broken file is always sent too. Raises TrialFailed when the service does not start, is not the one that
@@ -379,7 +373,7 @@ def trial(
             raise TrialFailed(
                 f"{tag} stopped answering ({error or type(error).__name__}){server.said()}"
             ) from None
-    return Trial(
+    return SmokeTestResult(
         tag=tag,
         latency_ms=_quantile(latencies, 0.5),
         latency_p95_ms=_quantile(latencies, 0.95),
@@ -641,7 +635,7 @@ class Tail:
                 sys.stderr.buffer.flush()
 
 
-def prove(server: Server, home: Path, bundle_digest: str | None) -> None:
+def verify(server: Server, home: Path, bundle_digest: str | None) -> None:
     """Wait until a launched service is ready, is the one that was asked for, and answers golden requests.
 
     Its answers are not in the log of predictions, and count towards nobody's rate. Raises TrialFailed.

@@ -17,8 +17,9 @@ import pytest
 
 from ayeaye.core.errors import ReleaseError
 from ayeaye.core.processes import free_port
-from ayeaye.release import proxy
-from ayeaye.release.proxy import CLIENT_HEADER, Proxy
+from ayeaye.deployment import proxy
+from ayeaye.deployment.proxy import Proxy
+from ayeaye.packaging.bento import CLIENT_HEADER
 from ayeaye.service.security import HEADERS
 
 PROGRAM = proxy.installed()

@@ -1,10 +1,5 @@
 """`ayeaye serve`: the champion's Bento behind a proxy, and the next champion's without a request lost.
 
-    .ayeaye/serving/
-      lock          held for as long as something serves this workspace
-      state.json    what is served, where, since when
-      haproxy.cfg   and what belongs to it
-
 What the promotion record names is wanted. A new champion's Bento is started beside the one that serves, proves that
 it is ready, is the one that was asked for and answers golden requests; then it gets the traffic, and the old one
 answers what it still has and ends. One that fails twice changes nothing for clients: the old one goes on, and is made
@@ -20,27 +15,28 @@ Where there is no proxy, this process becomes the server of the champion, and a 
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ayeaye.core.errors import AyeayeError, ReleaseError, WorkspaceBusy
-from ayeaye.core.files import write_atomic
 from ayeaye.core.params import Serve
-from ayeaye.core.processes import free_port, stop
+from ayeaye.core.processes import free_port, stop, workers_told
 from ayeaye.core.workspace import Workspace
-from ayeaye.release import bento, proxy
+from ayeaye.deployment import proxy
+from ayeaye.packaging import bento
+from ayeaye.packaging.serving_state import ServingState, hold_serving, serving_folder
+from ayeaye.release import promotion
 from ayeaye.release.record import MOVES, Entry, Record, derive
 
 TICK = 0.2  # seconds between looks at the record and the processes
@@ -51,7 +47,6 @@ BUSY, AWAY = 2.0, 30.0  # seconds until restoring is tried again: workspace busy
 LINGER = 5.0  # seconds beyond a request's own limit that an old Bento is waited for
 STOPPING = 20.0  # seconds that requests have when everything ends
 _TRUSTED = "FORWARDED_ALLOW_IPS"
-_TURNS = 10
 Say = Callable[[str], None]
 
 
@@ -69,105 +64,70 @@ def serve(
     Raises ReleaseError where the workspace is served already or the address cannot be listened on.
     """
     program = proxy.installed() if settings.proxy == "auto" else None
-    with _held(workspace) as lock:
+    with hold_serving(workspace) as lock:
         tag = prepare()
         host, port = bento.listening(settings)
         settings = settings.model_copy(update={"port": port})
         if program:
             copies = free_port() if settings.shadow else None
-            before = proxy.Proxy(program, _folder(workspace), host, port, copies)
+            before = proxy.Proxy(program, serving_folder(workspace), host, port, copies)
             _Supervisor(workspace, settings, before, restore, say).run()
             return
         why = "HAProxy is not installed" if settings.proxy == "auto" else "serve.proxy is none"
         say(f"{why}: after a promotion, start `ayeaye serve` again.")
         champion = _record(workspace).state()
         version = champion.champion if champion.bento == tag else None
-        _write_state(workspace, _state(tag, version, _address(settings), _now()))
+        ServingState(tag, version, _address(settings), _now()).write(workspace)
         os.set_inheritable(lock, True)  # what this process becomes holds it, too
         bento.serve(tag, workspace.bentos, settings, say)
 
 
-def observed(workspace: Workspace) -> dict[str, Any] | None:
-    """What serves this workspace now: None where nothing does.
+def serve_champion(
+    workspace: Workspace,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    say: Say = lambda text: None,
+) -> None:
+    """Serve the champion's Bento, made anew where it is not current, until interrupted.
 
-    `version` and `bento` are what the service itself answers, None while it does not; `address`, `since` and `pid`
-    are what `ayeaye serve` wrote, `coming` the Bento that it is about to change to, `failed` the last one that it could
-    not, with the reason.
+    What is given goes before the environment, and that before the parameters.
     """
-    import httpx
+    changes = {"host": host, "port": port, "workers": workers or workers_told()}
+    given = workspace.params.serve
+    token = given.token_file and str(workspace.resolve(given.token_file))
+    settings = given.model_copy(
+        update={"state": str(workspace.resolve(given.state)), "token_file": token}
+        | {key: value for key, value in changes.items() if value is not None}
+    )
+    serve(
+        workspace,
+        settings,
+        partial(champion_bento, workspace, say),
+        partial(promotion.restore, workspace),
+        say,
+    )
 
+
+def champion_bento(workspace: Workspace, say: Say) -> str:
+    state = promotion.record_of(workspace).state()
+    if state.champion is None or state.bento is None:
+        raise ReleaseError("there is no champion to serve yet: run `ayeaye retrain`")
     try:
-        state: dict[str, Any] = json.loads((_folder(workspace) / "state.json").read_bytes())
-        with (_folder(workspace) / "lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
-    except BlockingIOError:
-        pass
-    except (OSError, ValueError):
-        return None
-    about: dict[str, Any] = {}
-    with suppress(httpx.HTTPError, ValueError, TypeError):
-        address = state["address"].replace("//0.0.0.0:", "//127.0.0.1:")
-        response = httpx.get(f"{address}/model", timeout=5, trust_env=False)
-        about = dict(response.json()) if response.status_code == 200 else {}
-    return {**state, "version": about.get("version"), "bento": about.get("bento")}
-
-
-def _folder(workspace: Workspace) -> Path:
-    return workspace.state / "serving"
-
-
-@contextmanager
-def _held(workspace: Workspace) -> Iterator[int]:
-    folder = _folder(workspace)
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        for turn in range(_TURNS):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if turn == _TURNS - 1:
-                    raise ReleaseError(_taken(workspace)) from None
-            time.sleep(0.1)  # `observed` holds it for a moment
-        (folder / "state.json").unlink(missing_ok=True)  # of one that was killed
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _taken(workspace: Workspace) -> str:
-    by = ""
-    with suppress(OSError, ValueError, KeyError):
-        state = json.loads((_folder(workspace) / "state.json").read_bytes())
-        by = f" by process {state['pid']} on {state['address']}"
-    return f"{workspace.root} is served already{by}: stop that first"
-
-
-def _state(
-    tag: str | None,
-    version: int | None,
-    address: str,
-    since: str | None,
-    coming: str | None = None,
-    failed: dict[str, str] | None = None,
-    shadow: str | None = None,
-) -> dict[str, Any]:
-    return {
-        "bento": tag,
-        "version": version,
-        "address": address,
-        "since": since,
-        "pid": os.getpid(),
-        "coming": coming,
-        "failed": failed,
-        "shadow": shadow,
-    }
-
-
-def _write_state(workspace: Workspace, state: dict[str, Any]) -> None:
-    write_atomic(_folder(workspace) / "state.json", json.dumps(state, indent=1).encode())
+        promotion.check_anchor(workspace)  # nothing is packed for a record that lost its end
+        if promotion.current(workspace, promotion.registry_of(workspace).version(state.champion)):
+            return state.bento
+        # One that is merely out of date is nothing to wait for a retrain with.
+        whole = bento.is_intact(state.bento, workspace.bentos)
+        with workspace.releasing(timeout=0) if whole else workspace.releasing(say):
+            return promotion.renew(workspace, actor=promotion.actor(), say=say)
+    except (AyeayeError, OSError) as error:
+        if not bento.is_intact(state.bento, workspace.bentos):
+            raise
+        # Production does not stop because something better cannot be made.
+        say(f"{error}\nServed is {state.bento} as it was promoted.")
+        return state.bento
 
 
 def _address(settings: Serve) -> str:
@@ -233,7 +193,7 @@ class _Supervisor:
         self._restoring: Future[bool] | None = None
         self._restore_from = 0.0
         self._deaths, self._start_from = 0, 0.0
-        self._told: dict[str, Any] | None = None
+        self._told: ServingState | None = None
         self._complaint = ""
         self._proxy_from = 0.0
         self._end, self._hurry = threading.Event(), threading.Event()
@@ -359,7 +319,7 @@ class _Supervisor:
         except (ReleaseError, OSError) as error:
             self._fail(entry, tag, str(error))
             return
-        proof = self._waiting.submit(bento.prove, server, self._home, entry.digests.get("bundle"))
+        proof = self._waiting.submit(bento.verify, server, self._home, entry.digests.get("bundle"))
         self._coming = _Instance(entry, free[0], run, server, proof)
 
     def _environment(self) -> dict[str, str]:
@@ -403,7 +363,7 @@ class _Supervisor:
                 self._forgo_shadow(str(error))
                 return
             proof = self._waiting.submit(
-                bento.prove, server, self._home, self._challenger.digests.get("bundle")
+                bento.verify, server, self._home, self._challenger.digests.get("bundle")
             )
             self._shadow = _Instance(self._challenger, proxy.SHADOW, run, server, proof)
 
@@ -475,7 +435,12 @@ class _Supervisor:
             return self._proven
         for entry in reversed(self._followed):
             tag = _tag(entry)
-            if entry.action in MOVES and tag and tag not in self._given_up and bento.whole(tag, self._home):
+            if (
+                entry.action in MOVES
+                and tag
+                and tag not in self._given_up
+                and bento.is_intact(tag, self._home)
+            ):
                 return entry
         return None
 
@@ -533,18 +498,18 @@ class _Supervisor:
 
     def _tell(self) -> None:
         serving, coming = self._serving, self._coming
-        state = _state(
+        state = ServingState(
             serving.tag if serving else None,
             serving.entry.to if serving else None,
             _address(self._settings),
             serving.since if serving else None,
-            coming.tag if coming else None,
-            self._failed,
-            self._shadow.tag if self._shadow and self._shadow.since else None,
+            coming=coming.tag if coming else None,
+            failed=self._failed,
+            shadow=self._shadow.tag if self._shadow and self._shadow.since else None,
         )
         if state != self._told:
             self._told = state
-            _write_state(self._workspace, state)
+            state.write(self._workspace)
 
     def _stop(self) -> None:
         until = time.monotonic() + STOPPING
@@ -558,4 +523,4 @@ class _Supervisor:
         self._waiting.shutdown()
         for each in running:
             shutil.rmtree(each.run, ignore_errors=True)
-        (_folder(self._workspace) / "state.json").unlink(missing_ok=True)
+        (serving_folder(self._workspace) / "state.json").unlink(missing_ok=True)

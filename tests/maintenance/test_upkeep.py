@@ -22,7 +22,8 @@ from ayeaye.core.workspace import Workspace
 from ayeaye.data.shards import shard_name
 from ayeaye.data.table import Dataset
 from ayeaye.maintenance import garbage, takedown
-from ayeaye.release import bento, promotion
+from ayeaye.packaging import bento
+from ayeaye.release import promotion
 from ayeaye.release.registry import EVIDENCE
 
 pytestmark = pytest.mark.slow
@@ -417,7 +418,7 @@ def test_what_nothing_needs_is_shown_and_then_removed(place: Place) -> None:
     assert (status["champion"]["version"], status["previous"]["version"], status["agrees"]) == (2, 1, True)
     for number in (1, 2):
         assert (registry.bundle(number) / "bundle.json").is_file()
-        assert bento.whole(str(promotion.record_of(workspace).bento(number)), workspace.bentos)
+        assert bento.is_intact(str(promotion.record_of(workspace).bento(number)), workspace.bentos)
     with versioning.objects(workspace) as objects:
         for digest in versioning.datasets(workspace):
             files = objects.listing(digest)

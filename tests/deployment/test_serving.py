@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ from ayeaye.core.errors import DataError, ReleaseError, TrialFailed
 from ayeaye.core.params import Serve
 from ayeaye.core.processes import stop
 from ayeaye.core.workspace import Workspace
-from ayeaye.release import bento, promotion, proxy, serving
-from ayeaye.release.bento import Golden
-from ayeaye.release.proxy import CLIENT_HEADER
+from ayeaye.deployment import proxy, serving
+from ayeaye.packaging import bento
+from ayeaye.packaging.bento import CLIENT_HEADER, Golden
+from ayeaye.packaging.serving_state import ServingState, serving_folder
+from ayeaye.release import promotion
 from ayeaye.release.record import Record
 
 pytestmark = [
@@ -51,7 +53,8 @@ class Pair:
 
     @property
     def observed(self) -> dict[str, Any]:
-        return serving.observed(self.workspace) or {}
+        found = ServingState.observe(self.workspace)
+        return asdict(found) if found else {}
 
     @property
     def actions(self) -> list[str]:
@@ -271,9 +274,9 @@ def test_what_it_started_ends_with_it(pair: Pair, number: signal.Signals, url: s
     copy = pair.place.copy(Path(str(pair.workspace.root.parent) + f"-{number.name}"))
     workspace = Workspace(copy.root)
     with rolling.served(workspace) as other:
-        found = serving.observed(workspace)
+        found = ServingState.observe(workspace)
         assert found
-        leader = psutil.Process(found["pid"])
+        leader = psutil.Process(found.pid)
         processes = leader.children(recursive=True)
         assert {"haproxy"} < {each.name() for each in processes}
         with asked(other, pair.contents[0]) as statuses:
@@ -281,9 +284,9 @@ def test_what_it_started_ends_with_it(pair: Pair, number: signal.Signals, url: s
             leader.send_signal(number)
             _, alive = psutil.wait_procs(processes, 30)
         assert alive == []
-    assert serving.observed(workspace) is None
+    assert ServingState.observe(workspace) is None
     assert copy.status["serving"] is None
-    assert (serving._folder(workspace) / "state.json").exists() == (number == signal.SIGKILL)
+    assert (serving_folder(workspace) / "state.json").exists() == (number == signal.SIGKILL)
 
 
 def test_without_a_proxy_it_says_that_a_promotion_needs_a_restart(pair: Pair) -> None:
@@ -293,9 +296,9 @@ def test_without_a_proxy_it_says_that_a_promotion_needs_a_restart(pair: Pair) ->
     with rolling.served(workspace) as url:
         said = (workspace.root.parent / "serve.log").read_text()
         assert "serve.proxy is none: after a promotion, start `ayeaye serve` again." in said
-        found = serving.observed(workspace)
-        assert found and (found["bento"], found["address"]) == (pair.first.tag, url)
-    assert serving.observed(workspace) is None
+        found = ServingState.observe(workspace)
+        assert found and (found.bento, found.address) == (pair.first.tag, url)
+    assert ServingState.observe(workspace) is None
 
 
 def test_a_version_that_waits_answers_a_share_in_the_shadow(pair: Pair) -> None:
@@ -307,9 +310,11 @@ def test_a_version_that_waits_answers_a_share_in_the_shadow(pair: Pair) -> None:
         promotion.enter(
             workspace, "pending", version, actor="ann", why=[], digests={"bento": pair.second.tag}
         )
-        wait_until(lambda: (serving.observed(workspace) or {})["shadow"], "the challenger is not started")
-        found = serving.observed(workspace)
-        assert found and (found["bento"], found["shadow"]) == (pair.first.tag, pair.second.tag)
+        wait_until(
+            lambda: getattr(ServingState.observe(workspace), "shadow", None), "the challenger is not started"
+        )
+        found = ServingState.observe(workspace)
+        assert found and (found.bento, found.shadow) == (pair.first.tag, pair.second.tag)
         with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
             for content in pair.contents[:8]:
                 answer = client.post("/classify", content=content, headers=NOISE)
@@ -321,7 +326,7 @@ def test_a_version_that_waits_answers_a_share_in_the_shadow(pair: Pair) -> None:
         assert pair.second.tag in copy("shadow").out
         # It is promoted: the shadow goes.
         rolling.crown(workspace, Released(version, pair.second.tag), "promote")
-        wait_until(lambda: not (serving.observed(workspace) or {})["shadow"], "the shadow stays")
+        wait_until(lambda: not getattr(ServingState.observe(workspace), "shadow", None), "the shadow stays")
 
 
 @pytest.mark.soak
@@ -370,22 +375,22 @@ def test_a_bento_proves_that_it_is_the_right_one_and_answers(pair: Pair, tmp_pat
     )
     try:
         assert len(kept) == 6
-        bento.prove(server, home, digest)
+        bento.verify(server, home, digest)
         assert not list((tmp_path / "state" / "predictions").glob("*.parquet"))
         with pytest.raises(TrialFailed, match="serves bundle"):
-            bento.prove(server, home, "0" * 64)
+            bento.verify(server, home, "0" * 64)
         assert kept[0].expected
         far = [{**each, "score": each["score"] + 0.5} for each in kept[0].expected["alternatives"]]
         bento.keep_golden(
             tag, [Golden("red", kept[0].content, {**kept[0].expected, "alternatives": far})], home
         )
         with pytest.raises(TrialFailed, match="scores of red differ"):
-            bento.prove(server, home, digest)
+            bento.verify(server, home, digest)
     finally:
         stop(server.process)
         bento.keep_golden(tag, kept, home)
     with pytest.raises(TrialFailed, match="does not start"):
-        bento.prove(server, home, digest)
+        bento.verify(server, home, digest)
 
 
 # What the supervisor decides, and what it is given to serve: the Bentos and the proxy are stand-ins
@@ -465,8 +470,8 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
         return True
 
     monkeypatch.setattr(bento, "launch", launch)
-    monkeypatch.setattr(bento, "prove", prove)
-    monkeypatch.setattr(bento, "whole", lambda tag, home: tag in scene.whole)
+    monkeypatch.setattr(bento, "verify", prove)
+    monkeypatch.setattr(bento, "is_intact", lambda tag, home: tag in scene.whole)
     monkeypatch.setattr(serving, "PAUSES", (0.02,))
     slots: Any = Slots()
     scene.supervisor = serving._Supervisor(workspace, Serve(), slots, restore, scene.said.append)
@@ -548,7 +553,7 @@ def outdated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     registry.anchor = f"1 {first.digest}"
     monkeypatch.setattr(promotion, "registry_of", lambda workspace: registry)
     monkeypatch.setattr(promotion, "current", lambda workspace, version: False)
-    monkeypatch.setattr(bento, "whole", lambda tag, home: True)
+    monkeypatch.setattr(bento, "is_intact", lambda tag, home: True)
     return workspace
 
 
@@ -556,7 +561,7 @@ def test_serving_waits_for_no_retrain_where_there_is_a_whole_bento(outdated: Wor
     said: list[str] = []
     began = time.monotonic()
     with outdated.lock():
-        assert promotion._to_serve(Workspace(outdated.root), said.append) == "a:v1"
+        assert serving.champion_bento(Workspace(outdated.root), said.append) == "a:v1"
     assert time.monotonic() - began < 5
     assert len(said) == 1
     assert "busy" in said[0]
@@ -572,7 +577,7 @@ def test_what_cannot_be_packed_anew_is_served_as_it_is(
 
     monkeypatch.setattr(promotion, "renew", renew)
     said: list[str] = []
-    assert promotion._to_serve(outdated, said.append) == "a:v1"
+    assert serving.champion_bento(outdated, said.append) == "a:v1"
     assert said == [f"{error}\nServed is a:v1 as it was promoted."]
 
 
@@ -585,7 +590,7 @@ def test_serving_says_that_the_record_lost_its_end_and_packs_nothing_for_it(
     monkeypatch.setattr(promotion.registry_of(outdated), "anchor", f"2 {second.digest}")
     record.path.write_bytes(content)
     said: list[str] = []
-    assert promotion._to_serve(outdated, said.append) == "a:v1"
+    assert serving.champion_bento(outdated, said.append) == "a:v1"
     assert "its end was removed" in said[0]
     assert "Served is a:v1" in said[0]
     assert len(record.entries()) == 1

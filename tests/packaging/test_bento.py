@@ -32,8 +32,8 @@ from ayeaye.core.errors import PictureError, ReleaseError, TrialFailed
 from ayeaye.core.params import Serve
 from ayeaye.core.processes import free_port, guarded, stop
 from ayeaye.data.decode import Limits
-from ayeaye.release import bento
-from ayeaye.release.bento import PROGRAM, Golden, Recipe
+from ayeaye.packaging import bento
+from ayeaye.packaging.bento import PROGRAM, Golden, Recipe
 
 TEMPLATE = Path(__file__).parents[2] / "bentofile.yaml"
 MEGABYTE = 1_000_000
@@ -51,9 +51,14 @@ def recipe_for(bundle: Path, **changes: Any) -> Recipe:
         serve=Serve(max_bytes=MEGABYTE, max_pixels=MEGABYTE),
         data_digest="d" * 64,
         metrics={"H": 0.5},
-        card=card_of(recorded(), packed=True),
+        card=card_files(),
     )
     return replace(recipe, **changes)
+
+
+def card_files(**changes: Any) -> dict[str, bytes]:
+    files = card_of(recorded(**changes), packed=True).files()
+    return {name: files[name] for name in bento.CARD}
 
 
 def golden_of(bundle: Path) -> list[Golden]:
@@ -129,9 +134,8 @@ def test_a_bento_holds_program_bundle_and_settings_and_its_labels(
     assert tag.startswith("ayeaye:v3-")
     assert digest(folder / "src" / "bundle") == recipe.bundle_digest
     assert json.loads((folder / "src" / "serve.json").read_text())["max_bytes"] == MEGABYTE
-    assert recipe.card is not None
-    assert (folder / "src" / "card.html").read_text() == recipe.card.html()
-    assert (folder / "README.md").read_text() == recipe.card.markdown()
+    assert (folder / "src" / "card.html").read_bytes() == recipe.card["card.html"]
+    assert (folder / "README.md").read_bytes() == recipe.card["card.md"]
     about = YAML(typ="safe").load(folder / "bento.yaml")
     assert about["labels"]["bundle_digest"] == recipe.bundle_digest
     assert not list(folder.rglob("__pycache__"))
@@ -151,8 +155,8 @@ def test_the_tag_changes_with_what_is_packed_and_with_nothing_else(recipe: Recip
         replace(recipe, bundle_digest="0" * 64),
         replace(recipe, serve=Serve(max_bytes=5)),
         replace(recipe, metrics={"H": 0.6}),
-        replace(recipe, card=None),
-        replace(recipe, card=card_of(recorded(on="class folds"), packed=True)),
+        replace(recipe, card={}),
+        replace(recipe, card=card_files(on="class folds")),
         replace(recipe, serve=recipe.serve.model_copy(update={"rate": "5/second"})),
     ):
         assert changed.tag() != recipe.tag()
@@ -171,7 +175,7 @@ def test_a_tried_bento_answers_as_the_classifier_does_and_keeps_nothing(
     monkeypatch.setenv("AYEAYE_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("AYEAYE_DATABASE", f"sqlite:///{tmp_path / 'state' / 'its.db'}")
     monkeypatch.setenv("AYEAYE_RATE", "1/hour")
-    trial = bento.trial(tag, golden, home, bundle_digest=recipe.bundle_digest)
+    trial = bento.smoke_test(tag, golden, home, bundle_digest=recipe.bundle_digest)
     assert trial.tag == tag
     assert trial.requests == len(golden) + 1
     assert trial.refused == 1
@@ -183,25 +187,25 @@ def test_a_tried_bento_answers_as_the_classifier_does_and_keeps_nothing(
 def test_a_bento_is_whole_until_something_in_it_changes(
     tag: str, home: Path, golden: list[Golden], tmp_path: Path
 ) -> None:
-    assert bento.whole(tag, home)
+    assert bento.is_intact(tag, home)
     copy = bento.folder_of(tag, tmp_path)
     shutil.copytree(bento.folder_of(tag, home), copy)
-    bento.trial(tag, golden, tmp_path)
-    assert bento.whole(tag, tmp_path)  # serving leaves it as it is
+    bento.smoke_test(tag, golden, tmp_path)
+    assert bento.is_intact(tag, tmp_path)  # serving leaves it as it is
     for name in ("bundle/bundle.json", "ayeaye/classifier/model.py", "serve.json"):
         path = copy / "src" / name
         before = path.read_bytes()
         path.write_bytes(before + b" ")
-        assert not bento.whole(tag, tmp_path)
+        assert not bento.is_intact(tag, tmp_path)
         path.write_bytes(before)
     (copy / "src" / "bundle" / "mapper.safetensors").unlink()
-    assert not bento.whole(tag, tmp_path)
+    assert not bento.is_intact(tag, tmp_path)
 
 
 def test_another_label_fails_the_trial(tag: str, golden: list[Golden], home: Path) -> None:
     wrong = [Golden("red", golden[0].content, golden[1].expected)]
     with pytest.raises(TrialFailed, match=r"labels red red, offline it is green"):
-        bento.trial(tag, wrong, home)
+        bento.smoke_test(tag, wrong, home)
 
 
 def test_a_bento_without_the_program_is_not_built(recipe: Recipe, tmp_path: Path) -> None:
@@ -221,7 +225,7 @@ def test_code_from_outside_the_bento_fails_the_trial(
     shutil.copytree(bento.folder_of(tag, home), copy)
     shutil.rmtree(copy / "src" / "ayeaye")
     with pytest.raises(TrialFailed, match=r"does not start: .*ayeaye is not in the Bento"):
-        bento.trial(tag, golden, tmp_path)
+        bento.smoke_test(tag, golden, tmp_path)
 
 
 def test_a_damaged_bundle_fails_the_trial(tag: str, golden: list[Golden], home: Path, tmp_path: Path) -> None:
@@ -229,12 +233,12 @@ def test_a_damaged_bundle_fails_the_trial(tag: str, golden: list[Golden], home: 
     shutil.copytree(bento.folder_of(tag, home), copy)
     (copy / "src" / "bundle" / "mapper.safetensors").write_bytes(b"rubbish")
     with pytest.raises(TrialFailed, match=r"does not start: .*is damaged"):
-        bento.trial(tag, golden, tmp_path)
+        bento.smoke_test(tag, golden, tmp_path)
 
 
 def test_a_bento_that_is_not_there_raises_meaningful_error(home: Path) -> None:
     with pytest.raises(ReleaseError, match="ayeaye:v9-0 is not in"):
-        bento.trial("ayeaye:v9-0", [], home)
+        bento.smoke_test("ayeaye:v9-0", [], home)
     with pytest.raises(ReleaseError, match="expected name:version"):
         bento.serve("../../etc", home, Serve())
 
@@ -243,7 +247,7 @@ _BUILD = """
 import sys; from pathlib import Path
 sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from test_bento import recipe_for
-from ayeaye.release import bento
+from ayeaye.packaging import bento
 bento.build(recipe_for(Path(sys.argv[2])), Path(sys.argv[3]))
 """
 
@@ -275,7 +279,7 @@ def test_a_trial_killed_half_way_leaves_no_process(tag: str, home: Path) -> None
     program = (
         "import sys; from pathlib import Path; from ayeaye.release import bento;"
         "golden = [bento.Golden('x', b'x', None)] * 100_000;"
-        "bento.trial(sys.argv[1], golden, Path(sys.argv[2]), say=lambda text: print(text, flush=True))"
+        "bento.smoke_test(sys.argv[1], golden, Path(sys.argv[2]), say=lambda text: print(text, flush=True))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, tag, str(home)], stdout=subprocess.PIPE, text=True
@@ -653,7 +657,7 @@ def test_a_bundle_trained_on_features_takes_rows(tmp_path: Path) -> None:
         Golden("not finite", saved(row * np.nan), None),
         Golden("a picture", picture("red"), None),
     ]
-    assert bento.trial(bento.build(recipe_for(bundle), home), golden, home).refused == 4
+    assert bento.smoke_test(bento.build(recipe_for(bundle), home), golden, home).refused == 4
 
 
 def test_a_bento_serves_with_the_engine_of_its_bundle(tmp_path: Path) -> None:
@@ -672,7 +676,7 @@ def test_a_bento_serves_with_the_engine_of_its_bundle(tmp_path: Path) -> None:
         plain = replace(classifier, backbone=replace(classifier.backbone, engine=TORCH))
         X, Y = (np.stack(each.read(pictures)) for each in (classifier, plain))
         assert np.abs(classifier.scores(X) - classifier.scores(Y)).max() > bento.TOLERANCE
-    trial = bento.trial(bento.build(recipe_for(bundle), home), golden, home)
+    trial = bento.smoke_test(bento.build(recipe_for(bundle), home), golden, home)
     assert trial.requests == 3
     assert trial.largest_difference <= bento.TOLERANCE
     if (fallback := classifier.backbone.fallback) is None:

@@ -24,8 +24,8 @@ from pathlib import Path
 
 from ayeaye.core.errors import ReleaseError
 from ayeaye.core.processes import await_start, claimed_folder, remove_unclaimed, start_any, stop
+from ayeaye.packaging.bento import CLIENT_HEADER
 
-CLIENT_HEADER = "X-Ayeaye-Client"  # who asks; whatever the client sends in it is replaced
 SLOTS = 4
 SHADOW = SLOTS  # the challenger's
 _BACKEND, _SHADOWS = "bentos", "shadow"
