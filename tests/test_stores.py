@@ -1,4 +1,4 @@
-"""Everything on PostgreSQL and S3, as docs/platform.md says: a retraining, and the champion served from there."""
+"""Everything on PostgreSQL and S3, as docs/how-to/share-a-registry.md says: a retraining, and the champion served from there."""
 
 from __future__ import annotations
 

@@ -391,8 +391,8 @@ def _ready(client: httpx.Client) -> bool:
 
 
 def elsewhere() -> list[str]:
-    """The commands that docs/service.md gives for another machine."""
-    text = (TEMPLATE.parent / "docs" / "service.md").read_text().partition("## Elsewhere")[2]
+    """The commands that docs/how-to/serve.md gives for another machine."""
+    text = (TEMPLATE.parent / "docs" / "how-to" / "serve.md").read_text().partition("## Elsewhere")[2]
     return [line.partition("  #")[0].strip() for line in text.split("```")[1].splitlines()[1:]]
 
 
