@@ -17,7 +17,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo up down test lint format install soak bench bench-zsl clean
+.PHONY: help demo docs up down test lint format install soak bench bench-zsl clean
 
 help: ## Show this.
 	@echo "make TARGET"
@@ -42,6 +42,9 @@ lint: $(INSTALLED) ## Check style, types and that files import only downwards.
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED) ## Build the documentation into build/site, strictly.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 format: $(INSTALLED) ## Mend what ruff can mend.
 	$(BIN)/ruff check --fix

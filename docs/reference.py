@@ -40,7 +40,7 @@ def parameters() -> Iterator[str]:
                 else each.annotation.__name__
             )
             meaning = comments.get(f"{section}.{name}", "")
-            yield f"| `{name}` | {_value(default)} | {_cell(_plain(kind.replace("typing.", "")))} | {_cell(meaning)} |"
+            yield f"| `{name}` | {_value(default)} | {_cell(_plain(kind.replace('typing.', '')))} | {_cell(meaning)} |"
         yield ""
 
 
@@ -65,6 +65,7 @@ def _comments(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _plain(kind: str) -> str:
+    kind = kind.replace("typing.", "")
     kind = re.sub(r"Annotated\[([^,\]]+)[^\]]*\]", r"\1", kind)
     kind = re.sub(r"pydantic\.types\.SecretStr", "str", kind)
     if found := re.match(r"Literal\[(.*)\]$", kind):

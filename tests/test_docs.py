@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +78,17 @@ def test_compare_promote_and_roll_back_as_documented(copied: Place) -> None:
         ("promote", 1), ("pending", 2), ("promote", 2), ("rollback", 1),
     ]  # fmt: skip
     assert entries[0]["why"] == ["complaints about royal gala"]
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")]
+    assert len(pages) > 30
+    for page in pages:
+        assert not re.search(r"<(?:script|img|iframe)[^>]+src=\"(?:https?:)?//", page)
+        assert not re.search(
+            r"<link[^>]+rel=\"(?:stylesheet|preconnect|icon)\"[^>]+href=\"(?:https?:)?//", page
+        )

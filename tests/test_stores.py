@@ -1,4 +1,4 @@
-"""Everything on PostgreSQL and S3, as docs/how-to/share-a-registry.md says: a retraining, and the champion served from there."""
+"""A retrain with everything on PostgreSQL and S3, as documented in docs/how-to/share-a-registry.md."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -150,15 +149,6 @@ def stage_of(folder: Path) -> Iterator[Workspace]:
 
 
 def retrained(workspace: Workspace) -> dict[str, Any]:
-    # A fault shows as one line here, not as Prefect's traceback; the run's own log keeps everything.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from ayeaye import versioning
-    from ayeaye.flows.server import server
+    from ayeaye import api
 
-    versioning.require(workspace)
-    _ = workspace.params  # a fault in them shows before anything starts
-    with server(workspace, say) as started:
-        # Importing the flow takes as long as the server's start: side by side.
-        from ayeaye.flows.retrain import run
-
-        return run(workspace, started(), say=say)
+    return api.Workspace(workspace.root, log=say).retrain()

@@ -1,0 +1,81 @@
+"""The Python API: load a classifier, and drive a workspace.
+
+>>> import ayeaye
+>>> classifier = ayeaye.load("shop/models/classifier")  # doctest: +SKIP
+>>> ayeaye.Workspace("shop").retrain()["outcome"]  # doctest: +SKIP
+'promoted'
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ayeaye.classifier.model import Classifier
+from ayeaye.core import workspace as core
+
+
+def load(source: str | Path) -> Classifier:
+    """Load a classifier from a bundle's folder or from MLflow.
+
+    `source` is a folder such as `shop/models/classifier`, or an address of MLflow's registry such as
+    `models:/shop@champion` or `models:/shop/3`, which is looked up at MLflow's tracking URI.
+
+    Raises BundleError when there is no bundle or it is damaged, and MLflow's errors when it cannot be downloaded.
+    """
+    if not str(source).startswith(("models:/", "runs:/")):
+        return Classifier.load(Path(source))
+    import mlflow
+
+    return Classifier.load(Path(mlflow.artifacts.download_artifacts(str(source))) / "bundle")
+
+
+class Workspace:
+    """A workspace, as made by `ayeaye init`.
+
+    `log` is called with each line of progress; by default progress is not shown.
+    Raises WorkspaceError when `folder` is no workspace.
+    """
+
+    def __init__(self, folder: str | Path = ".", log: Callable[[str], None] = lambda line: None) -> None:
+        self._workspace = core.Workspace.find(Path(folder))
+        self._log = log
+
+    def retrain(self) -> dict[str, Any]:
+        """Run everything, as `ayeaye retrain` does, and return what `ayeaye retrain --json` prints.
+
+        `outcome` is `promoted`, `pending`, `unchanged` or `refused`. Raises AyeayeError when a step fails.
+        """
+        # A fault is raised here; Prefect's own traceback of it stays in the run's log.
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        from ayeaye import versioning
+        from ayeaye.flows.server import server
+
+        self._enter()
+        versioning.require(self._workspace)
+        _ = self._workspace.params  # a fault in them shows before anything starts
+        with server(self._workspace, self._log) as started:
+            # Importing the flow takes as long as the server's start: side by side.
+            from ayeaye.flows.retrain import run
+
+            return run(self._workspace, started(), say=self._log)
+
+    def status(self) -> dict[str, Any]:
+        """Return what `ayeaye status --json` prints."""
+        from ayeaye.release.status import status
+
+        self._enter()
+        return status(self._workspace)
+
+    def champion(self) -> Classifier:
+        """Load the champion's classifier from its Bento. Raises ReleaseError when there is none."""
+        from ayeaye.release import champion
+
+        self._enter()
+        return champion.load(self._workspace)[0]
+
+    def _enter(self) -> None:
+        self._workspace.settle()
+        self._workspace.enter()
