@@ -45,7 +45,7 @@ from ayeaye.core.processes import free_port, start, stop
 from ayeaye.core.workspace import Workspace, template
 from ayeaye.data.table import Dataset
 from ayeaye.mappers import create
-from ayeaye.packaging import bento
+from ayeaye.packaging.bento import PROGRAM, BentoStore, Recipe
 from ayeaye.pipeline.engine import with_engine
 from ayeaye.pipeline.progress import Progress
 
@@ -167,8 +167,8 @@ def packed(name: str, version: int, classifier: Classifier, folder: Path) -> str
     """The tag of a Bento of the classifier, in the store `folder`/bentos."""
     bundle = folder / name
     digest = classifier.save(bundle)
-    recipe = bento.Recipe(name, version, bundle, digest, template("bentofile.yaml"))
-    return bento.build(recipe, folder / "bentos")
+    recipe = Recipe(name, version, bundle, digest, template("bentofile.yaml"))
+    return BentoStore(folder / "bentos").build(recipe)
 
 
 @contextmanager
@@ -194,7 +194,7 @@ def serving(name: str, served: Path, folder: Path) -> Iterator[Running]:
         "BENTOML_DO_NOT_TRACK": "True",
         "AYEAYE_STATE": str(folder / "state"),
     }
-    hidden = [] if name == PLAIN else [bento.PROGRAM]
+    hidden = [] if name == PLAIN else [PROGRAM]
     with (folder / "log").open("wb") as log:
         before = time.perf_counter()
         process = start(command, env=environment, cwd=folder, log=log, hidden=hidden)
@@ -248,7 +248,7 @@ def measure(data: Path, pictures: int, seconds: float, runs: int) -> dict[str, A
         services = [running.enter_context(serving(PLAIN, plain, folder / "run-plain"))]
         for version, (name, classifier) in enumerate(classifiers.items(), 1):
             tag = packed(name, version, classifier, folder)
-            served = bento.folder_of(tag, folder / "bentos")
+            served = BentoStore(folder / "bentos").folder(tag)
             services.append(running.enter_context(serving(name, served, folder / f"run-{name}")))
 
         for service in services:

@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from ayeaye import versioning
-from ayeaye.core.errors import CheckFailed, RegistryError, ReleaseError, RemoteError, TrialFailed
+from ayeaye.core.errors import CheckFailed, RegistryError, ReleaseError, RemoteError, SmokeTestFailed
 from ayeaye.core.workspace import Workspace
 from ayeaye.data import checks
 from ayeaye.flows import events
@@ -133,7 +133,7 @@ def try_out(workspace: Workspace, version: Version, tag: str, judgement: Judgeme
     say(f"Trying {tag}.")
     try:
         trial = promotion.try_out(workspace, version, tag, say)
-    except TrialFailed as error:
+    except SmokeTestFailed as error:
         return promotion.fail_trial(judgement, error)
     against, without = None, gate.ALONE
     if judgement.decision.verdict == "untried":  # a latency stands open, so there is a champion

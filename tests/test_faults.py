@@ -27,7 +27,7 @@ from workspaces import Place, wait_for
 
 from ayeaye.core.processes import free_port, start, stop
 from ayeaye.core.workspace import Workspace
-from ayeaye.packaging import bento
+from ayeaye.packaging.bento import BentoStore
 from ayeaye.release import promotion
 from ayeaye.release.promotion import record_of, registry_of
 from ayeaye.release.registry import CHAMPION
@@ -78,7 +78,7 @@ def command_of(operation: str, place: Place, turn: int) -> list[object]:
     if operation == "repair":
         registry_of(workspace).set_alias(CHAMPION, None)
         if state.bento and turn // len(OPERATIONS) % 2 == 0:
-            shutil.rmtree(bento.folder_of(state.bento, workspace.bentos), ignore_errors=True)
+            shutil.rmtree(BentoStore(workspace.bentos).folder(state.bento), ignore_errors=True)
         return ["repair"]
     place.set(f"train.folds={3 + turn // len(OPERATIONS) % 2}", f"train.seed={turn}")
     return ["retrain"]
@@ -91,7 +91,7 @@ def holds(place: Place, *, bento_lost: bool = False) -> None:
     assert state.champion is not None and state.bento is not None
     at = [version.number for version in registry_of(workspace).versions() if CHAMPION in version.aliases]
     assert len(at) <= 1
-    assert bento_lost or bento.is_intact(state.bento, workspace.bentos)
+    assert bento_lost or BentoStore(workspace.bentos).is_intact(state.bento)
 
 
 def completes(place: Place, command: list[object]) -> float:

@@ -19,7 +19,7 @@ from ayeaye.core.errors import ReleaseError
 from ayeaye.core.processes import free_port
 from ayeaye.deployment import proxy
 from ayeaye.deployment.proxy import Proxy
-from ayeaye.packaging.bento import CLIENT_HEADER
+from ayeaye.packaging.server import CLIENT_HEADER
 from ayeaye.service.security import HEADERS
 
 PROGRAM = proxy.installed()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,13 +22,12 @@ import workspaces
 from rolling import Released
 from workspaces import Place
 
-from ayeaye.core.errors import DataError, ReleaseError, TrialFailed
+from ayeaye.core.errors import DataError, SmokeTestFailed
 from ayeaye.core.params import Serve
-from ayeaye.core.processes import stop
 from ayeaye.core.workspace import Workspace
 from ayeaye.deployment import proxy, serving
-from ayeaye.packaging import bento
-from ayeaye.packaging.bento import CLIENT_HEADER, Golden
+from ayeaye.packaging.bento import BentoStore
+from ayeaye.packaging.server import CLIENT_HEADER, BentoServer
 from ayeaye.packaging.serving_state import ServingState, serving_folder
 from ayeaye.release import promotion
 from ayeaye.release.record import Record
@@ -73,9 +71,9 @@ def pair_of(place: Place) -> Pair:
     registry.tag(second, gate="passed")
     second = registry.version(second.number)
     tag = promotion.pack(workspace, second)
-    limits = bento.limits_of(tag, workspace.bentos)
+    limits = BentoStore(workspace.bentos).limits(tag)
     golden = promotion.golden_requests(workspace, registry.bundle(second), limits)
-    bento.keep_golden(tag, golden, workspace.bentos)
+    BentoStore(workspace.bentos).keep_golden(tag, golden)
     first = Released(registry.version(state.champion), state.bento)
     return Pair(place, workspace, first, Released(second, tag), rolling.pictures(workspace))
 
@@ -145,7 +143,7 @@ def test_promote_and_rollback_of_a_person_are_served(pair: Pair, url: str) -> No
 def test_one_that_does_not_start_changes_nothing_and_is_undone_when_the_workspace_is_free(
     pair: Pair, url: str
 ) -> None:
-    mapper = bento.folder_of(pair.second.tag, pair.workspace.bentos) / "src" / "bundle" / "mapper.safetensors"
+    mapper = BentoStore(pair.workspace.bentos).bundle(pair.second.tag) / "mapper.safetensors"
     whole = mapper.read_bytes()
     mapper.write_bytes(b"rubbish")
     before = len(pair.actions)
@@ -346,53 +344,6 @@ def test_twenty_promotions_and_rollbacks_at_half_the_capacity_lose_no_request(
     assert len(rolled.seconds) == 20
 
 
-# What a Bento has to prove, without the rest
-
-
-def test_golden_requests_are_kept_for_as_long_as_their_bento(tmp_path: Path) -> None:
-    golden = [Golden("a", b"\xff\0", {"label": "x", "alternatives": [{"label": "x", "score": 0.5}]})]
-    golden.append(Golden("broken", b"", None))
-    for name in ("v1-0", "v2-0"):
-        folder = bento.folder_of(f"ayeaye:{name}", tmp_path)
-        folder.mkdir(parents=True)
-        (folder / "bento.yaml").touch()
-        bento.keep_golden(f"ayeaye:{name}", golden, tmp_path)
-        assert bento.golden_of(f"ayeaye:{name}", tmp_path) == golden
-    shutil.rmtree(bento.folder_of("ayeaye:v1-0", tmp_path))
-    bento.keep_golden("ayeaye:v2-0", golden, tmp_path)
-    assert [path.name for path in (tmp_path / "golden" / "ayeaye").iterdir()] == ["v2-0.json"]
-    with pytest.raises(ReleaseError, match="ayeaye:v1-0 is not in"):
-        bento.golden_of("ayeaye:v1-0", tmp_path)
-
-
-def test_a_bento_proves_that_it_is_the_right_one_and_answers(pair: Pair, tmp_path: Path) -> None:
-    home, settings = pair.workspace.bentos, pair.workspace.params.serve
-    settings = settings.model_copy(update={"state": str(tmp_path / "state")})
-    tag, digest = pair.first.tag, pair.first.version.bundle_digest
-    kept = bento.golden_of(tag, home)
-    server = bento.launch(
-        tag, home, tmp_path / "run", settings, {"AYEAYE_PROXY": "", "AYEAYE_RATE": "1/hour"}
-    )
-    try:
-        assert len(kept) == 6
-        bento.verify(server, home, digest)
-        assert not list((tmp_path / "state" / "predictions").glob("*.parquet"))
-        with pytest.raises(TrialFailed, match="serves bundle"):
-            bento.verify(server, home, "0" * 64)
-        assert kept[0].expected
-        far = [{**each, "score": each["score"] + 0.5} for each in kept[0].expected["alternatives"]]
-        bento.keep_golden(
-            tag, [Golden("red", kept[0].content, {**kept[0].expected, "alternatives": far})], home
-        )
-        with pytest.raises(TrialFailed, match="scores of red differ"):
-            bento.verify(server, home, digest)
-    finally:
-        stop(server.process)
-        bento.keep_golden(tag, kept, home)
-    with pytest.raises(TrialFailed, match="does not start"):
-        bento.verify(server, home, digest)
-
-
 # What the supervisor decides, and what it is given to serve: the Bentos and the proxy are stand-ins
 
 
@@ -454,24 +405,24 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     (tmp_path / ".ayeaye" / "serving").mkdir(parents=True)
     scene = Scene(promotion.record_of(workspace), [], set(), {}, [])
 
-    def launch(tag: str, *_: object) -> bento.Server:
+    def launch(store: BentoStore, tag: str, *_: object) -> BentoServer:
         process = subprocess.Popen(["sleep", "60"], start_new_session=True)
-        return bento.Server(tag, process, 1, lambda: b"")
+        return BentoServer(tag, process, 1, echo=False)
 
-    def prove(server: bento.Server, *_: object) -> None:
+    def prove(store: BentoStore, server: BentoServer, *_: object) -> None:
         scene.tried.append(server.tag)
         if scene.failing.get(server.tag):
             scene.failing[server.tag] -= 1
-            raise TrialFailed(f"{server.tag} is busy")
+            raise SmokeTestFailed(f"{server.tag} is busy")
 
     def restore(*, version: int, tag: str, failed: str, reason: str, say: serving.Say) -> bool:
         assert scene.record.state().bento == failed
         scene.record.append("restore", version, actor="service", why=[reason], digests={"bento": tag})
         return True
 
-    monkeypatch.setattr(bento, "launch", launch)
-    monkeypatch.setattr(bento, "verify", prove)
-    monkeypatch.setattr(bento, "is_intact", lambda tag, home: tag in scene.whole)
+    monkeypatch.setattr(BentoServer, "launch", launch)
+    monkeypatch.setattr(serving, "verify", prove)
+    monkeypatch.setattr(BentoStore, "is_intact", lambda self, tag: tag in scene.whole)
     monkeypatch.setattr(serving, "PAUSES", (0.02,))
     slots: Any = Slots()
     scene.supervisor = serving._Supervisor(workspace, Serve(), slots, restore, scene.said.append)
@@ -553,7 +504,7 @@ def outdated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     registry.anchor = f"1 {first.digest}"
     monkeypatch.setattr(promotion, "registry_of", lambda workspace: registry)
     monkeypatch.setattr(promotion, "current", lambda workspace, version: False)
-    monkeypatch.setattr(bento, "is_intact", lambda tag, home: True)
+    monkeypatch.setattr(BentoStore, "is_intact", lambda self, tag: True)
     return workspace
 
 

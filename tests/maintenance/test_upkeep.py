@@ -22,7 +22,7 @@ from ayeaye.core.workspace import Workspace
 from ayeaye.data.shards import shard_name
 from ayeaye.data.table import Dataset
 from ayeaye.maintenance import garbage, takedown
-from ayeaye.packaging import bento
+from ayeaye.packaging.bento import BentoStore
 from ayeaye.release import promotion
 from ayeaye.release.registry import EVIDENCE
 
@@ -380,8 +380,8 @@ def test_what_nothing_needs_is_shown_and_then_removed(place: Place) -> None:
     stale = workspace.state / "embeddings" / "0123456789abcdef-01234567" / "shard.npy"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"x" * 1000)
-    unused = bento.folder_of("ayeaye:v9-00000000", workspace.bentos)
-    shutil.copytree(bento.folder_of(str(place.status["champion"]["bento"]), workspace.bentos), unused)
+    unused = BentoStore(workspace.bentos).folder("ayeaye:v9-00000000")
+    shutil.copytree(BentoStore(workspace.bentos).folder(str(place.status["champion"]["bento"])), unused)
     before = snapshot(place.root)
 
     shown = place("gc", "--keep", 1, "--json")
@@ -418,7 +418,7 @@ def test_what_nothing_needs_is_shown_and_then_removed(place: Place) -> None:
     assert (status["champion"]["version"], status["previous"]["version"], status["agrees"]) == (2, 1, True)
     for number in (1, 2):
         assert (registry.bundle(number) / "bundle.json").is_file()
-        assert bento.is_intact(str(promotion.record_of(workspace).bento(number)), workspace.bentos)
+        assert BentoStore(workspace.bentos).is_intact(str(promotion.record_of(workspace).bento(number)))
     with versioning.objects(workspace) as objects:
         for digest in versioning.datasets(workspace):
             files = objects.listing(digest)

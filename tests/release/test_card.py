@@ -15,7 +15,7 @@ from workspaces import Place
 
 from ayeaye.core.params import Params
 from ayeaye.core.workspace import Workspace
-from ayeaye.packaging import bento
+from ayeaye.packaging.bento import BentoStore
 from ayeaye.release import card, gate, promotion
 from ayeaye.release.card import DESCRIPTION, content
 
@@ -296,7 +296,7 @@ class TestARegisteredVersion:
         version = promotion.registry_of(workspace).version(1)
         tag = promotion.record_of(workspace).state().bento
         assert tag is not None and promotion.current(workspace, version)
-        folder = bento.folder_of(tag, workspace.bentos)
+        folder = BentoStore(workspace.bentos).folder(tag)
         packed = promotion.card_of(workspace, version, packed=True)
         assert (folder / "src" / "card.html").read_text() == packed.html()
         assert (folder / "README.md").read_text() == packed.markdown()
@@ -305,7 +305,7 @@ class TestARegisteredVersion:
         workspace = Workspace(trained.root)
         tag = promotion.record_of(workspace).state().bento
         assert tag is not None
-        packed = json.loads((bento.folder_of(tag, workspace.bentos) / "src" / "serve.json").read_text())
+        packed = json.loads((BentoStore(workspace.bentos).folder(tag) / "src" / "serve.json").read_text())
         told, metrics = packed["metrics"], trained.read("reports/metrics.json")
         assert told["estimated_on"] == metrics["estimated_on"]
         assert told["reliability.ece"] == metrics["reliability"]["ece"]

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from workspaces import Place
 
-from ayeaye.core.errors import RegistryError, ReleaseError, TrialFailed
+from ayeaye.core.errors import RegistryError, ReleaseError, SmokeTestFailed
 from ayeaye.core.params import Serve
 from ayeaye.core.workspace import Workspace
 from ayeaye.deployment import serving
-from ayeaye.packaging import bento
+from ayeaye.packaging.bento import BentoStore
+from ayeaye.packaging.server import service_environment
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import promotion
 from ayeaye.release.registry import CHALLENGER, CHAMPION, Version
@@ -70,7 +71,7 @@ def test_a_candidate_is_challenger_until_it_is_refused_or_champion(
     judgement = promotion.judge(workspace, version, Progress())
     assert judgement.decision.verdict == "promoted"
     assert aliased(workspace, CHALLENGER) == 2
-    failed = promotion.fail_trial(judgement, TrialFailed("no answer"))
+    failed = promotion.fail_trial(judgement, SmokeTestFailed("no answer"))
     promotion.settle(workspace, version, failed, FLOW)
     assert aliased(workspace, CHALLENGER) is None
     assert promotion.judge(workspace, promotion.registry_of(workspace).version(2), Progress()) == judgement
@@ -83,10 +84,10 @@ def test_a_candidate_is_challenger_until_it_is_refused_or_champion(
 def test_a_trial_that_fails_is_made_once_more(copied: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine that was too busy to start the service in time."""
     outcomes: list[object] = [
-        TrialFailed("not ready after 120 s"),
+        SmokeTestFailed("not ready after 120 s"),
         "tried",
-        TrialFailed("a"),
-        TrialFailed("b"),
+        SmokeTestFailed("a"),
+        SmokeTestFailed("b"),
     ]
 
     def trial(*arguments: object, **options: object) -> object:
@@ -95,11 +96,11 @@ def test_a_trial_that_fails_is_made_once_more(copied: Place, monkeypatch: pytest
             raise outcome
         return outcome
 
-    monkeypatch.setattr(bento, "smoke_test", trial)
+    monkeypatch.setattr(promotion, "smoke_test", trial)
     said = list[str]()
     assert promotion.try_champion(Workspace(copied.root), said.append) == "tried"
     assert said == ["not ready after 120 s; trying once more."]
-    with pytest.raises(TrialFailed, match="b"):
+    with pytest.raises(SmokeTestFailed, match="b"):
         promotion.try_champion(Workspace(copied.root))
 
 
@@ -123,7 +124,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def champions_bento(workspace: Workspace) -> Path:
     tag = promotion.record_of(workspace).state().bento
     assert tag
-    return bento.folder_of(tag, workspace.bentos)
+    return BentoStore(workspace.bentos).folder(tag)
 
 
 def test_workers_are_those_that_are_given_then_those_of_the_environment_then_of_the_parameters(
@@ -137,7 +138,7 @@ def test_workers_are_those_that_are_given_then_those_of_the_environment_then_of_
     serving.serve_champion(bare)
     serving.serve_champion(bare, workers=4)
     assert [each.workers for each in settings] == [2, 3, 4]
-    assert bento.place(settings[1])["AYEAYE_WORKERS"] == "3"
+    assert service_environment(settings[1])["AYEAYE_WORKERS"] == "3"
     for wrong in ("0", "-1", "many", "1.5"):
         monkeypatch.setenv("AYEAYE_WORKERS", wrong)
         with pytest.raises(ReleaseError, match=f"AYEAYE_WORKERS is {wrong}: give a number from 1"):
@@ -160,8 +161,8 @@ def test_a_damaged_bento_is_made_again_and_tried_before_it_is_served(
     assert served == [state.bento]
     assert said[0].endswith("is lost, damaged or out of date: version 1 is packed again.")
     assert said[2] == f"Trying {state.bento}."
-    assert bento.is_intact(served[0], workspace.bentos)
-    assert bento.limits_of(served[0], workspace.bentos).max_bytes == 12345678
+    assert BentoStore(workspace.bentos).is_intact(served[0])
+    assert BentoStore(workspace.bentos).limits(served[0]).max_bytes == 12345678
     assert (state.champion, state.previous, aliased(workspace, CHAMPION)) == (1, None, 1)
     serving.serve_champion(Workspace(copied.root), say=said.append)
     assert served == [state.bento] * 2

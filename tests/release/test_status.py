@@ -9,7 +9,7 @@ from workspaces import Place
 
 from ayeaye.core.errors import ReleaseError, WorkspaceBusy
 from ayeaye.core.workspace import Workspace
-from ayeaye.packaging import bento
+from ayeaye.packaging.bento import BentoStore
 from ayeaye.release import promotion, status
 from ayeaye.release.promotion import record_of, registry_of
 from ayeaye.release.registry import CHAMPION, Version
@@ -44,7 +44,7 @@ def test_whatever_is_lost_around_the_record_is_brought_back(copied: Place) -> No
     assert parts(workspace) == []
     assert not (workspace.bentos / ".staging").exists()
 
-    shutil.rmtree(bento.folder_of(tag, workspace.bentos))
+    shutil.rmtree(BentoStore(workspace.bentos).folder(tag))
     remains = workspace.release / ".decision.json.0.part"
     remains.write_text("half")
     assert parts(workspace) == ["bento"]
@@ -53,7 +53,7 @@ def test_whatever_is_lost_around_the_record_is_brought_back(copied: Place) -> No
     assert not remains.exists()
     assert record_of(workspace).state().champion == 1
 
-    shutil.rmtree(bento.folder_of(tag, workspace.bentos))
+    shutil.rmtree(BentoStore(workspace.bentos).folder(tag))
     shutil.rmtree(registry.bundle(1))
     done = copied("repair", "--json")
     assert done.code == 1

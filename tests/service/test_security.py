@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from ayeaye.core.errors import BundleError, ReleaseError
 from ayeaye.core.params import Serve
-from ayeaye.packaging.bento import CLIENT_HEADER
+from ayeaye.packaging.server import CLIENT_HEADER
 from ayeaye.service.security import HEADERS, Guard, RateLimiter
 from ayeaye.service.served import Served, settings
 

@@ -26,7 +26,7 @@ AyeayeError
 │   ├── NotKept            no class of that name, or no feedback of that number
 │   └── StoreFull          as many run-time classes, or as much pending feedback, as is allowed
 └── ReleaseError           a Bento cannot be built, tried or served
-    ├── TrialFailed        the Bento answered, but not as it should
+    ├── SmokeTestFailed        the Bento answered, but not as it should
     ├── Incomparable       two classifiers cannot be measured on the same pictures
     └── NoCard             what is recorded of a version makes no model card
 
@@ -174,7 +174,7 @@ class ReleaseError(AyeayeError):
     pass
 
 
-class TrialFailed(ReleaseError):
+class SmokeTestFailed(ReleaseError):
     pass
 
 

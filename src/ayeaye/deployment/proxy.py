@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ayeaye.core.errors import ReleaseError
 from ayeaye.core.processes import await_start, claimed_folder, remove_unclaimed, start_any, stop
-from ayeaye.packaging.bento import CLIENT_HEADER
+from ayeaye.packaging.server import CLIENT_HEADER
 
 SLOTS = 4
 SHADOW = SLOTS  # the challenger's

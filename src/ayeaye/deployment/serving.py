@@ -34,8 +34,10 @@ from ayeaye.core.params import Serve
 from ayeaye.core.processes import free_port, stop, workers_told
 from ayeaye.core.workspace import Workspace
 from ayeaye.deployment import proxy
-from ayeaye.packaging import bento
+from ayeaye.packaging.bento import BentoStore
+from ayeaye.packaging.server import BentoServer, exec_server, listening_address, service_environment
 from ayeaye.packaging.serving_state import ServingState, hold_serving, serving_folder
+from ayeaye.packaging.smoke_test import verify
 from ayeaye.release import promotion
 from ayeaye.release.record import MOVES, Entry, Record, derive
 
@@ -66,7 +68,7 @@ def serve(
     program = proxy.installed() if settings.proxy == "auto" else None
     with hold_serving(workspace) as lock:
         tag = prepare()
-        host, port = bento.listening(settings)
+        host, port = listening_address(settings)
         settings = settings.model_copy(update={"port": port})
         if program:
             copies = free_port() if settings.shadow else None
@@ -79,7 +81,7 @@ def serve(
         version = champion.champion if champion.bento == tag else None
         ServingState(tag, version, _address(settings), _now()).write(workspace)
         os.set_inheritable(lock, True)  # what this process becomes holds it, too
-        bento.serve(tag, workspace.bentos, settings, say)
+        exec_server(BentoStore(workspace.bentos), tag, settings, say)
 
 
 def serve_champion(
@@ -119,11 +121,11 @@ def champion_bento(workspace: Workspace, say: Say) -> str:
         if promotion.current(workspace, promotion.registry_of(workspace).version(state.champion)):
             return state.bento
         # One that is merely out of date is nothing to wait for a retrain with.
-        whole = bento.is_intact(state.bento, workspace.bentos)
+        whole = BentoStore(workspace.bentos).is_intact(state.bento)
         with workspace.releasing(timeout=0) if whole else workspace.releasing(say):
             return promotion.renew(workspace, actor=promotion.actor(), say=say)
     except (AyeayeError, OSError) as error:
-        if not bento.is_intact(state.bento, workspace.bentos):
+        if not BentoStore(workspace.bentos).is_intact(state.bento):
             raise
         # Production does not stop because something better cannot be made.
         say(f"{error}\nServed is {state.bento} as it was promoted.")
@@ -153,7 +155,7 @@ class _Instance:
     entry: Entry  # of the record, with which it became champion
     slot: int
     run: Path
-    server: bento.Server
+    server: BentoServer
     proof: Future[None]
     since: str = ""
     started: float = field(default_factory=time.monotonic)
@@ -278,7 +280,7 @@ class _Supervisor:
         dead = self._serving
         if dead is None or dead.server.process.poll() is None:
             return
-        self._say(f"{dead.tag} ended{dead.server.said()}; it is started again.")
+        self._say(f"{dead.tag} ended{dead.server.reason()}; it is started again.")
         if time.monotonic() > dead.started + STEADY:
             self._deaths = 0
         self._serving = None
@@ -315,11 +317,13 @@ class _Supervisor:
         self._say(f"Starting {tag}.")
         run = self._home / ".run" / f"serving-{free[0]}"
         try:
-            server = bento.launch(tag, self._home, run, self._settings, self._environment())
+            server = BentoServer.launch(
+                BentoStore(self._home), tag, run, service_environment(self._settings) | self._environment()
+            )
         except (ReleaseError, OSError) as error:
             self._fail(entry, tag, str(error))
             return
-        proof = self._waiting.submit(bento.verify, server, self._home, entry.digests.get("bundle"))
+        proof = self._waiting.submit(verify, BentoStore(self._home), server, entry.digests.get("bundle"))
         self._coming = _Instance(entry, free[0], run, server, proof)
 
     def _environment(self) -> dict[str, str]:
@@ -336,7 +340,7 @@ class _Supervisor:
         shadow = self._shadow
         if shadow and (shadow.tag != wanted or shadow.server.process.poll() is not None):
             if shadow.tag == wanted:
-                self._forgo_shadow(f"the challenger {wanted} ended{shadow.server.said()}")
+                self._forgo_shadow(f"the challenger {wanted} ended{shadow.server.reason()}")
             self._shadow = None
             self._discard(shadow)
         elif shadow and not shadow.since and shadow.proof.done():
@@ -358,12 +362,14 @@ class _Supervisor:
             told = {"AYEAYE_PROXY": "", _TRUSTED: "", "AYEAYE_PREDICTIONS": "false", "AYEAYE_RATE": ""}
             alone = self._settings.model_copy(update={"workers": 1})
             try:
-                server = bento.launch(wanted, self._home, run, alone, told, aside=True)
+                server = BentoServer.launch(
+                    BentoStore(self._home), wanted, run, service_environment(alone) | told, aside=True
+                )
             except (ReleaseError, OSError) as error:
                 self._forgo_shadow(str(error))
                 return
             proof = self._waiting.submit(
-                bento.verify, server, self._home, self._challenger.digests.get("bundle")
+                verify, BentoStore(self._home), server, self._challenger.digests.get("bundle")
             )
             self._shadow = _Instance(self._challenger, proxy.SHADOW, run, server, proof)
 
@@ -403,7 +409,7 @@ class _Supervisor:
 
     def _patience(self, tag: str) -> float:
         try:
-            return bento.timeout_of(tag, self._home) + LINGER
+            return BentoStore(self._home).settings(tag).timeout + LINGER
         except ReleaseError:
             return self._settings.timeout + LINGER
 
@@ -439,7 +445,7 @@ class _Supervisor:
                 entry.action in MOVES
                 and tag
                 and tag not in self._given_up
-                and bento.is_intact(tag, self._home)
+                and BentoStore(self._home).is_intact(tag)
             ):
                 return entry
         return None

@@ -30,7 +30,7 @@ from ayeaye.core.files import write_atomic
 from ayeaye.core.paths import inside
 from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import MANIFEST, read_frame
-from ayeaye.packaging import bento
+from ayeaye.packaging.bento import BentoStore, is_running
 from ayeaye.pipeline.embed import code_digest
 from ayeaye.release.promotion import record_of, registry_of
 from ayeaye.release.registry import EVIDENCE, REMOVED, Version
@@ -141,10 +141,10 @@ def _bentos(workspace: Workspace, needed: Needed) -> Iterator[Item]:
     kept = set()
     for version in needed.kept:
         tag = record.bento(version.number)
-        named = bento.folder_of(tag, workspace.bentos) if tag else None
+        named = BentoStore(workspace.bentos).folder(tag) if tag else None
         kept.add(named if named and named.is_dir() else by_version.get(version.number))
     for folder in built:
-        if folder not in kept and not bento.is_running(folder):
+        if folder not in kept and not is_running(folder):
             tag = f"{folder.parent.name}:{folder.name}"
             yield Item("bento", tag, _size(folder), partial(_remove_bento, folder))
 

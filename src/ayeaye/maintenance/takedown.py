@@ -34,7 +34,7 @@ from ayeaye.core.workspace import Workspace
 from ayeaye.data import removal, repeats, samples
 from ayeaye.data.decode import ANY, decode
 from ayeaye.data.table import MANIFEST, Dataset, content_at, read_frame, shard_ids
-from ayeaye.packaging import bento
+from ayeaye.packaging.bento import BentoStore
 from ayeaye.release.compare import SHOWN
 from ayeaye.release.promotion import record_of, registry_of
 from ayeaye.reporting import report
@@ -178,7 +178,7 @@ def survey(workspace: Workspace, objects: Objects, given: Sequence[str]) -> Plan
     plan.objects |= {each.digest: f"shard {each.name}" for each in holding}
     plan.files = [path for id, path in accepted.items() if id in wanted]
     plan.files += _lying_about(workspace, plan.shards, likeness)
-    plan.files += bento.golden_files(workspace.bentos, wanted)
+    plan.files += BentoStore(workspace.bentos).golden_with(wanted)
     plan.versions = _versions(workspace, wanted, likeness)
     plan.left = list(_left(workspace, objects, plan))
     plan.files = [path for path in plan.files if inside(path.parent, workspace.root)]

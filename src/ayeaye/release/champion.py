@@ -18,7 +18,7 @@ from ayeaye.core.files import replacing
 from ayeaye.core.workspace import Workspace
 from ayeaye.data.decode import Limits
 from ayeaye.data.sources.pictures import Found, below
-from ayeaye.packaging import bento
+from ayeaye.packaging.bento import BentoStore
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release.promotion import record_of
 
@@ -32,7 +32,7 @@ def load(workspace: Workspace) -> tuple[Classifier, dict[str, Any]]:
     state = record_of(workspace).state()
     if state.champion is None or state.bento is None:
         raise ReleaseError("there is no champion yet: run `ayeaye retrain`")
-    folder = bento.folder_of(state.bento, workspace.bentos) / "src" / "bundle"
+    folder = BentoStore(workspace.bentos).bundle(state.bento)
     again = f"make it again with `ayeaye promote {state.champion}`"
     if not folder.is_dir():
         raise ReleaseError(f"{state.bento} is gone from {workspace.bentos}: {again}")

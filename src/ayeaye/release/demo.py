@@ -17,8 +17,8 @@ from ayeaye.core.files import write_atomic
 from ayeaye.core.paths import resolved
 from ayeaye.core.workspace import Workspace
 from ayeaye.data import bestiary
-from ayeaye.packaging import bento
-from ayeaye.packaging.bento import Golden
+from ayeaye.packaging.bento import BentoStore, GoldenRequest
+from ayeaye.packaging.smoke_test import smoke_test
 from ayeaye.release import champion, show
 from ayeaye.release.status import status
 
@@ -45,7 +45,7 @@ def ask(workspace: Workspace) -> dict[str, Any]:
     """Ask the champion for freshly drawn aye-ayes, which lie in no split of the dataset.
 
     Returns the first picture's path and answer, and how many of the pictures are answered right. Raises
-    TrialFailed unless the Bento, which is started for it, answers the first one as the bundle does here.
+    SmokeTestFailed unless the Bento, which is started for it, answers the first one as the bundle does here.
     """
     prepare = workspace.params.prepare
     animals = {animal.name: animal for animal in bestiary.species(prepare.species, prepare.seed)}
@@ -60,9 +60,8 @@ def ask(workspace: Workspace) -> dict[str, Any]:
     write_atomic(picture, paths[0].read_bytes())
     answers = champion.classify(workspace, paths)
     tag = answers[0]["model"]["bento"]
-    bento.smoke_test(
-        tag, [Golden(picture.name, picture.read_bytes(), answers[0])], workspace.bentos, repeats=1
-    )
+    golden = [GoldenRequest(picture.name, picture.read_bytes(), answers[0])]
+    smoke_test(BentoStore(workspace.bentos), tag, golden, repeats=1)
     return {
         "picture": picture,
         "description": animals[ANIMAL].description,

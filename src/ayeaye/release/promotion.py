@@ -20,14 +20,14 @@ import numpy as np
 
 from ayeaye import __version__, versioning
 from ayeaye.classifier.model import Classifier, digest
-from ayeaye.core.errors import Incomparable, NoCard, ReleaseError, TrialFailed
+from ayeaye.core.errors import Incomparable, NoCard, ReleaseError, SmokeTestFailed
 from ayeaye.core.files import digest_file, write_atomic
 from ayeaye.core.workspace import Workspace
 from ayeaye.data.decode import Limits
 from ayeaye.data.prepare_dataset import quarantine
 from ayeaye.data.table import Dataset
-from ayeaye.packaging import bento
-from ayeaye.packaging.bento import Golden, Recipe, SmokeTestResult
+from ayeaye.packaging.bento import CARD, BentoStore, GoldenRequest, Recipe
+from ayeaye.packaging.smoke_test import SmokeTestResult, smoke_test
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import card, compare, gate
@@ -267,7 +267,7 @@ def pack(workspace: Workspace, version: Version) -> str:
             f"the bundle of version {version.number} in {recipe.bundle} is not the one that was registered: "
             "restore it, or retrain"
         )
-    return bento.build(recipe, workspace.bentos)
+    return BentoStore(workspace.bentos).build(recipe)
 
 
 def _recipe(workspace: Workspace, version: Version) -> Recipe:
@@ -286,39 +286,39 @@ def _recipe(workspace: Workspace, version: Version) -> Recipe:
             "estimated_on": version.tags.get("estimated_on"),
             **{name: figures[name] for name in (*HEADLINE, *TRUST) if name in figures},
         },
-        card={name: files[name] for name in bento.CARD if name in files},
+        card={name: files[name] for name in CARD if name in files},
     )
 
 
 def try_out(workspace: Workspace, version: Version, tag: str, say: Say = _silent) -> SmokeTestResult:
-    """Real requests to the Bento; raises TrialFailed when it fails twice, since a machine may be busy once.
+    """Real requests to the Bento; raises SmokeTestFailed when it fails twice, since a machine may be busy once.
 
     Those of an earlier trial, where it had one: they need no dataset, at which a retrain may be at work.
     """
-    golden = bento.kept_golden(tag, workspace.bentos) or golden_requests(
-        workspace, registry_of(workspace).bundle(version), bento.limits_of(tag, workspace.bentos)
+    golden = BentoStore(workspace.bentos).kept_golden(tag) or golden_requests(
+        workspace, registry_of(workspace).bundle(version), BentoStore(workspace.bentos).limits(tag)
     )
     trial = partial(
-        bento.smoke_test, tag, golden, workspace.bentos, bundle_digest=version.bundle_digest, say=say
+        smoke_test, BentoStore(workspace.bentos), tag, golden, bundle_digest=version.bundle_digest, say=say
     )
     try:
         tried = trial()
-    except TrialFailed as error:
+    except SmokeTestFailed as error:
         say(f"{error}; trying once more.")
         tried = trial()
-    bento.keep_golden(tag, golden, workspace.bentos)
+    BentoStore(workspace.bentos).keep_golden(tag, golden)
     return tried
 
 
 def try_champion(workspace: Workspace, say: Say = _silent) -> SmokeTestResult:
-    """Real requests to the champion's Bento; raises ReleaseError where it is gone, TrialFailed where it fails."""
+    """Real requests to the champion's Bento; raises ReleaseError where it is gone, SmokeTestFailed where it fails."""
     state = record_of(workspace).state()
     if state.champion is None or state.bento is None:
         raise ReleaseError("there is no champion yet: run `ayeaye retrain`")
     return try_out(workspace, registry_of(workspace).version(state.champion), state.bento, say)
 
 
-def golden_requests(workspace: Workspace, bundle: Path, limits: Limits) -> list[Golden]:
+def golden_requests(workspace: Workspace, bundle: Path, limits: Limits) -> list[GoldenRequest]:
     """Test pictures of seen and unseen classes with the answers that the bundle gives here."""
     dataset = Dataset.load(workspace.dataset)
     classifier = Classifier.load(bundle)
@@ -333,7 +333,7 @@ def golden_requests(workspace: Workspace, bundle: Path, limits: Limits) -> list[
                 answer = classifier.classify([content], limits)[0]
             # A picture over the limits of the service is a 4xx there, too.
             expected = answer if isinstance(answer, dict) else None
-            requests.append(Golden(f"{row.label} ({split})", content, expected))
+            requests.append(GoldenRequest(f"{row.label} ({split})", content, expected))
     return requests
 
 
@@ -453,7 +453,7 @@ def current(workspace: Workspace, champion: Version) -> bool:
     Another ayeaye, other limits of the service and new figures make another one.
     """
     tag = record_of(workspace).state().bento
-    return tag == _recipe(workspace, champion).tag() and bento.is_intact(tag, workspace.bentos)
+    return tag == _recipe(workspace, champion).tag() and BentoStore(workspace.bentos).is_intact(tag)
 
 
 def renew(workspace: Workspace, *, actor: str, say: Say = _silent) -> str:
@@ -483,12 +483,12 @@ def _release(workspace: Workspace, version: Version, action: Action, actor: str,
 def _tried_as_it_was(workspace: Workspace, version: Version, say: Say) -> str | None:
     """The Bento with which a version was champion, where it is whole and answers: a rollback undoes all of it."""
     tag = record_of(workspace).bento(version.number)
-    if tag is None or not bento.is_intact(tag, workspace.bentos):
+    if tag is None or not BentoStore(workspace.bentos).is_intact(tag):
         return None
     say(f"Trying {tag}.")
     try:
         try_out(workspace, version, tag, say)
-    except TrialFailed as error:
+    except SmokeTestFailed as error:
         say(f"{error}; it is packed anew.")
         return None
     return tag
@@ -617,7 +617,7 @@ def actor() -> str:
         return "unknown"
 
 
-def fail_trial(judgement: Judgement, error: TrialFailed) -> Judgement:
+def fail_trial(judgement: Judgement, error: SmokeTestFailed) -> Judgement:
     return Judgement(gate.with_trial_failure(judgement.decision, str(error)), judgement.key)
 
 

@@ -15,7 +15,7 @@ from ayeaye import versioning
 from ayeaye.classifier.model import digest
 from ayeaye.core.errors import BundleError, RegistryError, ReleaseError
 from ayeaye.core.workspace import Workspace
-from ayeaye.packaging import bento
+from ayeaye.packaging.bento import BentoStore
 from ayeaye.packaging.serving_state import ServingState
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.release import promotion
@@ -113,7 +113,7 @@ def disagreements(workspace: Workspace) -> Iterator[Disagreement]:
     for version in _needed(state, versions):
         if fault := _bundle_fault(registry, version):
             yield Disagreement("bundle", f"the bundle of version {version.number} in the registry {fault}")
-    if state.bento and not bento.is_intact(state.bento, workspace.bentos):
+    if state.bento and not BentoStore(workspace.bentos).is_intact(state.bento):
         yield Disagreement("bento", f"the champion's Bento {state.bento} is gone or damaged")
 
 
@@ -195,7 +195,7 @@ def _mend(workspace: Workspace, say: Say) -> None:
             if _bundle_fault(registry, version) and (copy := _packed_bundle(workspace, version)):
                 say(f"The bundle of version {version.number} is put back from its Bento.")
                 registry.restore_bundle(version, copy)
-    if state.bento and not bento.is_intact(state.bento, workspace.bentos):
+    if state.bento and not BentoStore(workspace.bentos).is_intact(state.bento):
         try:
             promotion.renew(workspace, actor=promotion.actor(), say=say)
         except (RegistryError, ReleaseError) as error:
@@ -207,7 +207,7 @@ def _packed_bundle(workspace: Workspace, version: Version) -> Path | None:
     tag = record_of(workspace).bento(version.number)
     if tag is None:
         return None
-    folder = bento.folder_of(tag, workspace.bentos) / "src" / "bundle"
+    folder = BentoStore(workspace.bentos).bundle(tag)
     try:
         return folder if digest(folder) == version.bundle_digest else None
     except (BundleError, OSError):

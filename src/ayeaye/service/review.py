@@ -13,7 +13,7 @@ from ayeaye.data import decode
 from ayeaye.data.sources import feedback as folder
 from ayeaye.data.sources.base import nearest
 from ayeaye.data.table import SEEN, Dataset
-from ayeaye.packaging import bento
+from ayeaye.packaging.server import service_environment
 from ayeaye.service.database import locate
 from ayeaye.service.store import ACCEPTED, REJECTED, Feedback, Status, Store, check_undecided
 
@@ -25,7 +25,7 @@ FEATURES = "counts for monitoring alone: the dataset holds features, not picture
 def place_of(workspace: Workspace) -> dict[str, str]:
     """Where the service is that a workspace's parameters and the environment describe, as for `ayeaye serve`."""
     serve = workspace.params.serve
-    return bento.place(serve.model_copy(update={"state": str(workspace.resolve(serve.state))}))
+    return service_environment(serve.model_copy(update={"state": str(workspace.resolve(serve.state))}))
 
 
 def store_of(workspace: Workspace) -> Store:

@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from ayeaye.packaging.bento import CLIENT_HEADER
+from ayeaye.packaging.server import CLIENT_HEADER
 
 HEADERS = {
     "Cache-Control": "no-store",
