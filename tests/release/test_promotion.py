@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 from workspaces import Place
 
-from ayeaye.core.errors import RegistryError, ReleaseError, SmokeTestFailed
-from ayeaye.core.params import Serve
+from ayeaye.core.errors import RegistryError, SmokeTestFailed
 from ayeaye.core.workspace import Workspace
-from ayeaye.deployment import serving
+from ayeaye.deployment.serving import current_bento
 from ayeaye.packaging.bento import BentoStore
-from ayeaye.packaging.server import service_environment
 from ayeaye.pipeline.progress import Progress
 from ayeaye.release import promotion
 from ayeaye.release.registry import CHALLENGER, CHAMPION, Version
@@ -111,43 +109,15 @@ def test_a_champion_is_tried_within_the_limits_it_was_packed_with(copied: Place)
     assert trial.refused == 1  # the broken file alone
 
 
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Tags of the Bentos that would have been served."""
-    tags = list[str]()
-    monkeypatch.setattr(
-        serving, "serve", lambda workspace, settings, prepare, restore, say: tags.append(prepare())
-    )
-    return tags
-
-
 def champions_bento(workspace: Workspace) -> Path:
     tag = promotion.record_of(workspace).state().bento
     assert tag
     return BentoStore(workspace.bentos).folder(tag)
 
 
-def test_workers_are_those_that_are_given_then_those_of_the_environment_then_of_the_parameters(
-    bare: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (bare.root / "params.yaml").write_text("serve:\n  workers: 2\n")
-    settings = list[Serve]()
-    monkeypatch.setattr(serving, "serve", lambda workspace, given, *_: settings.append(given))
-    serving.serve_champion(bare)
-    monkeypatch.setenv("AYEAYE_WORKERS", "3")
-    serving.serve_champion(bare)
-    serving.serve_champion(bare, workers=4)
-    assert [each.workers for each in settings] == [2, 3, 4]
-    assert service_environment(settings[1])["AYEAYE_WORKERS"] == "3"
-    for wrong in ("0", "-1", "many", "1.5"):
-        monkeypatch.setenv("AYEAYE_WORKERS", wrong)
-        with pytest.raises(ReleaseError, match=f"AYEAYE_WORKERS is {wrong}: give a number from 1"):
-            serving.serve_champion(bare)
-
-
 @pytest.mark.slow
 def test_a_damaged_bento_is_made_again_and_tried_before_it_is_served(
-    copied: Place, served: list[str]
+    copied: Place,
 ) -> None:
     workspace = Workspace(copied.root)
     (champions_bento(workspace) / "src" / "bundle" / "mapper.safetensors").write_bytes(b"rubbish")
@@ -156,16 +126,15 @@ def test_a_damaged_bento_is_made_again_and_tried_before_it_is_served(
     assert "is damaged: make it again with `ayeaye promote 1`" in done.err
     copied.set("serve.max_bytes=12345678")
     said = list[str]()
-    serving.serve_champion(Workspace(copied.root), say=said.append)
+    served = current_bento(Workspace(copied.root), said.append)
     state = promotion.record_of(workspace).state()
-    assert served == [state.bento]
+    assert served == state.bento
     assert said[0].endswith("is lost, damaged or out of date: version 1 is packed again.")
     assert said[2] == f"Trying {state.bento}."
-    assert BentoStore(workspace.bentos).is_intact(served[0])
-    assert BentoStore(workspace.bentos).limits(served[0]).max_bytes == 12345678
+    assert BentoStore(workspace.bentos).is_intact(served)
+    assert BentoStore(workspace.bentos).limits(served).max_bytes == 12345678
     assert (state.champion, state.previous, aliased(workspace, CHAMPION)) == (1, None, 1)
-    serving.serve_champion(Workspace(copied.root), say=said.append)
-    assert served == [state.bento] * 2
+    assert current_bento(Workspace(copied.root), said.append) == served
     assert len(promotion.record_of(workspace).entries()) == 2
 
 
@@ -181,15 +150,15 @@ def test_promoting_the_champion_makes_its_lost_bento_again(copied: Place) -> Non
 
 
 @pytest.mark.slow
-def test_a_whole_bento_is_served_while_mlflow_is_away(copied: Place, served: list[str]) -> None:
+def test_an_intact_bento_is_served_while_mlflow_is_away(copied: Place) -> None:
     copied.set("release.tracking=http://127.0.0.1:9")
     said = list[str]()
-    serving.serve_champion(Workspace(copied.root), say=said.append)
-    assert served == [promotion.record_of(Workspace(copied.root)).state().bento]
+    served = current_bento(Workspace(copied.root), said.append)
+    assert served == promotion.record_of(Workspace(copied.root)).state().bento
     assert "MLflow cannot be reached" in said[0]
     shutil.rmtree(champions_bento(Workspace(copied.root)))
     with pytest.raises(RegistryError, match="MLflow cannot be reached"):
-        serving.serve_champion(Workspace(copied.root))
+        current_bento(Workspace(copied.root), print)
 
 
 @pytest.mark.slow

@@ -35,9 +35,10 @@ def serve(
     found = workspace_at(workspace)
     if wait:
         _await_champion(found)
-    from ayeaye.deployment import serving
+    from ayeaye.deployment.serving import serve as serve_champion
+    from ayeaye.deployment.serving import serve_settings
 
-    serving.serve_champion(found, host=host, port=port, workers=workers, say=say)
+    serve_champion(found, serve_settings(found, host, port, workers), say)
 
 
 def _await_champion(workspace: Workspace) -> None:

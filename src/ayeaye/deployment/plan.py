@@ -154,11 +154,11 @@ def plan(memory: Memory, observed: Observed) -> tuple[Memory, list[Action]]:
     """Return what to remember and what to do, in this order."""
     step = _Step(memory, observed)
     step.revive_proxy()
+    step.retire()  # before any is drained now, whose requests are counted at the next look
     step.follow_history()
     step.bury()
     step.roll()
     step.cast_shadow()
-    step.retire()
     step.restore()
     return step.memory, step.actions
 

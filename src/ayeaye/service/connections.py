@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ayeaye.deployment.proxy import fault
+
+def fault(status: int, name: str, error: str) -> bytes:
+    """An answer in the form of the service's own, with the headers that all of them carry."""
+    body = json.dumps({"error": error}).encode()
+    again = "Retry-After: 1\r\n" if status in (503, 504) else ""
+    head = (
+        f"HTTP/1.1 {status} {name}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{again}"
+        "Cache-Control: no-store\r\nContent-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
+        "Cross-Origin-Resource-Policy: same-origin\r\nReferrer-Policy: no-referrer\r\n"
+        "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
 
 # Of the lines before a body, or of what stands around the parts of one: as HAProxy takes them.
 HEAD_BYTES, HEAD_SECONDS = 131_072, 30.0
