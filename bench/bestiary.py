@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye import versioning
 from ayeaye.classifier import nearest
 from ayeaye.core import params
 from ayeaye.core.workspace import Workspace
@@ -31,6 +30,7 @@ from ayeaye.pipeline.folds import TUNING, class_folds
 from ayeaye.pipeline.prepare import prepare
 from ayeaye.pipeline.progress import Progress
 from ayeaye.pipeline.train import train
+from ayeaye.versioning import layout
 
 SHOWN = ("T1", "U", "S", "H", "AUSUC")
 SHUFFLES = 5
@@ -39,7 +39,7 @@ SHUFFLES = 5
 def measured(seed: int, folder: Path) -> dict[str, Any]:
     """Figures of one bestiary on its held-out pictures of seen species and all pictures of unseen ones."""
     workspace, progress = Workspace(folder), Progress()
-    versioning.init(workspace, [f"prepare.seed={seed}"])
+    layout.init(workspace, [f"prepare.seed={seed}"])
     before = time.perf_counter()
     prepare(workspace, progress)
     workspace.write_fingerprints()

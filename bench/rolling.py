@@ -30,7 +30,6 @@ from typing import Any
 
 from load import Load, Seen
 
-from ayeaye import versioning
 from ayeaye.core import params
 from ayeaye.core.processes import free_port, start, stop
 from ayeaye.core.workspace import Workspace
@@ -38,6 +37,7 @@ from ayeaye.data.table import Dataset
 from ayeaye.packaging.serving_state import ServingState
 from ayeaye.release import promotion
 from ayeaye.release.registry import Version
+from ayeaye.versioning import layout
 
 SERVE = "from ayeaye import cli; cli.main()"
 SMALL = ["prepare.pictures=8", "embed.epochs=2", "train.repeats=1", "evaluate.bootstrap=200", "release.epsilon=1",
@@ -207,7 +207,7 @@ def main() -> None:
 def retrained(folder: Path) -> Workspace:
     """A small workspace of drawn animals whose second version is champion."""
     workspace = Workspace(folder)
-    versioning.init(workspace, SMALL)
+    layout.init(workspace, SMALL)
     for folds in (3, 4):
         params.assign(folder / "params.yaml", [f"train.folds={folds}"])
         subprocess.run(

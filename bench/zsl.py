@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye import versioning
 from ayeaye.classifier import hubs, nearest
 from ayeaye.core import params
 from ayeaye.core.files import write_atomic
@@ -42,6 +41,7 @@ from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import TUNING, class_folds
 from ayeaye.pipeline.prepare import prepare
 from ayeaye.pipeline.progress import Progress
+from ayeaye.versioning import layout
 
 FIGURES = ("T1", "U", "S", "H", "AUSUC", "seen_bias")
 HEADINGS = (
@@ -116,7 +116,7 @@ def made(name: str, data: Data, work: Path) -> Workspace:
     """The workspace of a data set with its embeddings; made once."""
     folder = work / "workspaces" / name.replace(" ", "-")
     if not (folder / "params.yaml").is_file():
-        versioning.init(Workspace(folder), data.settings)
+        layout.init(Workspace(folder), data.settings)
     workspace = Workspace(folder)
     if not any(workspace.embeddings.glob("*")):
         prepare(workspace, Progress())

@@ -13,7 +13,6 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from ayeaye import versioning
 from ayeaye.core.errors import CheckFailed, RegistryError, ReleaseError, RemoteError, SmokeTestFailed
 from ayeaye.core.workspace import Workspace
 from ayeaye.data import checks
@@ -26,6 +25,8 @@ from ayeaye.release import approval, gate, preflight, promotion
 from ayeaye.release.promotion import Judgement
 from ayeaye.release.record import Entry
 from ayeaye.release.registry import Version
+from ayeaye.versioning import dvc, git, layout
+from ayeaye.versioning.running import Stages
 
 CHECKED = {"embed": "embeddings", "classes": "class_space"}  # stages, and which place each of them checks
 _speaker: Callable[[str], None] | None = None
@@ -83,27 +84,27 @@ def prepare(workspace: Workspace) -> dict[str, Any]:
 
 
 @task(cache_policy=NO_CACHE)
-def track(workspace: Workspace, lock: int) -> None:
-    versioning.add_dataset(workspace, lock)
+def track(workspace: Workspace) -> None:
+    dvc.add_dataset(workspace)
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 10], retry_condition_fn=_can_wait)
-def push(workspace: Workspace, lock: int) -> None:
-    versioning.push_dataset(workspace, lock)
+def push(workspace: Workspace) -> None:
+    dvc.push_dataset(workspace)
 
 
 @task(cache_policy=NO_CACHE, timeout_seconds=24 * 3600)
-def stage(workspace: Workspace, name: str, lock: int) -> bool:
+def stage(workspace: Workspace, name: str, stages: Stages) -> bool:
     say(f"Stage {name}.")
     with _showing_checks(workspace, CHECKED.get(name)):
-        ran = versioning.reproduce(workspace, name, lock)
+        ran = stages.wait(name)
     say(f"Stage {name} {'done' if ran else 'has nothing new to do'}.")
     return ran
 
 
 @task(cache_policy=NO_CACHE)
 def commit(workspace: Workspace, data_digest: str) -> str:
-    return versioning.commit(workspace, f"Retrain on dataset {data_digest[:12]}", COMMITTED)
+    return git.commit(workspace, f"Retrain on dataset {data_digest[:12]}", COMMITTED)
 
 
 @task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[2, 5, 15], retry_condition_fn=_can_wait)
@@ -192,24 +193,24 @@ def retrain(workspace: str = ".") -> dict[str, Any]:
 
 def _train(workspace: Workspace, lock: int) -> str:
     """Data and stages; returns the commit that keeps them. What is released is not touched, nor held."""
-    versioning.require(workspace)
+    dvc.require(workspace)
     with workspace.releasing(say):
-        versioning.clear_remains(workspace)
+        layout.clear_remains(workspace)
     workspace.write_fingerprints()
 
     prepare(workspace)
-    changed = versioning.changed(workspace, lock)
-    if versioning.DATASET in changed:
-        track(workspace, lock)
-    data_digest = versioning.dataset_digest(workspace)
-    push(workspace, lock)
+    changed = dvc.changed(workspace)
+    if dvc.DATASET in changed:
+        track(workspace)
+    data_digest = dvc.dataset_digest(workspace)
+    push(workspace)
     if changed:
-        new = versioning.affected(workspace, changed)
-        for name in versioning.stages(workspace):
-            if name in new:
-                stage(workspace, name, lock)
-            else:  # what its last run found holds for this one
-                _show_checks(workspace, CHECKED.get(name))
+        new = dvc.affected(workspace, changed)
+        for name in CHECKED.keys() - new:  # what its last run found holds for this one
+            _show_checks(workspace, CHECKED[name])
+        with Stages(workspace, new, lock) as stages:
+            for name in new:
+                stage(workspace, name, stages)
     else:
         say("No stage has anything new to do.")
     return commit(workspace, data_digest)

@@ -510,9 +510,9 @@ def test_on_a_full_disk_a_run_stops_and_is_finished_when_there_is_room(
 @pytest.mark.parametrize(
     ("command", "expected"),
     {
-        """python -c "raise ValueError('a bug')" """: "stage classes failed: ValueError: a bug; all that",
+        """python -c "raise ValueError('a bug')" """: "stage classes failed .*ValueError: a bug; what it printed",
         "kill -9 $$": "stage classes was ended by SIGKILL",
-        "echo unheard of >&2; exit 4": "failed to run: .*exited with 4",
+        "echo unheard of >&2; exit 4": "failed to run: .*exited with 4.*unheard of",
     }.items(),
 )
 def test_a_stage_that_breaks_shows_what_broke_it(copied: Place, command: str, expected: str) -> None:

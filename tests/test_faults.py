@@ -105,7 +105,7 @@ def completes(place: Place, command: list[object]) -> float:
     assert status["agrees"], status["disagreements"]
     root, state = place.root, place.root / ".ayeaye"
     remains = [path for path in root.rglob(".*") if path.suffix in (".part", ".tmp")]
-    remains += [*state.glob("error-*"), *state.glob("tmp*"), *state.glob("bentoml/.staging")]
+    remains += [*state.glob("stages-*"), *state.glob("tmp*"), *state.glob("bentoml/.staging")]
     remains += [*state.rglob(".fetch-*"), *(root / ".git").rglob("*.lock")]
     assert remains == []
     return seconds

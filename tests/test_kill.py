@@ -141,7 +141,7 @@ def waiting_for_an_orphan(place: Place) -> Run:
     (stage,) = [number for number, words in _at_work(place) if "ayeaye\0embed" in words]
     os.kill(stage, signal.SIGSTOP)
     for number, words in _at_work(place):
-        if "dvc\0repro" in words:
+        if "ayeaye.versioning.running" in words:
             os.kill(number, signal.SIGKILL)
     first.kill(group=False)
     second = Run(place)
@@ -195,7 +195,7 @@ def plant_remains(place: Place) -> None:
     """What other kills than ours leave: a file half written, locks of git and DVC, errors nobody fetched."""
     ended = subprocess.Popen(["true"])
     ended.wait()
-    for name in (".ayeaye/error-7.json", ".git/index.lock", ".git/refs/heads/main.lock",
+    for name in (".ayeaye/stages-7", ".git/index.lock", ".git/refs/heads/main.lock",
                  "models/classifier/.bundle.json.x.part", ".ayeaye/tmpabc/shard.npy",
                  ".dvc/cache/files/md5/00/.half.tmp", "reports/.metrics.json.x.part"):  # fmt: skip
         path = place.root / name
@@ -209,7 +209,7 @@ def plant_remains(place: Place) -> None:
 def _remains(place: Place) -> list[str]:
     state = place.root / ".ayeaye"
     found = [path for path in place.root.rglob(".*") if path.suffix in (".part", ".tmp")]
-    found += [*state.glob("error-*"), *state.glob("tmp*"), *state.glob("bentoml/.staging")]
+    found += [*state.glob("stages-*"), *state.glob("tmp*"), *state.glob("bentoml/.staging")]
     found += [*state.rglob(".fetch-*"), *(place.root / ".git").rglob("*.lock")]
     found += Path(place.environment["TMPDIR"]).glob("ayeaye-*")
     return [str(path) for path in found]

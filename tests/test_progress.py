@@ -19,8 +19,9 @@ print("not for the terminal")
 """
 RUN = """
 import sys; from pathlib import Path
-from ayeaye import versioning; from ayeaye.core.workspace import Workspace
-print(versioning.reproduce(Workspace(Path(sys.argv[1])), "count"))
+from ayeaye.core.workspace import Workspace; from ayeaye.versioning.running import Stages
+with Stages(Workspace(Path(sys.argv[1])), ["count"]) as stages:
+    print(stages.wait("count"))
 """
 
 

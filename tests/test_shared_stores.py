@@ -13,11 +13,11 @@ import pytest
 import workspaces
 from workspaces import Place
 
-from ayeaye import versioning
 from ayeaye.core.errors import WorkspaceError
 from ayeaye.core.paths import inside
 from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import Dataset
+from ayeaye.versioning import commits, dvc, git, layout, stores
 
 OTHERS = b"a picture of another project"
 
@@ -53,7 +53,7 @@ def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> Non
 
 
 def shared(workspace: Workspace) -> set[str]:
-    with versioning.objects(Workspace(workspace.root)) as objects:
+    with stores.objects(Workspace(workspace.root)) as objects:
         return set(objects.shared)
 
 
@@ -91,7 +91,7 @@ def test_a_cache_of_the_persons_configuration_is_shared_until_it_is_said_not_to_
 ) -> None:
     configure(monkeypatch, tmp_path, configuration.format(outside))
     digest = put(outside, OTHERS)
-    with versioning.objects(workspace) as objects:
+    with stores.objects(workspace) as objects:
         assert objects.has("cache", digest)
         with pytest.raises(
             WorkspaceError, match=r"others may use it.*`ayeaye set prepare\.cache_shared=false`"
@@ -99,7 +99,7 @@ def test_a_cache_of_the_persons_configuration_is_shared_until_it_is_said_not_to_
             objects.remove("cache", digest)
         assert objects.has("cache", digest)
     said(workspace, "prepare.cache_shared=false")
-    with versioning.objects(Workspace(workspace.root)) as objects:
+    with stores.objects(Workspace(workspace.root)) as objects:
         assert not objects.shared and objects.remove("cache", digest)
 
 
@@ -142,7 +142,7 @@ def test_a_cache_is_ours_where_it_lies_in_the_workspace(
     # What another project writes at this moment is not what a killed process of ours left.
     part = outside / "files" / ".others.part"
     part.write_bytes(b"half")
-    versioning.clear_remains(workspace)
+    layout.clear_remains(workspace)
     assert part.exists()
 
 
@@ -166,7 +166,7 @@ def test_a_remote_of_the_persons_configuration_is_none_of_ours(
     workspace: Workspace, outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(monkeypatch, tmp_path, f"[core]\n remote = theirs\n['remote \"theirs\"']\n url = {outside}\n")
-    with versioning.objects(workspace) as objects:
+    with stores.objects(workspace) as objects:
         assert set(objects.stores) == {"cache"}
 
 
@@ -178,18 +178,18 @@ def test_a_clone_has_a_cache_of_its_own_and_leaves_the_remote_alone(
     folder = workspace.dataset
     folder.mkdir(parents=True)
     (folder / "file").write_bytes(b"ours")
-    versioning.add_dataset(workspace)
-    commit = versioning.commit(workspace, "Data", [versioning.DATASET, "params.yaml"])
-    versioning.push_dataset(workspace)
+    dvc.add_dataset(workspace)
+    commit = git.commit(workspace, "Data", [dvc.DATASET, "params.yaml"])
+    dvc.push_dataset(workspace)
     assert shared(workspace) == {"cache"}
     (tmp_path / "clone").mkdir()
-    clone = versioning.clone(workspace, commit, tmp_path / "clone")
+    clone = commits.clone(workspace, commit, tmp_path / "clone")
     assert shared(clone) == {"remote"}
-    with versioning.objects(clone) as objects:
+    with stores.objects(clone) as objects:
         assert inside(objects.stores["cache"].path, clone.root)
     # The original's cache is found where it is.
     subprocess.run(["rm", "-r", str(tmp_path / "remote")], check=True)
-    versioning.pull_dataset(clone)
+    dvc.pull_dataset(clone)
     assert (clone.dataset / "file").read_bytes() == b"ours"
 
 
@@ -231,7 +231,7 @@ def test_others_lose_nothing_and_what_is_left_of_a_takedown_is_listed(
     others.parent.mkdir()
     others.write_bytes(b"others")
     copied.set(f"prepare.remote={remote}")
-    versioning.push_dataset(Workspace(copied.root))
+    dvc.push_dataset(Workspace(copied.root))
 
     done = copied("gc", "--yes", "--keep", "1")
     assert (done.code, done.out) == (0, "Nothing to remove: everything is needed.\n")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import workspaces
 
-from ayeaye import versioning
 from ayeaye.core.workspace import Workspace
 from ayeaye.release import promotion
+from ayeaye.versioning import stores
 
 NAME = "we?ird #1 100% %41 ~x é [a]: 'c' $d;"
 
@@ -44,7 +44,7 @@ def test_every_command_works_under_any_name(
     picture = next((source / "images" / "paint 000").iterdir())
     labelled = place("classify", picture, "--json")
     assert labelled.code == 0, labelled.err
-    with versioning.objects(workspace) as objects:
+    with stores.objects(workspace) as objects:
         assert set(objects.stores) == {"cache", "remote"} and not objects.shared
     collected = place("gc", "--json")
     assert (collected.code, collected.json["items"]) == (0, []), collected.err

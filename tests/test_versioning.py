@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import workspaces
 
-from ayeaye import versioning
 from ayeaye.core.errors import RemoteError, WorkspaceError
 from ayeaye.core.workspace import Workspace
+from ayeaye.versioning import dvc, git, layout, stores
 
 COMMITTED = ("dvc.lock", "data/dataset.dvc", "data/.gitignore", "models/.gitignore", "reports/.gitignore")
 LOCAL = (".ayeaye/code.yaml", "checks/index.html", "release/record.jsonl")
@@ -34,8 +34,8 @@ def test_a_workspace_does_not_mind_what_a_person_ignores_everywhere(
     assert workspaces.ayeaye("init", root).code == 0
     assert ignored(root) == set(LOCAL)
     (root / "dvc.lock").write_text("schema: '2.0'\n")
-    versioning.commit(Workspace(root), "Retrain", ["dvc.lock"])
-    assert versioning.git(Workspace(root), "ls-files", "dvc.lock") == "dvc.lock"
+    git.commit(Workspace(root), "Retrain", ["dvc.lock"])
+    assert git.run(Workspace(root), "ls-files", "dvc.lock") == "dvc.lock"
 
 
 def test_a_dry_run_of_init_checks_and_writes_nothing(tmp_path: Path) -> None:
@@ -56,18 +56,18 @@ def test_any_folder_can_be_the_remote(tmp_path: Path, name: str) -> None:
     workspace = Workspace(root)
     workspace.dataset.mkdir(parents=True)
     (workspace.dataset / "file").write_bytes(b"kept")
-    versioning.add_dataset(workspace)
+    dvc.add_dataset(workspace)
     if name in ("%(user)s", "{a}"):
         with pytest.raises(RemoteError, match=r"has {, } or %\(…\)s in its name"):
-            versioning.push_dataset(workspace)
-        versioning.clear_remains(workspace)
+            dvc.push_dataset(workspace)
+        layout.clear_remains(workspace)
         return
-    versioning.push_dataset(workspace)
-    with versioning.objects(workspace) as objects:
-        (digest,) = objects.listing(versioning.dataset_digest(workspace)).values()
+    dvc.push_dataset(workspace)
+    with stores.objects(workspace) as objects:
+        (digest,) = objects.listing(dvc.dataset_digest(workspace)).values()
         assert objects.has("remote", digest)
     assert [path.read_bytes() for path in remote.rglob("*") if path.name == digest[2:]] == [b"kept"]
-    versioning.push_dataset(workspace)  # what was written is read as it was meant
+    dvc.push_dataset(workspace)  # what was written is read as it was meant
 
 
 def test_a_name_that_dvc_cannot_take_is_refused_before_anything_is_made(tmp_path: Path) -> None:
@@ -87,4 +87,4 @@ def test_git_is_quoted_with_its_reason_and_without_its_hints(tmp_path: Path) -> 
     (tmp_path / ".gitignore").write_text("dvc.lock\n")
     (tmp_path / "dvc.lock").write_text("")
     with pytest.raises(WorkspaceError, match=r"git add failed: .*ignored by one of your .*: dvc\.lock$"):
-        versioning.commit(Workspace(tmp_path), "Retrain", ["dvc.lock"])
+        git.commit(Workspace(tmp_path), "Retrain", ["dvc.lock"])

@@ -50,11 +50,11 @@ class Workspace:
         """
         # A fault is raised here; Prefect's own traceback of it stays in the run's log.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-        from ayeaye import versioning
         from ayeaye.flows.server import server
+        from ayeaye.versioning import dvc
 
         self._enter()
-        versioning.require(self._workspace)
+        dvc.require(self._workspace)
         _ = self._workspace.params  # a fault in them shows before anything starts
         with server(self._workspace, self._log) as started:
             # Importing the flow takes as long as the server's start: side by side.

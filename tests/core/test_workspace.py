@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from workspaces import ayeaye
 
-from ayeaye import versioning
 from ayeaye.core.errors import WorkspaceError
 from ayeaye.core.files import digest_folder
 from ayeaye.core.workspace import PLACES, Workspace
 from ayeaye.flows.place import opened
+from ayeaye.versioning import dvc, layout
 
 
 @pytest.fixture
@@ -155,19 +155,20 @@ def test_settings_of_files_in_the_workspace_are_relative_to_it(
 
 def test_a_remote_outside_is_found_from_wherever_the_workspace_lies(tmp_path: Path) -> None:
     made = Workspace(tmp_path / "deep" / "in" / "shop")
-    versioning.init(made, [f"prepare.remote={tmp_path / 'remote'}"])
+    layout.init(made, [f"prepare.remote={tmp_path / 'remote'}"])
     _push(made)
     moved = Workspace(made.root.rename(tmp_path / "shop"))
-    assert versioning.dvc(moved, "remote", "list").split()[1] == str(tmp_path / "remote")
-    versioning.dvc(moved, "pull", "--force", "data/dataset.dvc")
+    with dvc.opened(moved) as repo:
+        assert repo.config["remote"][dvc.REMOTE]["url"] == str(tmp_path / "remote")
+    dvc.pull_dataset(moved)
     assert not (tmp_path / "deep" / "in" / "shop").exists()
 
 
 def _push(workspace: Workspace) -> None:
     workspace.dataset.mkdir(parents=True)
     (workspace.dataset / "manifest.parquet").write_bytes(b"manifest")
-    versioning.add_dataset(workspace)
-    versioning.push_dataset(workspace)
+    dvc.add_dataset(workspace)
+    dvc.push_dataset(workspace)
 
 
 def test_a_run_from_before_a_move_is_of_the_workspace_at_its_new_place(

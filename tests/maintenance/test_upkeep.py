@@ -17,7 +17,6 @@ import pytest
 import workspaces
 from workspaces import Place
 
-from ayeaye import versioning
 from ayeaye.core.workspace import Workspace
 from ayeaye.data.shards import shard_name
 from ayeaye.data.table import Dataset
@@ -25,6 +24,7 @@ from ayeaye.maintenance import garbage, takedown
 from ayeaye.packaging.bento import BentoStore
 from ayeaye.release import promotion
 from ayeaye.release.registry import EVIDENCE
+from ayeaye.versioning import commits, dvc, git, stores
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ def snapshot(root: Path) -> dict[str, str]:
 
 
 def test_a_version_is_made_again_bit_by_bit_in_a_workspace_of_its_own(place: Place, tmp_path: Path) -> None:
-    before, commits = snapshot(place.root), versioning.head(Workspace(place.root))
+    before, commits = snapshot(place.root), git.head(Workspace(place.root))
     # Nothing of the original but its history and its remote may be needed.
     shutil.rmtree(place.root / ".dvc" / "cache")
     into = tmp_path / "again"
@@ -90,7 +90,7 @@ def test_a_version_is_made_again_bit_by_bit_in_a_workspace_of_its_own(place: Pla
     assert not any((into / ".ayeaye").glob("mlflow/*.db")), "registers nothing"
     after = {name: digest for name, digest in before.items() if not name.startswith(".dvc/cache/")}
     assert snapshot(place.root) == after
-    assert versioning.head(Workspace(place.root)) == commits
+    assert git.head(Workspace(place.root)) == commits
 
     # What a kill left is taken up: one stage is to be done again, the finished ones are not.
     trained_at = (into / "data" / "embeddings").stat().st_mtime_ns
@@ -119,7 +119,7 @@ def test_a_version_made_again_by_other_means_is_different_and_says_where(
     place.set(f"embed.weights={other}")
     subprocess.run(["git", "commit", "-qam", "Other weights"], cwd=place.root, check=True)
     registry = promotion.registry_of(Workspace(place.root))
-    registry.tag(2, git_commit=versioning.head(Workspace(place.root)), ayeaye_version="0.0.1")
+    registry.tag(2, git_commit=git.head(Workspace(place.root)), ayeaye_version="0.0.1")
     import torch
 
     network = torch.load(other, weights_only=True)
@@ -334,17 +334,17 @@ def test_a_takedown_that_was_killed_is_completed_by_the_next(
     workspace = Workspace(place.root)
     steps = (
         (takedown.removal, "drop_unused"),
-        (takedown.versioning, "add_dataset"),
-        (takedown.versioning, "push_dataset"),
-        (versioning.Objects, "remove"),
+        (takedown.dvc, "add_dataset"),
+        (takedown.dvc, "push_dataset"),
+        (stores.Objects, "remove"),
     )
     for where, name in steps:
         with monkeypatch.context() as patch:
             patch.setattr(where, name, killed)
-            with pytest.raises(Killed), workspace.lock() as lock:
-                takedown.remove(workspace, [id], lock=lock)
-    with workspace.lock() as lock:
-        result = takedown.remove(workspace, [id[:12]], lock=lock)
+            with pytest.raises(Killed), workspace.lock():
+                takedown.remove(workspace, [id])
+    with workspace.lock():
+        result = takedown.remove(workspace, [id[:12]])
     assert result["purged"]["remote"] >= 1
     # Small copies of what was only tested stay where versions are kept, and they are named.
     assert holds(place.root, content) == []
@@ -374,7 +374,7 @@ def test_what_nothing_needs_is_shown_and_then_removed(place: Place) -> None:
     path = place.root / "models" / "classifier" / "bundle.json"
     bundle, content = path.read_bytes(), json.loads(path.read_bytes())
     path.write_text(json.dumps({**content, "temperature": content["temperature"] * 1.01}))
-    refused = promotion.register(workspace, versioning.head(workspace))
+    refused = promotion.register(workspace, git.head(workspace))
     path.write_bytes(bundle)
     registry.tag(refused, gate="refused")
     stale = workspace.state / "embeddings" / "0123456789abcdef-01234567" / "shard.npy"
@@ -395,7 +395,7 @@ def test_what_nothing_needs_is_shown_and_then_removed(place: Place) -> None:
 
     # A fourth one makes the third old.
     path.write_text(json.dumps({**content, "temperature": content["temperature"] * 1.02}))
-    newest = promotion.register(workspace, versioning.head(workspace))
+    newest = promotion.register(workspace, git.head(workspace))
     path.write_bytes(bundle)
     registry.tag(newest, gate="refused")
     assert "Nothing was removed" in place("gc", "--keep", 1).out
@@ -419,15 +419,15 @@ def test_what_nothing_needs_is_shown_and_then_removed(place: Place) -> None:
     for number in (1, 2):
         assert (registry.bundle(number) / "bundle.json").is_file()
         assert BentoStore(workspace.bentos).is_intact(str(promotion.record_of(workspace).bento(number)))
-    with versioning.objects(workspace) as objects:
-        for digest in versioning.datasets(workspace):
+    with stores.objects(workspace) as objects:
+        for digest in commits.datasets(workspace):
             files = objects.listing(digest)
             assert all(objects.has(store, each) for store in objects.stores for each in files.values())
     assert place("rollback").code == 0
 
     # The same bundle again: the version is whole again, and may be promoted.
     path.write_text(json.dumps({**content, "temperature": content["temperature"] * 1.01}))
-    assert promotion.register(workspace, versioning.head(workspace)).number == 3
+    assert promotion.register(workspace, git.head(workspace)).number == 3
     assert "removed" not in registry.version(3).tags
     assert (registry.bundle(3) / "bundle.json").is_file()
 
@@ -439,25 +439,25 @@ def test_data_on_the_remote_go_only_when_asked_for_and_when_no_version_needs_the
     for number in range(2):
         workspaces.add_pictures(place.source, ADDED, [30 + number])
         place("prepare")
-        versioning.add_dataset(workspace)
-        versioning.commit(workspace, "More", [versioning.DATASET])
-        versioning.push_dataset(workspace)
-    datasets = list(versioning.datasets(workspace))
+        dvc.add_dataset(workspace)
+        git.commit(workspace, "More", [dvc.DATASET])
+        dvc.push_dataset(workspace)
+    datasets = list(commits.datasets(workspace))
     assert len(datasets) == 4
-    with versioning.objects(workspace) as objects:
+    with stores.objects(workspace) as objects:
         alone = set(objects.listing(datasets[1]).values()) - {
             each for other in (0, 2, 3) for each in objects.listing(datasets[other]).values()
         }
         assert alone
     assert place("gc", "--yes", "--json").json["removed"]
-    with versioning.objects(workspace) as objects:
+    with stores.objects(workspace) as objects:
         assert all(objects.has("remote", each) and not objects.has("cache", each) for each in alone)
     with workspace.lock():
         items = garbage.find(workspace, remote=True)
         assert {item.kind for item in items} == {"remote"}
         for item in items:
             item.remove()
-    with versioning.objects(workspace) as objects:
+    with stores.objects(workspace) as objects:
         assert not any(objects.has("remote", each) for each in alone)
         for digest in (datasets[0], datasets[2], datasets[3]):
             assert all(objects.has("remote", each) for each in objects.listing(digest).values())

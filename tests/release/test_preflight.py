@@ -12,7 +12,6 @@ import pytest
 import torch
 import workspaces
 
-from ayeaye import versioning
 from ayeaye.backbones import backbones
 from ayeaye.class_vectors import space
 from ayeaye.core import params
@@ -27,6 +26,7 @@ from ayeaye.core.errors import (
 from ayeaye.core.workspace import TEMPLATES, Workspace, template
 from ayeaye.data.table import ClassTable
 from ayeaye.release import preflight
+from ayeaye.versioning import dvc
 
 ANIMALS = ["Leopards", "okapis", "zebras", "quaggas", "lynxes", "gnus", "voles"]
 KNOWN = ["leonard", "leopard", "leotard", "okra", "grass"]
@@ -197,5 +197,5 @@ def test_a_dry_run_finds_what_the_stages_would_and_lists_all_of_it_in_a_file(tmp
     place.set("classes.source=attributes")
     done = place("retrain", "--dry-run", "--json")
     assert done.json["stages"] == ["classes", "embed", "train", "evaluate"]
-    assert versioning.affected(Workspace(place.root), {"embed"}) == ["embed", "train", "evaluate"]
+    assert dvc.affected(Workspace(place.root), {"embed"}) == ["embed", "train", "evaluate"]
     assert not listing.exists()

@@ -121,8 +121,8 @@ def remove(
     from ayeaye.service.review import Review, store_of
 
     found = workspace_at(workspace)
-    with found.lock(say) as lock:
-        result = takedown.remove(found, ids, reason=reason, dry_run=dry_run, lock=lock, say=say)
+    with found.lock(say):
+        result = takedown.remove(found, ids, reason=reason, dry_run=dry_run, say=say)
         reviewing = Review(found, store_of(found))
         result["feedback"] = reviewing.forget(result["removed"], dry_run=dry_run)
     if as_json:

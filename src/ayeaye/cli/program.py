@@ -13,6 +13,7 @@ from ayeaye import __version__
 from ayeaye.cli import settings, stages, releases, comparing, cards, serving, watching, platform, data, upkeep  # noqa: F401  # isort: skip
 from ayeaye.cli.common import app
 from ayeaye.core.errors import AyeayeError
+from ayeaye.versioning.running import tell_error
 
 
 @app.callback(invoke_without_command=True)
@@ -29,23 +30,20 @@ def main() -> None:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except AyeayeError as error:
-        from ayeaye.versioning import leave_error
-
-        leave_error(error)
+        tell_error(error)
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; the same command goes on where this one stopped", 130)
     except OSError as error:
-        from ayeaye.versioning import leave_error
-
         what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             what += "; nothing is lost, make room and run it again"
-        leave_error(AyeayeError(what))
+        tell_error(AyeayeError(what))
         _fail(what)
     except Exception as error:
         context = getattr(error, "ctx", None)
         if context is None or not hasattr(error, "format_message"):
+            tell_error(error)
             raise
         if type(error).__name__ == "NoArgsIsHelpError":
             context.get_help()  # prints it

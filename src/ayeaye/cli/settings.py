@@ -47,13 +47,13 @@ def init(
 
         ayeaye init shop --set prepare.source=folder --set prepare.path=photos --set classes.source=tfidf
     """
-    from ayeaye import versioning
+    from ayeaye.versioning import layout
 
     workspace = Workspace(resolved(folder))
     there = (workspace.root / "params.yaml").is_file()
     settings = [_found(setting, workspace.root) for setting in set_ or []]
     with workspace.lock(say) if there and not dry_run else nullcontext():
-        written = versioning.init(workspace, settings, _check, dry_run=dry_run)
+        written = layout.init(workspace, settings, _check, dry_run=dry_run)
     if dry_run:
         typer.echo(f"{workspace.root} would be a workspace ({', '.join(written) or 'nothing'} written).")
         return
@@ -73,14 +73,14 @@ def set_params(
 
         ayeaye set release.minimum.H=
     """
-    from ayeaye import versioning
+    from ayeaye.versioning import stores
 
     found = Workspace.find(workspace)
     with found.lock(say):
         path = found.root / "params.yaml"
         params.assign(path, [_found(setting, found.root) for setting in settings], _check, dry_run=dry_run)
         if not dry_run:
-            versioning.mark_own(found, settings)
+            stores.mark_own(found, settings)
             found.write_fingerprints()
 
 

@@ -94,8 +94,8 @@ def retrain(
         from ayeaye.release import plan
 
         found = workspace_at(workspace)
-        with found.lock(say, releasing=False) as lock:
-            planned = plan.plan(found, lock, say)
+        with found.lock(say, releasing=False):
+            planned = plan.plan(found, say)
         if as_json:
             print_result(planned, True)
             return

@@ -58,6 +58,14 @@ class AyeayeError(Exception):
         self.details = details
 
 
+def of_type(name: str, message: str) -> AyeayeError:
+    """The error of a type by its name, as another process told it."""
+    known: list[type[AyeayeError]] = [AyeayeError]
+    for each in known:
+        known += each.__subclasses__()
+    return next((each for each in known if each.__name__ == name), AyeayeError)(message)
+
+
 class ParamsError(AyeayeError):
     pass
 

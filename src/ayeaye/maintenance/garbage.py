@@ -23,7 +23,6 @@ from typing import Any
 
 import pandas as pd
 
-from ayeaye import versioning
 from ayeaye.classifier.model import digest
 from ayeaye.core.errors import BundleError, DataGone, WorkspaceError
 from ayeaye.core.files import write_atomic
@@ -34,7 +33,8 @@ from ayeaye.packaging.bento import BentoStore, is_running
 from ayeaye.pipeline.embed import code_digest
 from ayeaye.release.promotion import record_of, registry_of
 from ayeaye.release.registry import EVIDENCE, REMOVED, Version
-from ayeaye.versioning import Objects
+from ayeaye.versioning import commits, dvc, git, layout, stores
+from ayeaye.versioning.stores import Objects
 
 KEEP = 5  # newest versions
 LOG_DAYS = 30
@@ -83,8 +83,8 @@ def find(
     `say` is told of a cache that is left alone. Raises WorkspaceError and RegistryError where it cannot be told what
     is needed, and where others may use the remote that was asked for: nothing is guessed.
     """
-    versioning.require(workspace)
-    versioning.clear_remains(workspace)
+    dvc.require(workspace)
+    layout.clear_remains(workspace)
     needed = _needed(workspace, keep)
     return [
         *_versions(workspace, needed),
@@ -205,11 +205,11 @@ def _fetched(workspace: Workspace, needed: Needed) -> Iterator[Item]:
 def _objects(
     workspace: Workspace, needed: Needed, remote: bool, say: Callable[[str], None]
 ) -> Iterator[Item]:
-    commits = [commit for version in needed.kept if (commit := version.tags.get("git_commit"))]
-    with versioning.objects(workspace) as objects:
+    trained = [commit for version in needed.kept if (commit := version.tags.get("git_commit"))]
+    with stores.objects(workspace) as objects:
         if remote and "remote" in objects.shared:
             raise WorkspaceError(objects.left_alone("remote"))
-        used = objects.used(_known(workspace, commits))
+        used = objects.used(_known(workspace, trained))
         if used and "cache" in objects.shared:
             say(objects.left_alone("cache"))
         sizes = {} if "cache" in objects.shared else objects.sizes("cache")
@@ -218,7 +218,7 @@ def _objects(
             yield Item("cache", f"{len(unused)} objects", total, partial(_purge, workspace, "cache", unused))
         if remote and "remote" in objects.stores:
             kept = {version.tags.get("data_digest") for version in needed.kept}
-            for dataset in versioning.datasets(workspace):
+            for dataset in commits.datasets(workspace):
                 if dataset in used or dataset in kept:
                     continue
                 left = _left(objects, dataset, used)
@@ -230,7 +230,7 @@ def _objects(
 
 def _known(workspace: Workspace, commits: Sequence[str]) -> list[str]:
     """Commits that the history still has: a version may be of a history that was rewritten since."""
-    return [commit for commit in dict.fromkeys(commits) if versioning.has_commit(workspace, commit)]
+    return [commit for commit in dict.fromkeys(commits) if git.has_commit(workspace, commit)]
 
 
 def _left(objects: Objects, dataset: str, used: Set[str]) -> dict[str, int]:
@@ -247,7 +247,7 @@ def _left(objects: Objects, dataset: str, used: Set[str]) -> dict[str, int]:
 
 
 def _purge(workspace: Workspace, store: str, digests: Sequence[str]) -> None:
-    with versioning.objects(workspace) as objects:
+    with stores.objects(workspace) as objects:
         for each in digests:
             objects.remove(store, each)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from ayeaye import __version__, versioning
+from ayeaye import __version__
 from ayeaye.backbones.shards import link
 from ayeaye.classifier.model import digest
 from ayeaye.core import params
@@ -24,6 +24,8 @@ from ayeaye.data import removal
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.release.promotion import registry_of, version_called
 from ayeaye.release.registry import Registry, Version, flat
+from ayeaye.versioning import commits, dvc, git, layout
+from ayeaye.versioning.running import Stages
 
 Say = Callable[[str], None]
 LABELS, FIGURES = (
@@ -56,7 +58,7 @@ def reproduce(
     registry, version, folder = _chosen(workspace, name, into)
     made = _laid_down(workspace, version, folder, say)
     with made.lock(say) as lock:
-        versioning.clear_remains(made)
+        layout.clear_remains(made)
         _bring(workspace, made, embeddings=reuse_embeddings)
         made.write_fingerprints()
         code, inputs = _code(made, version), _inputs(made, version)
@@ -64,10 +66,12 @@ def reproduce(
             if text:
                 say(text)
         say(f"Fetching the dataset {version.tags['data_digest']}.")
-        versioning.pull_dataset(made, lock)
-        for stage in versioning.stages(made):
-            say(f"Stage {stage}.")
-            versioning.reproduce(made, stage, lock)
+        dvc.pull_dataset(made)
+        names = dvc.stages(made)
+        with Stages(made, names, lock) as stages:
+            for name in names:
+                say(f"Stage {name}.")
+                stages.wait(name)
         result = {
             "version": version.number,
             "folder": str(made.root),
@@ -90,13 +94,13 @@ def planned(workspace: Workspace, name: str, into: Path | None = None) -> dict[s
         "begun": begun,
         "commit": commit,
         "data_digest": version.tags.get("data_digest"),
-        "stages": versioning.stages(workspace),
+        "stages": dvc.stages(workspace),
         "dry_run": True,
     }
 
 
 def _chosen(workspace: Workspace, name: str, into: Path | None) -> tuple[Registry, Version, Path]:
-    versioning.require(workspace)
+    dvc.require(workspace)
     registry = registry_of(workspace)
     version = version_called(workspace, name)
     _check_data(workspace, registry, version)
@@ -141,7 +145,7 @@ def _begun(workspace: Workspace, version: Version, folder: Path) -> bool:
 def _commit(workspace: Workspace, version: Version) -> str:
     """Of a version; raises WorkspaceError where the history does not hold it."""
     commit = version.tags.get("git_commit", "")
-    if not commit or not versioning.has_commit(workspace, commit):
+    if not commit or not git.has_commit(workspace, commit):
         raise WorkspaceError(
             f"commit {commit or '(none)'} of version {version.number} is not in the history of {workspace.root}: "
             "fetch it"
@@ -161,7 +165,7 @@ def _laid_down(workspace: Workspace, version: Version, folder: Path, say: Say) -
         shutil.rmtree(remains, ignore_errors=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
     try:
-        laid = versioning.clone(workspace, commit, part)
+        laid = commits.clone(workspace, commit, part)
         _point_outside(workspace, laid)
         write_atomic(laid.state / MARK, json.dumps(_mark(workspace, version)).encode())
         part.chmod(0o755)
@@ -214,7 +218,7 @@ def _bring(workspace: Workspace, made: Workspace, *, embeddings: bool) -> None:
 
 def _code(made: Workspace, version: Version) -> dict[str, Any]:
     """Whether the code of the stages is the one that the version was made with, and how to get that."""
-    recorded = versioning.recorded_params(made, "HEAD", ".ayeaye/code.yaml")
+    recorded = commits.recorded_params(made, "HEAD", ".ayeaye/code.yaml")
     changed = sorted(stage for stage, now in made.fingerprints().items() if recorded.get(stage) != now)
     then, commit = version.tags.get("ayeaye_version"), version.tags.get("code_commit")
     note = ""
@@ -229,7 +233,7 @@ def _code(made: Workspace, version: Version) -> dict[str, Any]:
         "then": then,
         "commit": commit,
         "now": __version__,
-        "commit_now": versioning.code_commit(),
+        "commit_now": git.code_commit(),
         "changed": changed,
         "note": note,
     }
@@ -237,7 +241,7 @@ def _code(made: Workspace, version: Version) -> dict[str, Any]:
 
 def _inputs(made: Workspace, version: Version) -> list[dict[str, str]]:
     """Files outside the workspace that are not as they were when the version was made."""
-    recorded = versioning.recorded_params(made, "HEAD", ".ayeaye/inputs.yaml")
+    recorded = commits.recorded_params(made, "HEAD", ".ayeaye/inputs.yaml")
     changed = []
     for stage, now in made.inputs().items():
         before, after = (_by_name(each) for each in (recorded.get(stage, ""), now))

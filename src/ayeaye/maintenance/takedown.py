@@ -27,7 +27,6 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from ayeaye import versioning
 from ayeaye.core.errors import DataError, DataGone, PictureError
 from ayeaye.core.paths import inside
 from ayeaye.core.workspace import Workspace
@@ -38,7 +37,8 @@ from ayeaye.packaging.bento import BentoStore
 from ayeaye.release.compare import SHOWN
 from ayeaye.release.promotion import record_of, registry_of
 from ayeaye.reporting import report
-from ayeaye.versioning import Objects
+from ayeaye.versioning import commits, dvc, git, layout, stores
+from ayeaye.versioning.stores import Objects
 
 Say = Callable[[str], None]
 _ALIKE = 3.0  # mean difference of two small pictures, of 255, that may come from another encoder
@@ -92,7 +92,6 @@ def remove(
     *,
     reason: str = "",
     dry_run: bool = False,
-    lock: int | None = None,
     say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Remove pictures by their ids, or the first digits of these; the caller holds the workspace.
@@ -100,9 +99,9 @@ def remove(
     Raises DataError for what is no id, and RemoteError where the remote cannot be reached: what is here is
     removed then, or nothing is, and the next call completes it.
     """
-    versioning.require(workspace)
-    versioning.clear_remains(workspace)
-    with versioning.objects(workspace) as objects:
+    dvc.require(workspace)
+    layout.clear_remains(workspace)
+    with stores.objects(workspace) as objects:
         plan = survey(workspace, objects, given)
     result = {**plan.as_dict(workspace.root), "reason": reason, "dry_run": dry_run}
     if dry_run:
@@ -118,9 +117,9 @@ def remove(
     for path in plan.files:
         path.unlink(missing_ok=True)
     say("Recording the dataset as it is now.")
-    _track(workspace, plan.ids, reason, lock)
+    _track(workspace, plan.ids, reason)
     say("Purging DVC's cache and the remote.")
-    with versioning.objects(workspace) as objects:
+    with stores.objects(workspace) as objects:
         purged = {
             store: sum(objects.remove(store, digest) for digest in plan.objects)
             for store in objects.stores
@@ -129,15 +128,15 @@ def remove(
     return {**result, "purged": purged, "short": _short(workspace)}
 
 
-def _track(workspace: Workspace, ids: Sequence[str], reason: str, lock: int | None) -> None:
-    tracked = (workspace.root / versioning.DATASET).is_file()
+def _track(workspace: Workspace, ids: Sequence[str], reason: str) -> None:
+    tracked = (workspace.root / dvc.DATASET).is_file()
     if tracked:
-        versioning.add_dataset(workspace, lock)
+        dvc.add_dataset(workspace)
     message = f"Remove {len(ids)} picture{'s' if len(ids) > 1 else ''} for good"
-    paths = [versioning.DATASET, "data/.gitignore", str(workspace.removed.relative_to(workspace.root))]
-    versioning.commit(workspace, f"{message}\n\n{reason}".strip(), paths)
+    paths = [dvc.DATASET, "data/.gitignore", str(workspace.removed.relative_to(workspace.root))]
+    git.commit(workspace, f"{message}\n\n{reason}".strip(), paths)
     if tracked:
-        versioning.push_dataset(workspace, lock)
+        dvc.push_dataset(workspace)
 
 
 def _short(workspace: Workspace) -> list[str]:
@@ -218,7 +217,7 @@ class _Shard:
 def _here(workspace: Workspace) -> tuple[dict[str, list[str]], pd.DataFrame]:
     """The ids in each shard that lies in the workspace, and the manifest."""
     if not (workspace.dataset / "manifest.parquet").is_file():
-        if (workspace.root / versioning.DATASET).is_file():
+        if (workspace.root / dvc.DATASET).is_file():
             raise DataError(f"{workspace.dataset} is not there: run `dvc checkout data/dataset`")
         return {}, pd.DataFrame(columns=list(MANIFEST))
     shards = {path.stem: shard_ids(path) for path in (workspace.dataset / "shards").glob("*.parquet")}
@@ -228,7 +227,7 @@ def _here(workspace: Workspace) -> tuple[dict[str, list[str]], pd.DataFrame]:
 def _shards(workspace: Workspace, objects: Objects) -> list[_Shard]:
     """Every shard of every dataset of the history that is still kept anywhere."""
     found: dict[str, _Shard] = {}
-    for dataset in versioning.datasets(workspace):
+    for dataset in commits.datasets(workspace):
         with suppress(DataGone):
             for path, digest in objects.listing(dataset).items():
                 if digest in found:
@@ -242,7 +241,7 @@ def _shards(workspace: Workspace, objects: Objects) -> list[_Shard]:
 
 def _labels(workspace: Workspace, objects: Objects) -> Iterator[set[str]]:
     """The classes of every dataset of the history that is still kept anywhere."""
-    for dataset in versioning.datasets(workspace):
+    for dataset in commits.datasets(workspace):
         with suppress(DataGone, KeyError), objects.open(objects.listing(dataset)["manifest.parquet"]) as file:
             yield set(pq.ParquetFile(file).read(columns=["label"])["label"].to_pylist())
 
@@ -272,7 +271,7 @@ def _derived(
     workspace: Workspace, objects: Objects, shards: Collection[str], likeness: Likeness
 ) -> Iterator[tuple[str, str]]:
     """Objects that stages made of the pictures: embeddings of their shards, and small copies."""
-    for path, digests in versioning.outputs(workspace).items():
+    for path, digests in commits.outputs(workspace).items():
         for digest in digests:
             with suppress(DataGone):
                 if path == "reports/index.html":

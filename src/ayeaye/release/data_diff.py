@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from ayeaye import versioning
 from ayeaye.core.errors import DataError, DataGone
 from ayeaye.core.files import write_atomic
 from ayeaye.core.workspace import Workspace
@@ -19,6 +18,7 @@ from ayeaye.data.difference import Difference, compare
 from ayeaye.release import datasets
 from ayeaye.release.datasets import Kept
 from ayeaye.reporting import report
+from ayeaye.versioning import stores
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = 60  # pictures of each kind on a page
@@ -42,7 +42,7 @@ def diff(
     fetched, and with `out` the pictures that it shows. Raises DataGone where a dataset is no longer kept, and what
     `datasets.digest_of` raises.
     """
-    with versioning.objects(workspace) as objects, ExitStack() as stack:
+    with stores.objects(workspace) as objects, ExitStack() as stack:
         old, new = (
             stack.enter_context(datasets.opened(workspace, objects, name)) for name in (before, after)
         )

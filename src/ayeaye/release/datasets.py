@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ayeaye import versioning
 from ayeaye.core.errors import DataError, DataGone
 from ayeaye.core.workspace import Workspace
 from ayeaye.data.table import Dataset, content_at
 from ayeaye.release.promotion import registry_of, version_called
-from ayeaye.versioning import Objects
+from ayeaye.versioning import commits
+from ayeaye.versioning.stores import Objects
 
 NOW = "now"
 _DIGEST = re.compile(r"([0-9a-f]{6,32})(\.dir)?")
@@ -53,7 +53,7 @@ def digest_of(workspace: Workspace, name: str) -> str | None:
         return None
     if len(name) >= 6 and (given := _DIGEST.fullmatch(name)):
         registered = (each.tags.get("data_digest", "") for each in registry_of(workspace).versions())
-        known = {*versioning.datasets(workspace), *filter(None, registered)}
+        known = {*commits.datasets(workspace), *filter(None, registered)}
         found = sorted(digest for digest in known if digest.startswith(given[1]))
         if len(found) != 1:
             what = f"{len(found)} datasets begin with it" if found else "no dataset of this workspace has it"

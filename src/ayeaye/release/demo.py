@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ayeaye import versioning
 from ayeaye.core.errors import WorkspaceError
 from ayeaye.core.files import write_atomic
 from ayeaye.core.paths import resolved
@@ -21,6 +20,7 @@ from ayeaye.packaging.bento import BentoStore, GoldenRequest
 from ayeaye.packaging.smoke_test import smoke_test
 from ayeaye.release import champion, show
 from ayeaye.release.status import status
+from ayeaye.versioning import layout
 
 ANIMAL = "aye-aye"
 FRESH = 12  # pictures drawn for the demo alone
@@ -35,7 +35,7 @@ def lay_down(folder: Path) -> Workspace:
     """
     workspace = Workspace(resolved(folder))
     fresh = not (workspace.root / "params.yaml").exists()
-    versioning.init(workspace, [f"prepare.seed={SEED}"] if fresh else [])
+    layout.init(workspace, [f"prepare.seed={SEED}"] if fresh else [])
     if workspace.params.prepare.source != "bestiary":
         raise WorkspaceError(f"{folder} is a workspace of other pictures: give the demo a folder of its own")
     return workspace

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye import __version__, versioning
+from ayeaye import __version__
 from ayeaye.classifier.model import Classifier, digest
 from ayeaye.core.errors import Incomparable, NoCard, ReleaseError, SmokeTestFailed
 from ayeaye.core.files import digest_file, write_atomic
@@ -35,6 +35,7 @@ from ayeaye.release.card import Card
 from ayeaye.release.gate import Decision
 from ayeaye.release.record import MOVES, Action, Entry, Record
 from ayeaye.release.registry import CHALLENGER, CHAMPION, PREVIOUS, REMOVED, Registry, Training, Version
+from ayeaye.versioning import dvc, git
 
 Say = Callable[[str], None]
 # With which entries in the record begin that the flow made, and the service: any other was made by hand.
@@ -71,7 +72,7 @@ def register(workspace: Workspace, commit: str) -> Version:
     """The version of the current bundle, with its params, figures, dataset, pictures, tags and card."""
     reports = workspace.reports
     dataset = Dataset.load(workspace.dataset)
-    data_digest = versioning.dataset_digest(workspace)
+    data_digest = dvc.dataset_digest(workspace)
     params = workspace.params
     version = registry_of(workspace).record(
         Training(
@@ -113,7 +114,7 @@ def register(workspace: Workspace, commit: str) -> Version:
 def _code(workspace: Workspace) -> dict[str, str]:
     """Which ayeaye this is: its version, the digest of each stage's code, its commit where it runs from a checkout."""
     stages = " ".join(f"{stage}={digest}" for stage, digest in sorted(workspace.fingerprints().items()))
-    commit = versioning.code_commit()
+    commit = git.code_commit()
     return {"ayeaye_version": __version__, "code": stages, **({"code_commit": commit} if commit else {})}
 
 

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ayeaye import versioning
 from ayeaye.classifier.model import digest
 from ayeaye.core.errors import BundleError, RegistryError, ReleaseError
 from ayeaye.core.workspace import Workspace
@@ -22,6 +21,7 @@ from ayeaye.release import promotion
 from ayeaye.release.promotion import Say, record_of, registry_of
 from ayeaye.release.record import Entry, State
 from ayeaye.release.registry import CHAMPION, PREVIOUS, REMOVED, Registry, Version
+from ayeaye.versioning import layout
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def repair(
     """
     found = list(disagreements(workspace))
     if not dry_run:
-        versioning.clear_remains(workspace)
+        layout.clear_remains(workspace)
         parts = {each.part for each in found}
         if "record" in parts and accept_record:
             promotion.anchor(workspace)
