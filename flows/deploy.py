@@ -5,29 +5,50 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from ayeaye.core.errors import WorkspaceError
 from ayeaye.core.workspace import Workspace
 from ayeaye.flows import place
+from ayeaye.flows.prefect_api import PrefectApi
 
-POOL = "ayeaye"
-PATIENCE = 900
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
+
+SECONDS = 900  # that `prefect deploy` may take
 
 
-def deploy(workspace: Workspace, url: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Bring the server whose API is at `url` up to prefect.yaml and to `alerts` of params.yaml.
+@dataclass(frozen=True)
+class Deployment:
+    """A deployment of prefect.yaml, and its work pool."""
 
-    Idempotent. Returns `deployments`, `pools` and `alerts` by name; raises WorkspaceError where the server does
-    not answer, does not take it, or has another workspace's schedules under these names.
+    name: str
+    entrypoint: str
+    pool: str
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What a server has of a workspace, by name; `alerts` are its automations."""
+
+    deployments: list[str]
+    pools: list[str]
+    alerts: list[str]
+
+
+def deploy(workspace: Workspace, api: PrefectApi, say: Callable[[str], None]) -> Deployed:
+    """Bring a Prefect server up to prefect.yaml and to `alerts` of params.yaml; a second call changes nothing.
+
+    Raises WorkspaceError where the server does not answer, does not take it, or has another workspace's schedules
+    under these names.
     """
-    from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
-    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from ayeaye.flows import alerts
 
@@ -35,49 +56,44 @@ def deploy(workspace: Workspace, url: str, say: Callable[[str], None]) -> dict[s
         raise WorkspaceError(
             f"{workspace.root} has {{{{ in its name, which is a template to Prefect: move it"
         )
-    found = read(workspace)
-    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+    planned = plan(workspace)
+    with api.client() as client:
         if fault := client.api_healthcheck():
             raise WorkspaceError(
-                f"Prefect cannot be reached at {url} ({fault}): start it, or set PREFECT_API_URL to another"
+                f"Prefect cannot be reached at {api.url} ({fault}): start it, or set PREFECT_API_URL to another"
             )
         try:
             _require_free(client, workspace)
-            for pool in found["pools"]:
+            for pool in planned.pools:
                 _make_pool(client, pool)
-            say(f"Deploying {', '.join(found['deployments'])}.")
-            _prefect_deploy(workspace, url)
-            made = alerts.apply(client, workspace, ids(client, workspace, found["deployments"]))
+            say(f"Deploying {', '.join(planned.deployments)}.")
+            _prefect_deploy(workspace, api)
+            made = alerts.apply(client, workspace, ids(client, workspace, planned.deployments))
         except PrefectHTTPStatusError as error:
-            raise WorkspaceError(
-                f"Prefect at {url} did not take it: {str(error).splitlines()[0][:300]}"
-            ) from error
-    return {**found, "alerts": made, "server": url}
+            raise WorkspaceError(_refusal(api, error.response.status_code, str(error))) from error
+    return Deployed(planned.deployments, planned.pools, made)
 
 
-def plan(workspace: Workspace) -> dict[str, Any]:
-    """What `deploy` would bring about, as far as the workspace's files say."""
+def plan(workspace: Workspace) -> Deployed:
+    """Return what `deploy` would bring about, as far as the workspace's files say; raises WorkspaceError."""
     from ayeaye.flows import alerts
 
-    return {**read(workspace), "alerts": alerts.planned(workspace)}
+    listed = deployments(workspace)
+    pools = list(dict.fromkeys(each.pool for each in listed))
+    return Deployed([each.name for each in listed], pools, alerts.planned(workspace))
 
 
-def read(workspace: Workspace) -> dict[str, list[str]]:
-    """The `deployments` of prefect.yaml and their work `pools`, by name; raises WorkspaceError."""
-    listed = _listed(workspace)
-    pools = [pool for _, _, pool in listed]
-    return {"deployments": [name for name, _, _ in listed], "pools": list(dict.fromkeys(pools))}
-
-
-def _listed(workspace: Workspace) -> list[tuple[str, str, str]]:
-    """Name, entrypoint and work pool of each deployment."""
+def deployments(workspace: Workspace) -> list[Deployment]:
+    """Return the deployments of prefect.yaml; raises WorkspaceError."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     path = workspace.root / "prefect.yaml"
     try:
         listed = YAML(typ="safe").load(path)["deployments"]
-        return [(each["name"], each.get("entrypoint", ""), each["work_pool"]["name"]) for each in listed]
+        return [
+            Deployment(each["name"], each.get("entrypoint", ""), each["work_pool"]["name"]) for each in listed
+        ]
     except (OSError, YAMLError, KeyError, TypeError, AttributeError) as error:
         raise WorkspaceError(
             f"{path} lists no deployments with a name and a work pool ({type(error).__name__}: {error}): "
@@ -85,9 +101,26 @@ def _listed(workspace: Workspace) -> list[tuple[str, str, str]]:
         ) from None
 
 
-def _require_free(client: Any, workspace: Workspace) -> None:
+def ids(client: SyncPrefectClient, workspace: Workspace, names: Sequence[str]) -> list[UUID]:
+    """Return the ids of the workspace's deployments of these names that the server has."""
+    # Another workspace may have one of the same name for a flow of its own.
+    return [
+        each.id
+        for each in _named(client, names)
+        if place.is_of(each.parameters.get("workspace", "/"), workspace)
+    ]
+
+
+def _named(client: SyncPrefectClient, names: Sequence[str]) -> list[DeploymentResponse]:
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+
+    wanted = DeploymentFilter(name=DeploymentFilterName(any_=list(names)))
+    return client.read_deployments(deployment_filter=wanted, limit=200)
+
+
+def _require_free(client: SyncPrefectClient, workspace: Workspace) -> None:
     """Raises WorkspaceError where another workspace, which is still there, has these names on the server."""
-    listed = {(name, entrypoint) for name, entrypoint, _ in _listed(workspace)}
+    listed = {(each.name, each.entrypoint) for each in deployments(workspace)}
     for each in _named(client, [name for name, _ in listed]):
         folder = each.parameters.get("workspace", "/")
         if (each.name, each.entrypoint) not in listed or not place.exists(Path(folder)):
@@ -99,7 +132,7 @@ def _require_free(client: Any, workspace: Workspace) -> None:
             )
 
 
-def _make_pool(client: Any, name: str) -> None:
+def _make_pool(client: SyncPrefectClient, name: str) -> None:
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
     from prefect.workers.process import ProcessWorker
@@ -112,48 +145,32 @@ def _make_pool(client: Any, name: str) -> None:
             client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
 
 
-def _prefect_deploy(workspace: Workspace, url: str) -> None:
-    command = [sys.executable, "-m", "prefect", "deploy", "--all", "--no-prompt"]
-    variables = {"PREFECT_API_URL": url, "AYEAYE_WORKSPACE": str(workspace.root)}
-    environment = workspace.environment() | variables
+def _prefect_deploy(workspace: Workspace, api: PrefectApi) -> None:
     try:
         done = subprocess.run(
-            command,
-            env=environment,
+            [sys.executable, "-m", "prefect", "deploy", "--all", "--no-prompt"],
+            env={**workspace.environment(), **api.environment(), "AYEAYE_WORKSPACE": str(workspace.root)},
             cwd=workspace.root,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=PATIENCE,
+            timeout=SECONDS,
         )
     except subprocess.TimeoutExpired:
         raise WorkspaceError(
-            f"`prefect deploy` to {url} was not done after {PATIENCE} s: see whether that server answers, then "
+            f"`prefect deploy` to {api.url} was not done after {SECONDS} s: see whether that server answers, then "
             "`ayeaye deploy`"
         ) from None
     if done.returncode:
-        said = [
-            line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr).splitlines()
-        ]
-        raise WorkspaceError(
-            f"prefect.yaml of {workspace.root} could not be deployed: {' '.join(filter(None, said))[-400:]}"
+        said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr).split())
+        raise WorkspaceError(f"prefect.yaml of {workspace.root} could not be deployed: {said[-400:]}")
+
+
+def _refusal(api: PrefectApi, status: int, message: str) -> str:
+    if status == 401:
+        return (
+            f"Prefect at {api.url} asks for a password (401): set PREFECT_API_AUTH_STRING to what its server has as "
+            "PREFECT_SERVER_API_AUTH_STRING, such as admin:secret"
         )
-
-
-def ids(client: Any, workspace: Workspace, names: list[str]) -> list[UUID]:
-    """Of the workspace's deployments of these names, those that the server has."""
-    # Another workspace may have one of the same name for a flow of its own.
-    return [
-        each.id
-        for each in _named(client, names)
-        if place.is_of(each.parameters.get("workspace", "/"), workspace)
-    ]
-
-
-def _named(client: Any, names: list[str]) -> list[Any]:
-    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
-
-    return client.read_deployments(
-        deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=names)), limit=200
-    )
+    return f"Prefect at {api.url} did not take it: {message.splitlines()[0][:300]}"

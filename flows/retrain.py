@@ -18,6 +18,7 @@ from ayeaye.core.workspace import Workspace
 from ayeaye.data import checks
 from ayeaye.flows import events
 from ayeaye.flows.place import opened
+from ayeaye.flows.prefect_api import PrefectApi
 from ayeaye.flows.schedule import make_up_once
 from ayeaye.pipeline.prepare import prepare as prepare_dataset
 from ayeaye.pipeline.progress import Progress
@@ -301,14 +302,13 @@ def _outcome(kind: str, version: Version, message: str, workspace: Workspace) ->
     }
 
 
-def run(workspace: Workspace, url: str, say: Callable[[str], None] | None = None) -> dict[str, Any]:
-    """Run the flow from the command line, against the Prefect API at `url`."""
+def run(workspace: Workspace, api: PrefectApi, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Run the flow from the command line, as a client of a Prefect API."""
     global _speaker
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
-    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: url}):
+    with api.settings():
         _speaker = say
         try:
             return retrain(str(workspace.root))

@@ -13,33 +13,51 @@ from ayeaye.core.environment import configured_prefect
 from ayeaye.core.errors import WorkspaceError
 from ayeaye.core.processes import await_start, free_port, start, stop
 from ayeaye.core.workspace import Workspace
-from ayeaye.flows import platform
+from ayeaye.flows.platform import Running
+from ayeaye.flows.prefect_api import PrefectApi
 
 Say = Callable[[str], None]
 
 
+def known_api(workspace: Workspace) -> PrefectApi | None:
+    """Return the API of PREFECT_API_URL, or else of the platform where it is up."""
+    configured, running = configured_prefect(), Running.find(workspace)
+    if configured and not (running and running.api.url == configured):
+        return PrefectApi(configured)
+    return running.api if running else None
+
+
+def deployment_api(workspace: Workspace) -> PrefectApi:
+    """Return the API of the platform where it is up, or else of PREFECT_API_URL; raises WorkspaceError."""
+    if running := Running.find(workspace):
+        return running.api
+    if url := configured_prefect():
+        return PrefectApi(url)
+    raise WorkspaceError(
+        "no Prefect server to deploy to: `ayeaye up` starts one, or set PREFECT_API_URL to another, "
+        "such as http://127.0.0.1:4200/api"
+    )
+
+
 @contextmanager
-def server(workspace: Workspace, say: Say = lambda text: None) -> Iterator[Callable[[], str]]:
-    """Yields a function that waits for a Prefect API and gives its URL: PREFECT_API_URL where it is set, else that
-    of the platform where it is up, else of a server in the workspace that has begun to start.
+def server(workspace: Workspace, say: Say = lambda text: None) -> Iterator[Callable[[], PrefectApi]]:
+    """Yield a function that waits for a Prefect API: that of PREFECT_API_URL where it is set, else of the platform
+    where it is up, else of a server in the workspace that has begun to start.
 
     Prefect's own ephemeral server outlives a run that is killed; this one does not.
     """
-    if configured := configured_prefect():
-        yield lambda: configured
+    if known := known_api(workspace):
+        yield lambda: known
         return
-    if known := platform.running(workspace):
-        yield lambda: platform.Ports(**known["ports"]).prefect_api
-        return
-    own = _Own(workspace)
+    own = _Server(workspace)
     try:
         own.start()
-        yield lambda: own.await_url(say)
+        yield lambda: own.wait(say)
     finally:
         own.stop()
 
 
-class _Own:
+class _Server:
     """A server in the workspace, for one flow at a time: what serves schedules and pages is not needed."""
 
     def __init__(self, workspace: Workspace) -> None:
@@ -60,9 +78,9 @@ class _Own:
     def start(self) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
         port = free_port()
-        self._url = f"http://127.0.0.1:{port}/api"
+        self._api = PrefectApi(f"http://127.0.0.1:{port}/api")
         command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        environment = self._environment | {"PREFECT_API_URL": self._url}
+        environment = self._environment | self._api.environment()
         with self._log.open("wb") as log:
             self._process = start([sys.executable, *command], env=environment, cwd=self._home, log=log)
 
@@ -70,15 +88,15 @@ class _Own:
         if self._process:
             stop(self._process, patience=5)
 
-    def await_url(self, say: Say) -> str:
-        """Raises WorkspaceError where it does not start, nor when it is started once more."""
+    def wait(self, say: Say) -> PrefectApi:
+        """Return its API once it answers; raises WorkspaceError where it does not, when started once more."""
         if reason := self._await(say):
             say(f"{reason}; starting it once more.")
             self.stop()
             self.start()
             if reason := self._await(say):
                 raise WorkspaceError(f"{reason}: see {self._log}")
-        return self._url
+        return self._api
 
     def _await(self, say: Say) -> str | None:
         process = self._process
@@ -86,7 +104,7 @@ class _Own:
 
         def ready() -> bool:
             try:
-                return httpx.get(f"{self._url}/health", timeout=5, trust_env=False).status_code == 200
+                return httpx.get(f"{self._api.url}/health", timeout=5, trust_env=False).status_code == 200
             except httpx.HTTPError:
                 return False
 

@@ -18,6 +18,7 @@ from prefect.logging import get_run_logger
 from ayeaye.core.workspace import Workspace
 from ayeaye.flows import events
 from ayeaye.flows.place import opened
+from ayeaye.flows.prefect_api import PrefectApi
 from ayeaye.flows.schedule import make_up_once
 from ayeaye.release.promotion import record_of
 from ayeaye.service import watch as watching
@@ -107,13 +108,12 @@ def watch(workspace: str = ".", days: float | None = None) -> dict[str, Any]:
     return {**watched.as_dict(), "message": message, "retraining": started, "page": str(page)}
 
 
-def run(workspace: Workspace, url: str, days: float | None = None) -> dict[str, Any]:
-    """Run the flow from the command line, against the Prefect API at `url`; raises what `look` raises."""
+def run(workspace: Workspace, api: PrefectApi, days: float | None = None) -> dict[str, Any]:
+    """Run the flow from the command line, as a client of a Prefect API; raises what `look` raises."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
-    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: url}):
+    with api.settings():
         try:
             return watch(str(workspace.root), days)
         finally:

@@ -142,27 +142,25 @@ def test_code_and_files_that_have_changed_since_are_named(place: Place, tmp_path
     assert set(version.tags["code"].split()) == {
         f"{stage}={digest}" for stage, digest in workspace.fingerprints().items()
     }
-    assert (reproduction._code(workspace, version)["note"], reproduction._inputs(workspace, version)) == (
-        "",
-        [],
-    )
+    assert reproduction.compare_code(workspace, version).note == ""
+    assert reproduction.compare_inputs(workspace, version) == []
 
     weights, corpus = tmp_path / "other.pth", tmp_path / "corpus.txt"
     weights.write_bytes(b"others")
     place.set(f"embed.weights={weights}", "classes.corpus=nowhere.txt")
-    named = {each["name"]: each for each in reproduction._inputs(Workspace(place.root), version)}
+    named = {each.name: each for each in reproduction.compare_inputs(Workspace(place.root), version)}
     assert set(named) == {"weights", "corpus"} and not corpus.exists()
-    assert named["weights"]["now"] == digest_of(b"others")
-    assert "stage classes reads is not there since version 2 was made" in named["corpus"]["note"]
+    assert named["weights"].now == digest_of(b"others")
+    assert "stage classes reads is not there since version 2 was made" in named["corpus"].note
 
     code = workspace.state / "code.yaml"
     code.write_text(code.read_text().replace(workspace.fingerprints()["train"], "0" * 64))
     made = dataclasses.replace(
         version, tags={**version.tags, "ayeaye_version": "0.0.1", "code_commit": "abc+changes"}
     )
-    said = reproduction._code(workspace, made)
-    assert said["changed"] == ["train"]
-    assert "ayeaye 0.0.1 at commit abc+changes" in said["note"] and "`git checkout abc`" in said["note"]
+    said = reproduction.compare_code(workspace, made)
+    assert said.changed == ["train"]
+    assert "ayeaye 0.0.1 at commit abc+changes" in said.note and "`git checkout abc`" in said.note
 
 
 def test_small_differences_are_equivalent(retrained: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,14 +169,14 @@ def test_small_differences_are_equivalent(retrained: Place, monkeypatch: pytest.
     workspace = Workspace(retrained.root)
     registry = promotion.registry_of(workspace)
     version = registry.version(2)
-    assert reproduction.compare(registry, version, workspace)["verdict"] == "identical"
+    assert reproduction.compare(registry, version, workspace).verdict == "identical"
     elsewhere = dataclasses.replace(version, tags={**version.tags, "bundle_digest": "0" * 64})
-    assert reproduction.compare(registry, elsewhere, workspace)["verdict"] == "equivalent"
+    assert reproduction.compare(registry, elsewhere, workspace).verdict == "equivalent"
     recorded = registry.metrics(version)
     for change, verdict in ((0.0019, "equivalent"), (0.0021, "different")):
         changed = {**recorded, "H": recorded["H"] + change}
         monkeypatch.setattr(registry, "metrics", lambda version, changed=changed: changed)
-        assert reproduction.compare(registry, elsewhere, workspace)["verdict"] == verdict
+        assert reproduction.compare(registry, elsewhere, workspace).verdict == verdict
 
 
 @pytest.mark.parametrize(("wrong", "of", "share"), [(1, 1000, 0.999), (2, 1000, 0.998)])
@@ -188,8 +186,9 @@ def test_labels_are_compared_picture_by_picture_and_fold_by_fold(wrong: int, of:
     before = pd.DataFrame({"id": [f"{n:04d}" for n in range(of)], "fold": 0, "answer": "a"})
     after = before.sample(frac=1, random_state=0).reset_index(drop=True)
     after.loc[: wrong - 1, "answer"] = "b"
-    assert reproduction._labels(before, after) == {"pictures": of, "equal": of - wrong, "share": share}
-    assert reproduction._labels(before, after.iloc[wrong:])["equal"] == of - wrong
+    agreement = reproduction.LabelAgreement.of
+    assert agreement(before, after) == reproduction.LabelAgreement(of, of - wrong, share)
+    assert agreement(before, after.iloc[wrong:]).equal == of - wrong
 
 
 # Differences
@@ -345,7 +344,7 @@ def test_a_takedown_that_was_killed_is_completed_by_the_next(
                 takedown.remove(workspace, [id])
     with workspace.lock():
         result = takedown.remove(workspace, [id[:12]])
-    assert result["purged"]["remote"] >= 1
+    assert result.purged["remote"] >= 1
     # Small copies of what was only tested stay where versions are kept, and they are named.
     assert holds(place.root, content) == []
     assert id not in set(Dataset.load(workspace.dataset).manifest["id"])

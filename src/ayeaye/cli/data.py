@@ -122,9 +122,9 @@ def remove(
 
     found = workspace_at(workspace)
     with found.lock(say):
-        result = takedown.remove(found, ids, reason=reason, dry_run=dry_run, say=say)
-        reviewing = Review(found, store_of(found))
-        result["feedback"] = reviewing.forget(result["removed"], dry_run=dry_run)
+        taken = takedown.remove(found, ids, reason=reason, dry_run=dry_run, say=say)
+        forgotten = Review(found, store_of(found)).forget(taken.removed, dry_run=dry_run)
+        result = {**taken.as_json(), "feedback": forgotten}
     if as_json:
         print_result(result, True)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
@@ -38,11 +39,15 @@ def up(
     found = workspace_at(workspace)
     ports = platform.Ports(prefect_port, worker_port, mlflow_port, service_port or found.params.serve.port)
     if dry_run:
-        planned = {**platform.plan(found, ports), "dry_run": True}
-        print_result(planned if as_json else planned | planned["addresses"], as_json)
+        is_up, planned = platform.Running.find(found) is not None, platform.Running.planned(found, ports)
+        if not is_up:
+            platform.require_free(found, ports)
+        parts = ", ".join(platform.programs(found, ports))
+        result = {"up": is_up, "programs": parts, "addresses": planned.addresses, "dry_run": True}
+        print_result(result if as_json else result | planned.addresses, as_json)
         return
-    result = platform.up(found, ports, say)
-    print_result(result if as_json else result["addresses"], as_json)
+    running = platform.up(found, ports, say)
+    print_result(asdict(running) if as_json else running.addresses, as_json)
 
 
 @command()
@@ -54,7 +59,7 @@ def down(workspace: Folder = HERE, dry_run: DryRun = False, as_json: AsJson = Fa
     from ayeaye.flows import platform
 
     found = workspace_at(workspace)
-    stopped = platform.running(found) is not None if dry_run else platform.down(found, say)
+    stopped = platform.Running.find(found) is not None if dry_run else platform.down(found, say)
     print_result({"was_up": stopped, "dry_run": dry_run}, as_json)
 
 
@@ -67,11 +72,11 @@ def deploy(workspace: Folder = HERE, dry_run: DryRun = False, as_json: AsJson = 
     AYEAYE_SMTP_PASSWORD and lie in Prefect's encrypted blocks.
     """
     from ayeaye.flows import deploy as deploying
-    from ayeaye.flows.platform import prefect_api
+    from ayeaye.flows.server import deployment_api
 
     found = workspace_at(workspace)
-    url = prefect_api(found)
-    result = deploying.plan(found) if dry_run else deploying.deploy(found, url, say)
-    result |= {"server": url, "dry_run": dry_run}
+    api = deployment_api(found)
+    deployed = deploying.plan(found) if dry_run else deploying.deploy(found, api, say)
+    result = {**asdict(deployed), "server": api.url, "dry_run": dry_run}
     shown = {key: ", ".join(value) if isinstance(value, list) else value for key, value in result.items()}
     print_result(result if as_json else shown, as_json)

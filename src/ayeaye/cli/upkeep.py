@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -49,14 +50,14 @@ def reproduce(
 
     found = workspace_at(workspace)
     if dry_run:
-        print_result(reproduction.planned(found, version, into), as_json)
+        print_result(asdict(reproduction.planned(found, version, into)), as_json)
         return
     result = reproduction.reproduce(found, version, into, reuse_embeddings=reuse_embeddings, say=say)
     if as_json:
-        print_result(result, True)
+        print_result(asdict(result), True)
     else:
-        typer.echo(reproduction.summary(result))
-    if result["verdict"] == "different":
+        typer.echo(result.summary())
+    if result.verdict == "different":
         raise typer.Exit(REFUSED)
 
 
@@ -95,7 +96,7 @@ def gc(
     found = workspace_at(workspace)
     with found.lock(say):
         items = garbage.find(found, keep, remote, say)
-    shown = [item.as_dict() for item in items]
+    shown = [item.as_json() for item in items]
     result = {"items": shown, "bytes": sum(item.bytes for item in items), "removed": False}
     if not as_json:
         show.garbage(items, garbage.KINDS)
@@ -104,7 +105,7 @@ def gc(
     if not dry_run and items and (yes or (asked and typer.confirm("Remove all of this?"))):
         with found.lock(say):
             for item in garbage.find(found, keep, remote):
-                if item.as_dict() in shown:
+                if item.as_json() in shown:
                     item.remove()
         result["removed"] = True
     if as_json:

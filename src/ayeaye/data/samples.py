@@ -35,26 +35,31 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("jpeg", pa.binary()),
+        ("image", pa.string()),
     ]
 )
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A JPEG of a class, to stand for the class or to be tried; `id` is the first 16 digits of its SHA-256."""
+    """A JPEG of a class, to stand for the class or to be tried; `image` is the id of what it was made from.
+
+    `id` is the first 16 digits of its own SHA-256.
+    """
 
     use: Use
     label: str
     width: int
     height: int
     jpeg: bytes
+    image: str = ""
 
     @cached_property
     def id(self) -> str:
         return hashlib.sha256(self.jpeg).hexdigest()[:16]
 
     @classmethod
-    def of(cls, use: Use, label: str, content: bytes) -> Sample:
+    def of(cls, use: Use, label: str, content: bytes, image: str = "") -> Sample:
         """From an encoded picture, made smaller where it is larger, without what else its file told."""
         side = WHOLE if use == "try" else THUMBNAIL
         picture = decode(content, ANY, target=side)
@@ -63,7 +68,7 @@ class Sample:
         # One that is tried should be answered as the original would be.
         quality = {"quality": 95, "subsampling": 0} if use == "try" else {"quality": 80}
         picture.save(file, "JPEG", optimize=True, **quality)
-        return cls(use, label, *picture.size, file.getvalue())
+        return cls(use, label, *picture.size, file.getvalue(), image)
 
 
 @dataclass(frozen=True)
@@ -117,9 +122,9 @@ def choose(dataset: Dataset, each: int, most_bytes: int = MOST_BYTES) -> Samples
     """
     if dataset.kind != "images" or not each:
         return Samples()
-    samples = [Sample.of("try", label, dataset.picture(id)) for id, label in _to_try(dataset)]
+    samples = [Sample.of("try", label, dataset.picture(id), id) for id, label in _to_try(dataset)]
     for id, label in _thumbnails(dataset, each):
-        sample = Sample.of("class", label, dataset.picture(id))
+        sample = Sample.of("class", label, dataset.picture(id), id)
         if (most_bytes := most_bytes - len(sample.jpeg)) < 0:
             break
         samples.append(sample)

@@ -17,9 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -58,18 +57,10 @@ class Item:
     kind: str
     name: str
     bytes: int
-    remove: Callable[[], None] = field(repr=False)
+    remove: Callable[[], None] = field(repr=False, compare=False)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, str | int]:
         return {"kind": self.kind, "name": self.name, "bytes": self.bytes}
-
-
-@dataclass(frozen=True)
-class Needed:
-    """Versions that are kept, and of those that are not: both the newest first."""
-
-    kept: list[Version]
-    others: list[Version]
 
 
 def find(
@@ -78,159 +69,153 @@ def find(
     remote: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Item]:
-    """Everything that could go; the caller holds the workspace. Data on the remote only when asked for.
+    """Return everything that could go; the caller holds the workspace. Data on the remote only when asked for.
 
     `say` is told of a cache that is left alone. Raises WorkspaceError and RegistryError where it cannot be told what
     is needed, and where others may use the remote that was asked for: nothing is guessed.
     """
     dvc.require(workspace)
     layout.clear_remains(workspace)
-    needed = _needed(workspace, keep)
+    search = _Search(workspace, keep)
     return [
-        *_versions(workspace, needed),
-        *_bentos(workspace, needed),
-        *_embeddings(workspace, needed),
-        *_fetched(workspace, needed),
-        *_objects(workspace, needed, remote, say),
-        *_logs(workspace),
+        *search.versions(),
+        *search.bentos(),
+        *search.embeddings(),
+        *search.backbones(),
+        *search.fetched(),
+        *search.objects(remote, say),
+        *search.logs(),
     ]
 
 
-def _in(workspace: Workspace, folder: Path, pattern: str = "*") -> list[Path]:
-    """What is in a folder, where that and what is in it lie in the workspace."""
-    return [path for path in sorted(folder.glob(pattern)) if inside(path, workspace.root)]
+@dataclass(frozen=True)
+class _Search:
+    """Of one workspace, in which the `keep` newest versions are needed at least."""
 
+    workspace: Workspace
+    keep: int
 
-def _needed(workspace: Workspace, keep: int) -> Needed:
-    versions = registry_of(workspace).versions()
-    state = record_of(workspace).state()
-    whole = [version for version in versions if REMOVED not in version.tags]
-    numbers = {version.number for version in whole[:keep]} | {state.champion, state.previous}
-    with suppress(BundleError):
-        here = digest(workspace.classifier)
-        numbers |= {version.number for version in whole if version.bundle_digest == here}
-    numbers |= {v.number for v in whole if v.aliases or v.tags.get("gate") in UNDECIDED}
-    numbers |= {state.pending.to} if state.pending else set()
-    return Needed(
-        [version for version in versions if version.number in numbers],
-        [version for version in versions if version.number not in numbers],
-    )
+    @cached_property
+    def all(self) -> list[Version]:
+        return registry_of(self.workspace).versions()
 
+    @cached_property
+    def kept(self) -> list[Version]:
+        """The versions that are needed, the newest first."""
+        state = record_of(self.workspace).state()
+        whole = [version for version in self.all if REMOVED not in version.tags]
+        numbers = {version.number for version in whole[: self.keep]} | {state.champion, state.previous}
+        with suppress(BundleError):
+            here = digest(self.workspace.classifier)
+            numbers |= {version.number for version in whole if version.bundle_digest == here}
+        numbers |= {v.number for v in whole if v.aliases or v.tags.get("gate") in UNDECIDED}
+        numbers |= {state.pending.to} if state.pending else set()
+        return [version for version in self.all if version.number in numbers]
 
-def _versions(workspace: Workspace, needed: Needed) -> Iterator[Item]:
-    registry = registry_of(workspace)
-    for version in needed.others:
-        files = {path: size for path, size in registry.artifacts(version).items() if path not in EVIDENCE}
-        if files or REMOVED not in version.tags:
-            name = f"version {version.number} of {registry.model}"
-            yield Item("version", name, sum(files.values()), partial(registry.strip, version))
+    def versions(self) -> Iterator[Item]:
+        registry = registry_of(self.workspace)
+        for version in self.all:
+            if version in self.kept:
+                continue
+            sizes = registry.artifacts(version).items()
+            files = {path: size for path, size in sizes if path not in EVIDENCE}
+            if files or REMOVED not in version.tags:
+                name = f"version {version.number} of {registry.model}"
+                yield Item("version", name, sum(files.values()), partial(registry.strip, version))
 
+    def bentos(self) -> Iterator[Item]:
+        """A kept version keeps the Bento that the history names, or else its newest one."""
+        store, history = BentoStore(self.workspace.bentos), record_of(self.workspace)
+        built = _by_age(self._in(store.home / "bentos", "*/*/bento.yaml"))
+        kept = set()
+        for version in self.kept:
+            tag = history.bento(version.number)
+            named = store.folder(tag) if tag else None
+            own = [folder for folder in built if folder.name.startswith(f"v{version.number}-")]
+            kept.add(named if named and named.is_dir() else own[-1] if own else None)
+        for folder in built:
+            if folder not in kept and not is_running(folder):
+                name = f"{folder.parent.name}:{folder.name}"
+                yield Item("bento", name, _size(folder), partial(_remove_bento, folder))
 
-def _bentos(workspace: Workspace, needed: Needed) -> Iterator[Item]:
-    """A kept version keeps the Bento that the record names, or else its newest one."""
-    record, store = record_of(workspace), workspace.bentos / "bentos"
-    built = sorted(
-        (path.parent for path in _in(workspace, store, "*/*/bento.yaml")),
-        key=lambda path: path.stat().st_mtime,
-    )
-    by_version: dict[int, Path] = {}
-    for folder in built:
-        number = folder.name.removeprefix("v").partition("-")[0]
-        if number.isdecimal():
-            by_version[int(number)] = folder
-    kept = set()
-    for version in needed.kept:
-        tag = record.bento(version.number)
-        named = BentoStore(workspace.bentos).folder(tag) if tag else None
-        kept.add(named if named and named.is_dir() else by_version.get(version.number))
-    for folder in built:
-        if folder not in kept and not is_running(folder):
-            tag = f"{folder.parent.name}:{folder.name}"
-            yield Item("bento", tag, _size(folder), partial(_remove_bento, folder))
+    def embeddings(self) -> Iterator[Item]:
+        """Of backbones and shards that no kept version has; another code of the embedding never reads them again."""
+        shards, backbones = self._used
+        prefixes = tuple(backbone[:16] if backbone else "features-" for backbone in backbones)
+        for folder in self._in(self.workspace.state / "embeddings"):
+            used = folder.name.startswith(prefixes) and folder.name.endswith(f"-{code_digest()[:8]}")
+            files = [path for path in self._in(folder, "*.npy") if not used or path.stem not in shards]
+            if files:
+                name = f"{folder.name}, {len(files)} of its shards"
+                yield Item("embeddings", name, _size(*files), partial(_unlink, files))
 
+    def backbones(self) -> Iterator[Item]:
+        for folder in self._in(self.workspace.state / "backbones"):
+            described = folder / "backbone.json"
+            if described.is_file() and json.loads(described.read_bytes())["digest"] not in self._used[1]:
+                yield Item("backbone", folder.name, _size(folder), partial(_remove_folder, folder))
 
-def _remove_bento(folder: Path) -> None:
-    _remove_folder(folder)
-    latest = folder.parent / "latest"
-    if latest.is_file() and latest.read_text() == folder.name:
-        left = sorted(folder.parent.glob("*/bento.yaml"), key=lambda path: path.stat().st_mtime)
-        if left:
-            write_atomic(latest, left[-1].parent.name.encode())
-        else:
-            latest.unlink()
+    @cached_property
+    def _used(self) -> tuple[set[str], set[str | None]]:
+        """Names of shards and digests of backbones of the workspace and of kept versions; None: features."""
+        workspace, registry = self.workspace, registry_of(self.workspace)
+        shards, backbones = set[str](), set[str | None]()
+        if (here := workspace.dataset / "manifest.parquet").is_file():
+            shards |= set(read_frame(here, MANIFEST)["shard"])
+        if (described := workspace.embeddings / "backbone.json").is_file():
+            backbones.add(json.loads(described.read_bytes())["digest"])
+        for version in self.kept:
+            if manifest := registry.artifact(version, "manifest.parquet"):
+                shards |= set(pd.read_parquet(manifest, columns=["shard"])["shard"])
+            if bundle := registry.artifact(version, "model/bundle/bundle.json"):
+                backbones.add(json.loads(bundle.read_bytes())["backbone"])
+        return shards, backbones
 
+    def fetched(self) -> Iterator[Item]:
+        home = self.workspace.state / "mlflow"
+        kept = {version.bundle_digest[:16] for version in self.kept} | {each.run_id for each in self.kept}
+        for folder in [*self._in(home / "bundles", "[!.]*"), *self._in(home / "artifacts-of")]:
+            if folder.name not in kept:
+                name = f"{folder.parent.name}/{folder.name}"
+                yield Item("fetched", name, _size(folder), partial(_remove_folder, folder))
 
-def _embeddings(workspace: Workspace, needed: Needed) -> Iterator[Item]:
-    """Of backbones and shards that no kept version has; another code of the embedding never reads them again."""
-    registry = registry_of(workspace)
-    shards, backbones = _shards_here(workspace), _backbone_here(workspace)
-    for version in needed.kept:
-        if manifest := registry.artifact(version, "manifest.parquet"):
-            shards |= set(pd.read_parquet(manifest, columns=["shard"])["shard"])
-        if bundle := registry.artifact(version, "model/bundle/bundle.json"):
-            backbones.add(json.loads(bundle.read_bytes())["backbone"])
-    prefixes = tuple(backbone[:16] if backbone else "features-" for backbone in backbones)
-    current = code_digest()[:8]
-    for folder in _in(workspace, workspace.state / "embeddings"):
-        used = folder.name.startswith(prefixes) and folder.name.endswith(f"-{current}")
-        files = [path for path in _in(workspace, folder, "*.npy") if not used or path.stem not in shards]
-        if files:
-            name = f"{folder.name}, {len(files)} of its shards"
-            yield Item("embeddings", name, _sizes(files), partial(_unlink, files))
-    for folder in _in(workspace, workspace.state / "backbones"):
-        described = folder / "backbone.json"
-        if described.is_file() and json.loads(described.read_bytes())["digest"] not in backbones:
-            yield Item("backbone", folder.name, _size(folder), partial(_remove_folder, folder))
+    def objects(self, remote: bool, say: Callable[[str], None]) -> Iterator[Item]:
+        # A version may be of a history that was rewritten since.
+        trained = dict.fromkeys(filter(None, (version.tags.get("git_commit") for version in self.kept)))
+        known = [commit for commit in trained if git.has_commit(self.workspace, commit)]
+        with stores.objects(self.workspace) as objects:
+            if remote and "remote" in objects.shared:
+                raise WorkspaceError(objects.left_alone("remote"))
+            used = objects.used(known)
+            if used and "cache" in objects.shared:
+                say(objects.left_alone("cache"))
+            sizes = {} if "cache" in objects.shared else objects.sizes("cache")
+            if unused := {each: size for each, size in sorted(sizes.items()) if each not in used}:
+                yield self._purged("cache", f"{len(unused)} objects", unused)
+            if not remote or "remote" not in objects.stores:
+                return
+            kept = used | {version.tags.get("data_digest") for version in self.kept}
+            for dataset in commits.datasets(self.workspace):
+                if dataset not in kept and (left := _left(objects, dataset, used)):
+                    yield self._purged("remote", f"dataset {dataset}, {len(left)} objects", left)
 
+    def logs(self) -> Iterator[Item]:
+        oldest = time.time() - LOG_DAYS * 86400
+        for path in self._in(self.workspace.state / "logs", "*.log"):
+            if path.stat().st_mtime < oldest:
+                yield Item("log", path.name, path.stat().st_size, path.unlink)
 
-def _shards_here(workspace: Workspace) -> set[str]:
-    manifest = workspace.dataset / "manifest.parquet"
-    return set(read_frame(manifest, MANIFEST)["shard"]) if manifest.is_file() else set()
+    def _in(self, folder: Path, pattern: str = "*") -> list[Path]:
+        """What is in a folder, where that and what is in it lie in the workspace."""
+        return [path for path in sorted(folder.glob(pattern)) if inside(path, self.workspace.root)]
 
+    def _purged(self, store: str, name: str, sizes: dict[str, int]) -> Item:
+        def purge() -> None:
+            with stores.objects(self.workspace) as objects:
+                for each in sizes:
+                    objects.remove(store, each)
 
-def _backbone_here(workspace: Workspace) -> set[str | None]:
-    described = workspace.embeddings / "backbone.json"
-    return {json.loads(described.read_bytes())["digest"]} if described.is_file() else set()
-
-
-def _fetched(workspace: Workspace, needed: Needed) -> Iterator[Item]:
-    home = workspace.state / "mlflow"
-    kept = {version.bundle_digest[:16] for version in needed.kept} | {v.run_id for v in needed.kept}
-    for folder in [*_in(workspace, home / "bundles", "[!.]*"), *_in(workspace, home / "artifacts-of")]:
-        if folder.name not in kept:
-            name = f"{folder.parent.name}/{folder.name}"
-            yield Item("fetched", name, _size(folder), partial(_remove_folder, folder))
-
-
-def _objects(
-    workspace: Workspace, needed: Needed, remote: bool, say: Callable[[str], None]
-) -> Iterator[Item]:
-    trained = [commit for version in needed.kept if (commit := version.tags.get("git_commit"))]
-    with stores.objects(workspace) as objects:
-        if remote and "remote" in objects.shared:
-            raise WorkspaceError(objects.left_alone("remote"))
-        used = objects.used(_known(workspace, trained))
-        if used and "cache" in objects.shared:
-            say(objects.left_alone("cache"))
-        sizes = {} if "cache" in objects.shared else objects.sizes("cache")
-        if unused := sorted(sizes.keys() - used):
-            total = sum(sizes[each] for each in unused)
-            yield Item("cache", f"{len(unused)} objects", total, partial(_purge, workspace, "cache", unused))
-        if remote and "remote" in objects.stores:
-            kept = {version.tags.get("data_digest") for version in needed.kept}
-            for dataset in commits.datasets(workspace):
-                if dataset in used or dataset in kept:
-                    continue
-                left = _left(objects, dataset, used)
-                if left:
-                    name = f"dataset {dataset}, {len(left)} objects"
-                    total = sum(left.values())
-                    yield Item("remote", name, total, partial(_purge, workspace, "remote", list(left)))
-
-
-def _known(workspace: Workspace, commits: Sequence[str]) -> list[str]:
-    """Commits that the history still has: a version may be of a history that was rewritten since."""
-    return [commit for commit in dict.fromkeys(commits) if git.has_commit(workspace, commit)]
+        return Item(store, name, sum(sizes.values()), purge)
 
 
 def _left(objects: Objects, dataset: str, used: Set[str]) -> dict[str, int]:
@@ -239,24 +224,25 @@ def _left(objects: Objects, dataset: str, used: Set[str]) -> dict[str, int]:
     Only what this workspace ever pushed: others may share the remote.
     """
     try:
-        files = objects.listing(dataset)
+        files = [*objects.listing(dataset).values(), dataset]
     except DataGone:
         return {}
-    wanted = [each for each in [*files.values(), dataset] if each not in used and objects.has("remote", each)]
+    wanted = [each for each in files if each not in used and objects.has("remote", each)]
     return {each: objects.size("remote", each) for each in wanted}
 
 
-def _purge(workspace: Workspace, store: str, digests: Sequence[str]) -> None:
-    with stores.objects(workspace) as objects:
-        for each in digests:
-            objects.remove(store, each)
+def _by_age(described: Sequence[Path]) -> list[Path]:
+    """The folders of these files, the oldest first."""
+    return [path.parent for path in sorted(described, key=lambda path: path.parent.stat().st_mtime)]
 
 
-def _logs(workspace: Workspace) -> Iterator[Item]:
-    oldest = time.time() - LOG_DAYS * 86400
-    for path in _in(workspace, workspace.state / "logs", "*.log"):
-        if path.stat().st_mtime < oldest:
-            yield Item("log", path.name, path.stat().st_size, path.unlink)
+def _remove_bento(folder: Path) -> None:
+    _remove_folder(folder)
+    latest = folder.parent / "latest"
+    if latest.is_file() and latest.read_text() == folder.name:
+        latest.unlink()
+        if left := _by_age(list(folder.parent.glob("*/bento.yaml"))):
+            write_atomic(latest, left[-1].name.encode())
 
 
 def _remove_folder(folder: Path) -> None:
@@ -272,9 +258,7 @@ def _unlink(files: Sequence[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _size(folder: Path) -> int:
-    return _sizes([path for path in folder.rglob("*") if path.is_file()])
-
-
-def _sizes(files: Sequence[Path]) -> int:
-    return sum(path.stat().st_size for path in files)
+def _size(*paths: Path) -> int:
+    """Bytes of files, and of what lies in folders."""
+    files = [each for path in paths for each in ([path] if path.is_file() else path.rglob("*"))]
+    return sum(path.stat().st_size for path in files if path.is_file())

@@ -102,10 +102,7 @@ def _examined(server: BentoServer, say: Say = lambda text: None) -> Iterator[_Ex
         request.headers[CLIENT_HEADER] = f"ayeaye serve {secrets.token_hex(4)}"
 
     client = httpx.Client(
-        base_url=server.url,
-        timeout=_ANSWER_SECONDS,
-        trust_env=False,
-        event_hooks={"request": [as_another]},
+        base_url=server.url, timeout=_ANSWER_SECONDS, trust_env=False, event_hooks={"request": [as_another]}
     )
     with client:
         try:

@@ -479,6 +479,7 @@ def _gallery(
             right=right,
             unseen=bool(row.unseen),
             picture=_thumbnail(workspace, dataset, str(row.id)),
+            id=str(row.id),
             confidence=float(row.confidence),  # type: ignore[arg-type]
             nearest=_nearest(measured, names, int(row.Index)),  # type: ignore[arg-type]
         )

@@ -64,7 +64,7 @@ class Near(NamedTuple):
 
 @dataclass(frozen=True)
 class Example:
-    """One answered picture; `picture` is a data URI (see `thumbnail`), None where there is none to show.
+    """One answered picture; `picture` is a data URI of the image `id` (see `thumbnail`), or None.
 
     `nearest` are the best classes, and the true one where it is not among them.
     """
@@ -74,6 +74,7 @@ class Example:
     right: bool
     unseen: bool
     picture: str | None = None
+    id: str = ""
     confidence: float | None = None
     nearest: Sequence[Near] = ()
     note: str = ""

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,9 @@ class Platform:
 
     def numbers(self) -> dict[str, int]:
         """The process of each part, and of supervisord."""
-        with platform._supervisor(self.workspace) as supervisor:
-            found = {each["name"]: each["pid"] for each in supervisor.getAllProcessInfo()}
-            return {**found, "supervisord": supervisor.getPID()}
+        supervisor = platform._Supervisor(self.workspace)
+        found = {name: supervisor.pid(name) or 0 for name in self.ports}
+        return {**found, "supervisord": supervisor.pid() or 0}
 
     def processes(self) -> list[str]:
         """Every process that was started for this workspace, but for the zombies."""
@@ -141,8 +142,7 @@ def test_the_schedules_are_deployed(started: tuple[Platform, Any], tmp_path: Pat
 def test_up_again_changes_nothing_but_starts_what_is_missing(started: tuple[Platform, Any]) -> None:
     made, result = started
     before = made.numbers()
-    with platform._supervisor(made.workspace) as supervisor:
-        supervisor.stopProcess("worker")
+    platform._Supervisor(made.workspace).control("stop", "worker")
     assert made.up().json == result
     after = made.numbers()
     assert after.pop("worker") not in (0, before.pop("worker"))
@@ -167,7 +167,9 @@ def test_only_runs_of_the_workspace_are_scheduled_again(
         parameters={"workspace": "/another"},
     )  # fmt: skip
     ours, theirs = server.start_run(there["id"])["id"], server.start_run(other["id"])["id"]
-    platform._free_runs(made.workspace, platform.Ports(**made.ports))
+    platform.free_runs(
+        made.workspace, platform.Running.planned(made.workspace, platform.Ports(**made.ports)).api
+    )
     states = [server.get(f"flow_runs/{run}")["state"]["type"] for run in (ours, theirs)]
     for run in (ours, theirs):
         server.delete(f"flow_runs/{run}")
@@ -179,15 +181,14 @@ def test_a_service_that_is_not_ready_takes_nothing_down(
 ) -> None:
     made, result = started
     said: list[str] = []
-    with platform._supervisor(made.workspace) as supervisor:
-        supervisor.stopProcess("service")
+    platform._Supervisor(made.workspace).control("stop", "service")
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.2", made.ports["service"]))
         taken.listen()
         before = made.numbers()
         found = platform.up(made.workspace, platform.Ports(**made.ports), said.append)
-    assert found == result
+    assert asdict(found) == result
     assert "The service is not ready yet" in said[-1]
     assert str(made.workspace.state / "logs" / "service.log") in said[-1]
     after = made.numbers()
@@ -198,14 +199,14 @@ def test_a_service_that_is_not_ready_takes_nothing_down(
 
 def test_a_server_elsewhere_is_shown_without_its_password(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("release:\n  tracking: http://ann:secret@mlflow.example.org\n")
-    found = platform.addresses(Workspace(tmp_path), platform.Ports())
+    found = platform.Running.planned(Workspace(tmp_path), platform.Ports()).addresses
     assert found["mlflow"] == "http://ann:***@mlflow.example.org"
 
 
 @pytest.mark.parametrize(("host", "reached"), [("0.0.0.0", "127.0.0.1"), ("10.0.0.7", "10.0.0.7")])
 def test_the_service_is_reached_where_it_listens(tmp_path: Path, host: str, reached: str) -> None:
     (tmp_path / "params.yaml").write_text(f"serve:\n  host: {host}\n")
-    found = platform.addresses(Workspace(tmp_path), platform.Ports())
+    found = platform.Running.planned(Workspace(tmp_path), platform.Ports()).addresses
     assert found["service"] == f"http://{reached}:3000"
 
 

@@ -52,8 +52,8 @@ def test_a_server_that_ends_at_its_start_is_started_once_more(
 ) -> None:
     started, said = instead(monkeypatch, BROKEN), list[str]()
     with server(workspace, said.append) as ready:
-        url = ready()
-        assert httpx.get(f"{url}/flows/count", trust_env=False).status_code != 401
+        api = ready()
+        assert httpx.get(f"{api.url}/flows/count", trust_env=False).status_code != 401
         assert said[0] == "Prefect's server ended with code 3 as it started; starting it once more."
     assert len(started) == 2 and all(process.poll() is not None for process in started)
 
