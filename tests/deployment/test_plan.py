@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ayeaye.core.errors import RegistryError, WorkspaceBusy
 from ayeaye.deployment import plan as planning
 from ayeaye.deployment.plan import (
     SHADOW,
@@ -234,11 +235,11 @@ def test_a_busy_workspace_is_waited_for_before_the_history_is_set_right(world: W
     world._act = lambda action: None if isinstance(action, Restore) else restore(action)  # type: ignore[method-assign]
     world.look_until(lambda: any(isinstance(action, Restore) for action in world.actions))
     assert not any(isinstance(action, Restore) for action in world.look(0.2, restoring=True))
-    busy = world.look(0.2, restore_error="busy", restore_busy=True)
+    busy = world.look(0.2, restore_error=WorkspaceBusy("busy"))
     assert busy == []
     assert world.look(1) == []
     assert [type(action) for action in world.look(1.2)] == [Restore]
-    away = world.look(0.2, restore_error="MLflow cannot be reached")
+    away = world.look(0.2, restore_error=RegistryError("MLflow cannot be reached"))
     assert away == [Say("The history cannot be set right yet: MLflow cannot be reached")]
     assert world.look(20) == []
     assert [type(action) for action in world.look(20)] == [Restore]

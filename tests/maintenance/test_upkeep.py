@@ -129,7 +129,7 @@ def test_a_version_made_again_by_other_means_is_different_and_says_where(
     assert done.code == 3, done.err
     made = done.json
     assert made["verdict"] == "different"
-    assert any("test pictures get another label" in each for each in made["differences"])
+    assert any("test images get another label" in each for each in made["differences"])
     assert [each["name"] for each in made["inputs"]] == ["weights"]
     assert "has changed since version 2 was made" in done.err
 
@@ -300,7 +300,7 @@ def test_a_takedown_leaves_nothing_of_a_picture_and_keeps_it_out(place: Place) -
 
     lost = place("reproduce", 1, "--into", place.root.parent / "again")
     assert lost.code == 1
-    assert "1 of the pictures it was made with were removed by `ayeaye data remove`" in lost.err
+    assert "1 of the images it was made with were removed by `ayeaye data remove`" in lost.err
     again = data(place, "remove", id[:10], "--json")
     assert again.code == 0, again.err
     assert (again.json["objects"], again.json["shards"]) == ({}, [])

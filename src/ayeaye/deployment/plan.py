@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ayeaye.core.errors import WorkspaceBusy
 from ayeaye.release.record import MOVES, Entry, derive
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)  # seconds before a Bento that died is started again
@@ -57,20 +58,21 @@ class Instance:
 class Observed:
     """What is so at the time `now`, in seconds of a monotonic clock.
 
+    address          where clients ask
     shadow           share of requests whose copies a challenger answers; 0: no challenger is started
     restoring        a `Restore` is under way
-    restore_error    why the last one failed, seen once; `restore_busy` if another run held the workspace
+    restore_error    why the last one failed, seen once
     is_intact        whether a Bento is as it was packed
     """
 
     now: float
     entries: tuple[Entry, ...]
+    address: str = ""
     instances: Mapping[int, Instance] = field(default_factory=dict)
     proxy_alive: bool = True
     shadow: float = 0.0
     restoring: bool = False
-    restore_error: str | None = None
-    restore_busy: bool = False
+    restore_error: BaseException | None = None
     is_intact: Callable[[str], bool] = lambda tag: True
 
 
@@ -266,11 +268,12 @@ class _Step:
     def restore(self) -> None:
         """Have the history name what serves in place of what failed."""
         memory, now, serving = self.memory, self.observed.now, self._main("serving")
-        if self.observed.restore_busy:
+        error = self.observed.restore_error
+        if isinstance(error, WorkspaceBusy):
             self._remember(restore_from=now + BUSY)
-        elif self.observed.restore_error:
+        elif error:
             self._remember(restore_from=now + AWAY)
-            self._say(f"The history cannot be set right yet: {self.observed.restore_error}")
+            self._say(f"The history cannot be set right yet: {error}")
         target, failed = memory.target, memory.failed
         if (
             target is None
@@ -292,7 +295,8 @@ class _Step:
         self._remember(proven=target, failures=0)
         if target == self.memory.wanted:
             self._remember(failed=None)
-        self._say(f"{coming.tag} serves in place of {before.tag}." if before else f"{coming.tag} serves.")
+        how = f"in place of {before.tag}" if before else "(POST /classify, field image)"
+        self._say(f"{coming.tag} serves on {self.observed.address} {how}.")
 
     def _fail(self, entry: Entry, reason: str) -> None:
         tag = bento_of(entry)

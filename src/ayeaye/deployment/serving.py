@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ayeaye.core.errors import AyeayeError, ReleaseError, WorkspaceBusy
+from ayeaye.core.errors import AyeayeError, ReleaseError
 from ayeaye.core.params import Serve
 from ayeaye.core.processes import free_port, stop, workers_told
 from ayeaye.core.workspace import Workspace
@@ -126,7 +126,7 @@ class _Loop:
         self, workspace: Workspace, settings: Serve, proxy: Proxy, say: Callable[[str], None]
     ) -> None:
         self.workspace, self.settings, self.proxy, self._say = workspace, settings, proxy, say
-        self.store = BentoStore(workspace.bentos)
+        self.store, self.address = BentoStore(workspace.bentos), f"http://{settings.host}:{settings.port}"
         self.memory = Memory()
         self.running: dict[int, _Running] = {}
         self._history = promotion.record_of(workspace)
@@ -194,12 +194,12 @@ class _Loop:
         return Observed(
             now=time.monotonic(),
             entries=self._entries(),
+            address=self.address,
             instances={slot: each.instance for slot, each in self.running.items()},
             proxy_alive=self.proxy.alive,
             shadow=self.settings.shadow,
             restoring=self._restoring is not None,
-            restore_error=str(error) if error else None,
-            restore_busy=isinstance(error, WorkspaceBusy),
+            restore_error=error,
             is_intact=self.store.is_intact,
         )
 
@@ -240,7 +240,7 @@ class _Loop:
         return ServingState(
             bento=serving.instance.tag if serving else None,
             version=serving.instance.entry.to if serving else None,
-            address=f"http://{self.settings.host}:{self.settings.port}",
+            address=self.address,
             since=serving.since if serving else None,
             coming=coming.instance.tag if coming else None,
             failed=self.memory.failed,

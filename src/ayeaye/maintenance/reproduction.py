@@ -207,7 +207,7 @@ class _Case:
         removed, manifest = removal.read(workspace.removed), registry.artifact(version, "manifest.parquet")
         if removed and manifest and (gone := removed & set(pd.read_parquet(manifest, columns=["id"])["id"])):
             raise DataGone(
-                f"version {version.number} cannot be made again: {len(gone)} of the pictures it was made with were "
+                f"version {version.number} cannot be made again: {len(gone)} of the images it was made with were "
                 "removed by `ayeaye data remove`, and its data with them; later versions still can"
             )
         folder = into or workspace.root.parent / f"{workspace.root.name}-v{version.number}"
@@ -358,7 +358,7 @@ def compare(registry: Registry, version: Version, made: Workspace) -> Comparison
         differences.append("the bundle differs, and the version keeps no predictions to compare labels with")
     elif labels and labels.share < EQUAL_LABELS:
         differences.append(
-            f"{labels.pictures - labels.equal} of {labels.pictures} test pictures get another label"
+            f"{labels.pictures - labels.equal} of {labels.pictures} test images get another label"
         )
     verdict = "different" if differences else "identical" if same else "equivalent"
     bundles = {"recorded": version.bundle_digest, "reproduced": bundle}
