@@ -107,7 +107,7 @@ def ids(client: SyncPrefectClient, workspace: Workspace, names: Sequence[str]) -
     return [
         each.id
         for each in _named(client, names)
-        if place.is_of(each.parameters.get("workspace", "/"), workspace)
+        if place.belongs_to(each.parameters.get("workspace", "/"), workspace)
     ]
 
 
@@ -125,7 +125,7 @@ def _require_free(client: SyncPrefectClient, workspace: Workspace) -> None:
         folder = each.parameters.get("workspace", "/")
         if (each.name, each.entrypoint) not in listed or not place.exists(Path(folder)):
             continue
-        if not place.is_of(folder, workspace):
+        if not place.belongs_to(folder, workspace):
             raise WorkspaceError(
                 f"the deployment {each.name} on this Prefect server is that of {folder}: give those of "
                 f"{workspace.root} names of their own in its prefect.yaml, and watch.retrain the new one"

@@ -1,7 +1,7 @@
-"""What happened to a workspace, as events of Prefect: what its automations, and other systems, listen to.
+"""Events of Prefect about a workspace: what its automations, and other systems, listen to.
 
 Events are `ayeaye.refused`, `ayeaye.pending`, `ayeaye.drift` and `ayeaye.promoted`; their resource is the
-workspace, the flow run and its deployment are related, and the payload has a `message` and what else there is.
+workspace, the flow run and its deployment are related, and the payload has a `message` and further values.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ayeaye.core.workspace import Workspace
 from ayeaye.release.promotion import FLOW, record_of
 
 PREFIX = "ayeaye."
-TOLD = "told"  # in the state of a workspace: the digest of the record's end when a retrain last told of it
+TOLD = "told"  # in the state of a workspace: the digest of the history's end when a retrain last told of it
 OUTCOMES = ("promoted", "refused", "pending")  # of a retrain; `unchanged` is no event
 
 
 def resource(workspace: Workspace) -> str:
-    """The id of the workspace among Prefect's resources; it stays when the workspace is moved."""
+    """Return the id of the workspace among Prefect's resources; it stays when the workspace is moved."""
     return f"ayeaye.workspace.{workspace.identity}"
 
 
@@ -38,15 +38,15 @@ def emit(workspace: Workspace, kind: str, message: str, **payload: Any) -> None:
 
 
 def emit_outcome(workspace: Workspace, outcome: Mapping[str, Any]) -> None:
-    """The event of how a retrain ended, where anything came of it."""
+    """Emit how a retrain ended, where anything came of it."""
     if outcome["outcome"] in OUTCOMES:
         about = {key: outcome.get(key) for key in ("version", "champion", "bento")}
         emit(workspace, outcome["outcome"], outcome["message"], **about)
     _told(workspace)
 
 
-def catch_up(workspace: Workspace) -> None:
-    """Tell of a promotion by a retrain that was killed before it did; called before each retrain."""
+def emit_missed(workspace: Workspace) -> None:
+    """Emit the promotion by a retrain that was killed before it did so; called before each retrain."""
     path, entries = workspace.state / TOLD, record_of(workspace).entries()
     missed = bool(entries) and path.is_file() and path.read_text() != entries[-1].digest
     if missed and entries[-1].action == "promote" and entries[-1].actor.startswith(FLOW):
@@ -56,13 +56,8 @@ def catch_up(workspace: Workspace) -> None:
     _told(workspace)
 
 
-def _told(workspace: Workspace) -> None:
-    entries = record_of(workspace).entries()
-    write_atomic(workspace.state / TOLD, (entries[-1].digest if entries else "").encode())
-
-
-def emit_word(workspace: Workspace, decision: str, done: Mapping[str, Any], by: str) -> None:
-    """The event of a person's `decision` that was entered into the record, where it made a change."""
+def emit_decision(workspace: Workspace, decision: str, done: Mapping[str, Any], by: str) -> None:
+    """Emit a person's decision that was entered into the history, where it made a change."""
     champion = done["champion"]
     if decision == "refuse":
         stays = f"version {champion} stays champion" if champion else "there is no champion"
@@ -71,3 +66,8 @@ def emit_word(workspace: Workspace, decision: str, done: Mapping[str, Any], by: 
     elif done["before"] != champion:
         message = f"Version {champion} is champion ({done['bento']}), {decision} by {by}"
         emit(workspace, "promoted", message, version=champion, champion=champion, bento=done["bento"])
+
+
+def _told(workspace: Workspace) -> None:
+    entries = record_of(workspace).entries()
+    write_atomic(workspace.state / TOLD, (entries[-1].digest if entries else "").encode())

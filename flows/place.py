@@ -1,4 +1,4 @@
-"""Which workspace a run is of, also when that has been moved since the run was scheduled."""
+"""The workspace of a run, also when it was moved since the run was scheduled."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ def exists(folder: Path) -> bool:
     return (folder / "params.yaml").is_file()
 
 
-def is_of(folder: str, workspace: Workspace) -> bool:
-    """Whether a deployment or a run that names this folder is the workspace's: it lies there, or lay there once."""
+def belongs_to(folder: str, workspace: Workspace) -> bool:
+    """Whether a deployment or a run that names this folder is the workspace's: it lies there, or once did."""
     if exists(Path(folder)):
         return Path(folder).samefile(workspace.root)
     return folder in workspace.places
 
 
-def opened(folder: str) -> Workspace:
-    """The workspace of a run, with its homes in the environment.
+def open_workspace(folder: str) -> Workspace:
+    """Return the workspace of a run, with its homes in the environment.
 
     A run from before a move names the old place; the worker of the workspace's own platform knows the new one.
     Raises WorkspaceError where there is neither.
     """
     own = os.environ.get("AYEAYE_WORKSPACE")
-    if own and not exists(Path(folder)) and exists(Path(own)) and is_of(folder, Workspace.find(Path(own))):
+    moved = own and not exists(Path(folder)) and exists(Path(own))
+    if own and moved and belongs_to(folder, Workspace.find(Path(own))):
         folder = own
     if not exists(Path(folder)):
         raise WorkspaceError(

@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 from pydantic import Field
 
 from ayeaye.flows import events
-from ayeaye.flows.place import opened
+from ayeaye.flows.place import open_workspace
 from ayeaye.release import approval, promotion
 from ayeaye.release.promotion import record_of
 
@@ -38,7 +38,7 @@ def promote(
         dry_run: Say what would happen, and change nothing.
         workspace: The folder of the workspace.
     """
-    found = opened(workspace)
+    found = open_workspace(workspace)
     say = get_run_logger().info
     actor = f"{ACTOR} ({promotion.actor()})"
     with found.releasing(say):
@@ -59,5 +59,5 @@ def promote(
     ]
     if rows:
         create_table_artifact(rows, key="record", description="What was entered into the promotion record")
-        events.emit_word(found, decision, done, f"{actor}: {'; '.join(new[-1].why)}")
+        events.emit_decision(found, decision, done, f"{actor}: {'; '.join(new[-1].why)}")
     return done

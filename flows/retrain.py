@@ -17,7 +17,7 @@ from ayeaye.core.errors import CheckFailed, RegistryError, ReleaseError, RemoteE
 from ayeaye.core.workspace import Workspace
 from ayeaye.data import checks
 from ayeaye.flows import events
-from ayeaye.flows.place import opened
+from ayeaye.flows.place import open_workspace
 from ayeaye.flows.prefect_api import PrefectApi
 from ayeaye.flows.schedule import make_up_once
 from ayeaye.pipeline.prepare import prepare as prepare_dataset
@@ -181,12 +181,12 @@ def retrain(workspace: str = ".") -> dict[str, Any]:
     Returns `outcome` (promoted, pending, unchanged or refused), `version`, `message` and `decision`. A refusal is
     a completed run, and so is one that leaves its version waiting for approval: the champion stays.
     """
-    found = opened(workspace)
+    found = open_workspace(workspace)
     make_up_once(say)
     with found.lock(say, releasing=False) as lock:
         trained = _train(found, lock)
         with found.releasing(say):
-            events.catch_up(found)
+            events.emit_missed(found)
             outcome = _release(found, trained)
     events.emit_outcome(found, outcome)
     return outcome

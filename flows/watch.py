@@ -17,7 +17,7 @@ from prefect.logging import get_run_logger
 
 from ayeaye.core.workspace import Workspace
 from ayeaye.flows import events
-from ayeaye.flows.place import opened
+from ayeaye.flows.place import open_workspace
 from ayeaye.flows.prefect_api import PrefectApi
 from ayeaye.flows.schedule import make_up_once
 from ayeaye.release.promotion import record_of
@@ -90,7 +90,7 @@ def watch(workspace: str = ".", days: float | None = None) -> dict[str, Any]:
     Returns what `drift.json` holds, with `page` and, under `message`, all that a person should know. Before the
     first champion that is `verdict` and `message` alone: nothing failed.
     """
-    found = opened(workspace)
+    found = open_workspace(workspace)
     say = get_run_logger().info
     make_up_once(say)
     if record_of(found).state().champion is None:

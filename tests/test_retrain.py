@@ -52,14 +52,14 @@ def test_a_promotion_of_which_a_killed_run_did_not_tell_is_told_by_the_next(
     workspace = Workspace(tmp_path)
     record = record_of(workspace)
     record.append("promote", 1, actor=f"{FLOW} (ann)")  # by an ayeaye that kept nothing of what it told
-    events.catch_up(workspace)
+    events.emit_missed(workspace)
     assert told == []
     record.append("promote", 2, actor=f"{FLOW} (ann)")
     for _ in range(2):
-        events.catch_up(workspace)
+        events.emit_missed(workspace)
         assert told == [("promoted", 2)]
     record.append("promote", 3, actor=f"{FLOW} (ann)")
     events.emit_outcome(workspace, {"outcome": "promoted", "version": 3, "message": "Version 3 is champion."})
     record.append("rollback", 2, actor="ann")
-    events.catch_up(workspace)
+    events.emit_missed(workspace)
     assert told == [("promoted", 2), ("promoted", 3)]
