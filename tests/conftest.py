@@ -15,6 +15,7 @@ import pytest
 import shared
 import workspaces
 from prefect_servers import Server
+from retrained import ADDED, MOVED
 from workspaces import SHARED, Place, wait_for
 
 from ayeaye.core.processes import free_port, start, stop
@@ -175,3 +176,14 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=5, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+@pytest.fixture(scope="session")
+def retrained(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """After a second retrain: three pictures more of one class, one picture of it under another."""
+    place = trained.copy(tmp_path_factory.mktemp("retrained"))
+    workspaces.add_pictures(place.source, ADDED, range(20, 23))
+    (place.source / "images" / ADDED / "000.png").rename(place.source / "images" / MOVED / "900.png")
+    place.set("train.mapper=eszsl")
+    assert place.retrain()["champion"] == 2
+    return place
