@@ -74,10 +74,10 @@ class Example:
     right: bool
     unseen: bool
     picture: str | None = None
-    id: str = ""
     confidence: float | None = None
     nearest: Sequence[Near] = ()
     note: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True)
