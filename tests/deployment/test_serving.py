@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -115,6 +116,11 @@ def test_promotions_are_followed_and_one_that_fails_is_undone(scene: Scene) -> N
     assert scene.serving == "a:v2"
     assert scene.loop.state().failed == {"bento": "a:v3", "reason": "a:v3 is busy"}
     assert scene.slots.ports == {1: 2}
+    state = scene.loop.workspace.state / "serving" / "state.json"
+    assert json.loads(state.read_bytes())["bento"] == "a:v2"
+    scene.loop.stop()
+    assert not state.exists()
+    assert all(process.poll() is not None for process in scene.processes)
 
 
 def test_a_bento_and_a_proxy_that_die_are_started_again(scene: Scene) -> None:

@@ -87,10 +87,9 @@ class Proxy:
 
     def unanswered(self, slot: int) -> int:
         """Return how many requests the Bento in a slot still has."""
-        for row in csv.DictReader(io.StringIO(self._ask("show stat").lstrip("# "))):
-            if f"{row['pxname']}/{row['svname']}" == _name(slot):
-                return int(row["scur"]) + int(row["qcur"])
-        raise ReleaseError(f"HAProxy knows no slot {slot}: start `ayeaye serve` again")
+        rows = csv.DictReader(io.StringIO(self._ask("show stat").lstrip("# ")))
+        row = next(row for row in rows if f"{row['pxname']}/{row['svname']}" == _name(slot))
+        return int(row["scur"]) + int(row["qcur"])
 
     def finish(self) -> None:
         """Take no more connections, and end when all requests that are there have been answered."""

@@ -170,7 +170,7 @@ class _Loop:
         self.proxy.remove()
         for each in self.running.values():
             if each.server and not each.stopping:
-                self._waiting.submit(stop, each.server.process)
+                each.stopping = self._waiting.submit(stop, each.server.process)
         self._waiting.shutdown()
         for each in self.running.values():
             shutil.rmtree(each.run, ignore_errors=True)
