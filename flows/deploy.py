@@ -173,4 +173,4 @@ def _refusal(api: PrefectApi, status: int, message: str) -> str:
             f"Prefect at {api.url} asks for a password (401): set PREFECT_API_AUTH_STRING to what its server has as "
             "PREFECT_SERVER_API_AUTH_STRING, such as admin:secret"
         )
-    return f"Prefect at {api.url} did not take it: {message.splitlines()[0][:300]}"
+    return f"Prefect at {api.url} rejected a request: {message.splitlines()[0][:300]}"

@@ -191,7 +191,7 @@ def _bring_up(workspace: Workspace, wanted: Running, say: Say) -> None:
     try:
         supervisor.await_part("service", wanted, say)
     except WorkspaceError as error:
-        say(f"The service is not ready yet, and is tried on: {error}")
+        say(f"The service is not ready yet, and is tried again: {error}")
 
 
 def _stop(workspace: Workspace, pid: int, api: PrefectApi | None, say: Say) -> None:

@@ -155,7 +155,7 @@ def test_a_champion_that_is_replaced_while_it_starts_is_stopped(world: World) ->
     world.look()
     world.promote(3)
     actions = world.look()
-    assert Say("a:v2 is not champion any more.") in actions
+    assert Say("a:v2 is no longer champion.") in actions
     world.look_until(lambda: world.serving == "a:v3")
 
 
@@ -175,7 +175,7 @@ def test_a_history_that_lost_its_end_or_is_another_changes_nothing_that_is_serve
     content = path.read_bytes()
     path.write_bytes(content.splitlines(keepends=True)[0])
     world.look()
-    assert "does not continue the 2 entries" in world.said[-1]
+    assert "some of the 2 entries" in world.said[-1]
     path.unlink()
     for version in (1, 3, 1):
         world.promote(version)
@@ -240,7 +240,7 @@ def test_a_busy_workspace_is_waited_for_before_the_history_is_set_right(world: W
     assert world.look(1) == []
     assert [type(action) for action in world.look(1.2)] == [Restore]
     away = world.look(0.2, restore_error=RegistryError("MLflow cannot be reached"))
-    assert away == [Say("The history cannot be set right yet: MLflow cannot be reached")]
+    assert away == [Say("The history cannot be corrected yet: MLflow cannot be reached")]
     assert world.look(20) == []
     assert [type(action) for action in world.look(20)] == [Restore]
     assert world.serving == "a:v1"
@@ -254,7 +254,7 @@ def test_one_that_dies_is_started_again_after_ever_longer_pauses(world: World) -
         world.change(world.slot_of("a:v1"), fault="ended: out of memory")
         died = world.observed.now
         world.look(0.1)
-        assert world.said[-1] == "a:v1 ended: out of memory; it is started again."
+        assert world.said[-1] == "a:v1 ended: out of memory; starting it again."
         tried = len(world.tried)
         world.look_until(lambda tried=tried: len(world.tried) > tried)  # type: ignore[misc]
         pauses.append(world.observed.now - died)
@@ -299,7 +299,7 @@ def test_a_challenger_runs_in_the_shadow_of_the_champion_while_it_waits(world: W
     assert world.said[-1] == "a:v2 gets copies of 10% of what is classified."
     world.change(SHADOW, fault="ended")
     world.look()
-    assert world.said[-1] == "There is no shadow for now: a:v2 ended"
+    assert world.said[-1] == "No shadow for now: a:v2 ended"
     world.look(30)
     assert SHADOW not in world.instances
     world.look(31)

@@ -130,7 +130,7 @@ def test_a_bento_and_a_proxy_that_die_are_started_again(scene: Scene) -> None:
     scene.look_until(lambda: list(scene.slots.ports.values()) == [2], "the Bento is not started again")
     scene.slots.alive = False
     scene.look_until(lambda: scene.slots.alive, "the proxy is not started again")
-    assert "a:v1 ended; it is started again." in scene.said
+    assert "a:v1 ended; starting it again." in scene.said
 
 
 def test_a_history_that_cannot_be_read_changes_nothing(scene: Scene) -> None:
@@ -172,7 +172,7 @@ def test_serving_waits_for_no_retrain_where_there_is_an_intact_bento(outdated: W
     assert time.monotonic() - began < 5
     assert len(said) == 1
     assert "busy" in said[0]
-    assert "Served is a:v1 as it was promoted." in said[0]
+    assert "Serving a:v1 as it was promoted." in said[0]
 
 
 @pytest.mark.parametrize("error", [DataError("no shard"), OSError("no space left on device")])
@@ -185,7 +185,7 @@ def test_what_cannot_be_packed_anew_is_served_as_it_is(
     monkeypatch.setattr(promotion, "renew", renew)
     said: list[str] = []
     assert current_bento(outdated, said.append) == "a:v1"
-    assert said == [f"{error}\nServed is a:v1 as it was promoted."]
+    assert said == [f"{error}\nServing a:v1 as it was promoted."]
 
 
 def test_serving_says_that_the_record_lost_its_end_and_packs_nothing_for_it(
@@ -199,7 +199,7 @@ def test_serving_says_that_the_record_lost_its_end_and_packs_nothing_for_it(
     said: list[str] = []
     assert current_bento(outdated, said.append) == "a:v1"
     assert "its end was removed" in said[0]
-    assert "Served is a:v1" in said[0]
+    assert "Serving a:v1" in said[0]
     assert len(record.entries()) == 1
 
 

@@ -17,7 +17,7 @@ def test_a_workspace_is_served_once(tmp_path: Path) -> None:
     with hold_serving(workspace):
         ServingState("a:v1", 1, "http://0.0.0.0:9").write(workspace)
         with (
-            pytest.raises(ReleaseError, match=f"served already by process {os.getpid()} on http://0.0.0.0:9"),
+            pytest.raises(ReleaseError, match=f"already served by process {os.getpid()} on http://0.0.0.0:9"),
             hold_serving(workspace),
         ):
             pass

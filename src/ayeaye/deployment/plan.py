@@ -176,15 +176,15 @@ class _Step:
     def revive_proxy(self) -> None:
         if not self.observed.proxy_alive and self.observed.now >= self.memory.proxy_from:
             self._remember(proxy_from=self.observed.now + PAUSES[0])
-            self.actions += [Say("HAProxy ended; it is started again."), StartProxy()]
+            self.actions += [Say("HAProxy ended; starting it again."), StartProxy()]
 
     def follow_history(self) -> None:
         before, entries = self.memory, self.observed.entries
         if entries[: len(before.followed)] != before.followed:
             if not before.lost:
                 self._say(
-                    f"The promotion history does not continue the {len(before.followed)} entries that it had; what "
-                    "is served goes on. Restore it from a backup of the workspace, or start `ayeaye serve` again to "
+                    f"The promotion history lacks or changes some of the {len(before.followed)} entries read before; "
+                    "what is served stays. Restore it from a backup of the workspace, or restart `ayeaye serve` to "
                     "follow it as it is."
                 )
             self._remember(lost=True)
@@ -204,7 +204,7 @@ class _Step:
         dead = self._main("serving")
         if dead is None or dead.fault is None:
             return
-        self._say(f"{dead.tag} {dead.fault}; it is started again.")
+        self._say(f"{dead.tag} {dead.fault}; starting it again.")
         if self.observed.now > dead.started + STEADY:
             self._remember(deaths=0)
         self._move(dead, "stopping")
@@ -216,7 +216,7 @@ class _Step:
         if target is None:
             return
         if coming and coming.tag != bento_of(target):
-            self._say(f"{coming.tag} is not champion any more.")
+            self._say(f"{coming.tag} is no longer champion.")
             self._move(coming, "stopping")
             coming = None
         serving = self._main("serving")
@@ -250,7 +250,7 @@ class _Step:
         elif shadow.tag != wanted:
             self._move(shadow, "stopping")
         elif shadow.fault:
-            self._say(f"There is no shadow for now: {shadow.tag} {shadow.fault}")
+            self._say(f"No shadow for now: {shadow.tag} {shadow.fault}")
             self._remember(shadow_from=self.observed.now + PAUSES[-1])
             self._move(shadow, "stopping")
         elif shadow.role == "verifying" and shadow.verified:
@@ -273,7 +273,7 @@ class _Step:
             self._remember(restore_from=now + BUSY)
         elif error:
             self._remember(restore_from=now + AWAY)
-            self._say(f"The history cannot be set right yet: {error}")
+            self._say(f"The history cannot be corrected yet: {error}")
         target, failed = memory.target, memory.failed
         if (
             target is None
@@ -306,9 +306,9 @@ class _Step:
         then, said = bento_of(self.memory.target or entry), f"{tag} cannot be served ({reason})"
         serving = self._main("serving")
         if serving and serving.tag == then:
-            self._say(f"{said}: {then} goes on.")
+            self._say(f"{said}; {then} keeps serving.")
             return
-        self._say(f"{said}; it is tried again." if then == tag else f"{said}: {then} is tried in its place.")
+        self._say(f"{said}; trying {'it again' if then == tag else then}.")
         self._pause()
 
     def _give_up(self, tag: str, reason: str) -> None:

@@ -103,7 +103,7 @@ def current_bento(workspace: Workspace, say: Callable[[str], None]) -> str:
     except (AyeayeError, OSError) as error:
         if not intact:
             raise
-        say(f"{error}\nServed is {state.bento} as it was promoted.")
+        say(f"{error}\nServing {state.bento} as it was promoted.")
         return state.bento
 
 
@@ -306,7 +306,7 @@ class _Loop:
         try:
             change(*arguments)
         except (OSError, ReleaseError) as error:
-            self.say(f"HAProxy does not do as it is told: {error}")
+            self.say(f"HAProxy refused a change: {error}")
             self.proxy.kill()
 
     def _patience(self, running: _Running) -> float:

@@ -101,7 +101,7 @@ def _taken(workspace: Workspace) -> str:
     with suppress(OSError, ValueError, TypeError):
         state = ServingState._read(workspace)
         by = f" by process {state.pid} on {state.address}"
-    return f"{workspace.root} is served already{by}: stop that first"
+    return f"{workspace.root} is already served{by}: stop that first"
 
 
 def _path(workspace: Workspace) -> Path:
