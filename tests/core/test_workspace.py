@@ -12,7 +12,7 @@ from workspaces import ayeaye
 from ayeaye.core.errors import WorkspaceError
 from ayeaye.core.files import digest_folder
 from ayeaye.core.workspace import PLACES, Workspace
-from ayeaye.flows.place import opened
+from ayeaye.flows.place import open_workspace
 from ayeaye.versioning import dvc, layout
 
 
@@ -158,7 +158,7 @@ def test_a_remote_outside_is_found_from_wherever_the_workspace_lies(tmp_path: Pa
     layout.init(made, [f"prepare.remote={tmp_path / 'remote'}"])
     _push(made)
     moved = Workspace(made.root.rename(tmp_path / "shop"))
-    with dvc.opened(moved) as repo:
+    with dvc.open_workspace(moved) as repo:
         assert repo.config["remote"][dvc.REMOTE]["url"] == str(tmp_path / "remote")
     dvc.pull_dataset(moved)
     assert not (tmp_path / "deep" / "in" / "shop").exists()
@@ -181,12 +181,12 @@ def test_a_run_from_before_a_move_is_of_the_workspace_at_its_new_place(
     old = str(original.root)
     moved = Workspace(original.root.rename(tmp_path / "moved"))
     with pytest.raises(WorkspaceError, match=r"if it was moved, `ayeaye deploy` where it lies now"):
-        opened(old)
+        open_workspace(old)
     monkeypatch.setenv("AYEAYE_WORKSPACE", str(moved.root))  # as the worker of its platform has it
-    assert opened(old) == moved
-    assert opened(str(moved.root)) == moved
+    assert open_workspace(old) == moved
+    assert open_workspace(str(moved.root)) == moved
     with pytest.raises(WorkspaceError, match="is not a workspace"):
-        opened(str(tmp_path / "another"))
+        open_workspace(str(tmp_path / "another"))
     # What lies there now is not the worker's.
     copy = copied(moved, Path(old))
-    assert opened(old) == copy
+    assert open_workspace(old) == copy
