@@ -158,7 +158,7 @@ def test_a_remote_outside_is_found_from_wherever_the_workspace_lies(tmp_path: Pa
     layout.init(made, [f"prepare.remote={tmp_path / 'remote'}"])
     _push(made)
     moved = Workspace(made.root.rename(tmp_path / "shop"))
-    with dvc.open_workspace(moved) as repo:
+    with dvc.opened(moved) as repo:
         assert repo.config["remote"][dvc.REMOTE]["url"] == str(tmp_path / "remote")
     dvc.pull_dataset(moved)
     assert not (tmp_path / "deep" / "in" / "shop").exists()
