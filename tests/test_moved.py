@@ -147,6 +147,6 @@ def test_schedules_follow_a_move_and_are_not_taken_from_a_workspace_that_is_ther
     assert deployed(moved)[0] == 0
     after = server.get("deployments/name/retrain/moving-weekly-retrain")
     assert (after["id"], after["parameters"]) == (before["id"], {"workspace": str(moved)})
-    assert deploy.plan(Workspace(moved))["deployments"][0] == "moving-weekly-retrain"
+    assert deploy.plan(Workspace(moved)).deployments[0] == "moving-weekly-retrain"
     code, said = deployed(second)
     assert code == 1 and f"that of {moved}" in said
