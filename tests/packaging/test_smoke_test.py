@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -152,7 +153,8 @@ def test_a_launched_bento_is_verified_by_what_it_answered_in_its_smoke_test(
     server = BentoServer.launch(store, tag, tmp_path / "run", environment, echo=False)
     try:
         verify(store, server, recipe.bundle_digest)
-        assert not list((state / "predictions").glob("*.parquet"))
+        with sqlite3.connect(state / "service.db") as database:
+            assert database.execute("SELECT count(*) FROM ayeaye_predictions").fetchone() == (0,)
         with pytest.raises(SmokeTestFailed, match="serves bundle"):
             verify(store, server, "0" * 64)
         red = golden[0]

@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import psutil
+from sqlalchemy import URL, Table, select
 from workspaces import wait_for
 
 from ayeaye.class_vectors import space
@@ -27,9 +28,11 @@ from ayeaye.core.processes import free_port, start, stop
 from ayeaye.data.table import ClassTable
 from ayeaye.mappers import create
 from ayeaye.service import app as http
+from ayeaye.service.database import Database
 from ayeaye.service.inference import Inference
 from ayeaye.service.security import SecurityHeaders
 from ayeaye.service.served import Served
+from ayeaye.service.tables import PREDICTIONS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it wants another client; it works with this one
@@ -105,6 +108,16 @@ def png(width: int, height: int, pixels: bytes = b"", mode: int = 0) -> bytes:
         + chunk(b"IDAT", zlib.compress(pixels, 1))
         + chunk(b"IEND", b"")
     )
+
+
+def logged(address: URL, table: Table = PREDICTIONS) -> list[dict[str, Any]]:
+    """The rows of the log of answers, in their order."""
+    database = Database(address)
+    try:
+        with database.reading() as connection:
+            return [dict(row) for row in connection.execute(select(table).order_by(table.c.id)).mappings()]
+    finally:
+        database.close()
 
 
 @dataclass(frozen=True)

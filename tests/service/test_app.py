@@ -18,7 +18,7 @@ from ayeaye.backbones import engines
 from ayeaye.backbones.engines import Engine
 from ayeaye.classifier.model import Classifier
 from ayeaye.core.params import Serve
-from ayeaye.service import predictions
+from ayeaye.service.database import locate
 from ayeaye.service.inference import name_answer
 from ayeaye.service.labeller import Labeller
 from ayeaye.service.served import Served
@@ -532,7 +532,7 @@ def test_every_labelled_picture_is_a_row_of_the_log(colours: Path, tmp_path: Pat
         among(client, ["red", "blue"])
         for path in ("/explain", "/embed"):
             assert client.post(path, files={"image": picture("red")}).json()["id"]
-    rows = predictions.read(tmp_path / "predictions").to_pylist()
+    rows = services.logged(locate(tmp_path))
     rows[1:] = sorted(rows[1:], key=lambda row: row["label"])  # of a batch, what is ready first comes first
     assert [row["answer"] for row in rows] == [one["id"], many[0]["id"], many[2]["id"]]
     assert [row["label"] for row in rows] == ["red", "blue", "cyan"]
@@ -544,7 +544,7 @@ def test_every_labelled_picture_is_a_row_of_the_log(colours: Path, tmp_path: Pat
 def test_the_log_can_be_left_out(colours: Path, tmp_path: Path) -> None:
     with services.within(Served(colours, tmp_path, settings=Serve(predictions=False))) as (client, _):
         classify(client, picture("red"))
-    assert not (tmp_path / "predictions").exists()
+    assert services.logged(locate(tmp_path)) == []
 
 
 def test_without_its_database_the_service_labels_and_says_what_it_cannot(

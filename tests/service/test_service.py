@@ -30,7 +30,7 @@ from ayeaye.classifier import hubs
 from ayeaye.classifier.model import Classifier
 from ayeaye.core.errors import PictureError
 from ayeaye.core.processes import free_port
-from ayeaye.service import predictions
+from ayeaye.service.database import locate
 from ayeaye.service.security import HEADERS
 
 pytestmark = pytest.mark.slow
@@ -212,11 +212,9 @@ def test_a_stop_loses_no_prediction_and_a_restart_no_class(
     ):
         client.post("/classes", json=PINK).raise_for_status()
         ids = [client.post("/classify", files={"image": picture(colour)}).json()["id"] for colour in COLOURS]
-        assert not predictions.files(state / "predictions")
         said = {"answer": ids[0], "label": "pink"}
         client.post("/feedback", data=said, files={"image": picture("red")}).raise_for_status()
-    assert predictions.read(state / "predictions")["answer"].to_pylist() == ids
-    assert not list((state / "predictions").glob(".*.part"))
+    assert [row["answer"] for row in services.logged(address)] == ids
     log = server.log.read_text()
     assert "Traceback" not in log
     assert all(content not in server.log.read_bytes() for content in (b"PNG", b"IHDR"))
@@ -268,7 +266,7 @@ def test_a_stop_answers_what_it_has_begun_and_logs_every_answer(colours: Path, t
     assert not refused
     assert {answer.status_code for answer in answers} == {200}
     assert {answer.json()["label"] for answer in answers} == {"red", "blue"}
-    logged = predictions.read(tmp_path / "state" / "predictions")["answer"].to_pylist()
+    logged = [row["answer"] for row in services.logged(locate(tmp_path / "state"))]
     assert {answer.json()["id"] for answer in answers} <= set(logged)
     assert "Traceback" not in server.log.read_text()
 

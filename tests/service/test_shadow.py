@@ -16,9 +16,12 @@ from small_bundle import COLOURS, picture
 from workspaces import wait_for
 
 from ayeaye.core.processes import free_port
-from ayeaye.service import predictions, shadow
+from ayeaye.service import shadow
+from ayeaye.service.answer_log import AnswerLog, comparisons
+from ayeaye.service.database import Database, locate
 from ayeaye.service.inference import Inference
 from ayeaye.service.served import Served
+from ayeaye.service.tables import COMPARISONS
 
 STABLE = ("label", "seen", "known", "confidence", "alternatives")
 
@@ -27,6 +30,15 @@ STABLE = ("label", "seen", "known", "confidence", "alternatives")
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that others use too may stand still for a while."""
     monkeypatch.setattr(shadow, "PATIENCE", 60.0)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[AnswerLog]:
+    database = Database(locate(tmp_path))
+    made = AnswerLog(database)
+    yield made
+    made.close()
+    database.close()
 
 
 @contextmanager
@@ -56,13 +68,14 @@ def classify(client: services.TestClient, colour: str, number: int = 0) -> httpx
 def test_answers_of_a_challenger_are_kept_and_compared(
     server: services.Server, colours: Path, tmp_path: Path, patient: None
 ) -> None:
+    url = locate(tmp_path)
     with shadowed(colours, tmp_path, server.url) as (client, inference):
         answers = [classify(client, colour).json() for colour in COLOURS]
         assert classify(client, "red").status_code == 200
         assert client.post("/classify", files={"image": b"no picture"}).status_code == 400
-        wait_for(lambda: len(inference.shadow._rows._rows) == 7, 30, "a copy was not answered")  # type: ignore[union-attr]
+        wait_for(lambda: len(services.logged(url, COMPARISONS)) == 7, 30, "a copy was not answered")
         assert inference.shadow and inference.shadow.dropped == 0
-    rows = predictions.read(tmp_path / shadow.FOLDER, schema=shadow.SCHEMA).to_pylist()
+    rows = services.logged(url, COMPARISONS)
     assert [row["answer"] for row in rows[:6]] == [answer["id"] for answer in answers]
     for row, answer in zip(rows, answers, strict=False):
         assert (row["label"], row["shadow_label"]) == (answer["label"], answer["label"])
@@ -73,7 +86,7 @@ def test_answers_of_a_challenger_are_kept_and_compared(
             200,
             answer["known"],
         )
-    (found,) = shadow.compared(tmp_path)
+    (found,) = comparisons(url)
     assert (found["answers"], found["failed"], found["agreement"], found["known_agreement"]) == (
         7,
         0,
@@ -82,7 +95,7 @@ def test_answers_of_a_challenger_are_kept_and_compared(
     )
     assert found["confidence"] == pytest.approx(found["shadow_confidence"], abs=1e-4)
     # The challenger's copies are not among what the champion answered.
-    assert len(predictions.read(tmp_path / "predictions")) == 7
+    assert len(services.logged(url)) == 7
 
 
 @pytest.mark.slow
@@ -90,11 +103,13 @@ def test_a_challenger_that_refuses_shows(animals: Path, colours: Path, tmp_path:
     """It takes rows of features, and no pictures."""
     with (
         services.serving(animals, tmp_path / "other", tmp_path / "run") as other,
-        shadowed(colours, tmp_path / "state", other.url) as (client, inference),
+        shadowed(colours, tmp_path / "state", other.url) as (client, _),
     ):
         assert classify(client, "red").status_code == 200
-        wait_for(lambda: inference.shadow._rows._rows, 30, "the copy was not answered")  # type: ignore[union-attr]
-    (found,) = shadow.compared(tmp_path / "state")
+        wait_for(
+            lambda: services.logged(locate(tmp_path / "state"), COMPARISONS), 30, "the copy was not answered"
+        )
+    (found,) = comparisons(locate(tmp_path / "state"))
     assert (found["answers"], found["failed"], found["agreement"], found["shadow"]) == (1, 1, None, None)
 
 
@@ -116,18 +131,18 @@ def test_one_that_is_away_or_silent_changes_nothing(
             assert {answer.status_code for answer in answers} == {200}
             for answer, expected in zip(answers, plain, strict=True):
                 assert {key: answer.json()[key] for key in STABLE} == {key: expected[key] for key in STABLE}
-            assert shadow.compared(tmp_path / name) == []
+            assert comparisons(locate(tmp_path / name)) == []
             wait_for(lambda: inference.shadow.dropped == len(sent), 20, "a copy is neither sent nor dropped")  # type: ignore[union-attr]
 
 
-def test_only_the_share_is_sent_and_what_waits_is_bounded(tmp_path: Path) -> None:
+def test_only_the_share_is_sent_and_what_waits_is_bounded(log: AnswerLog) -> None:
     answer = {"id": "x", "label": "x", "known": True, "confidence": 0.5, "model": {"bento": "a:b"}}
     with silent() as address:
-        some = shadow.Shadow(address, 0.0, tmp_path / "none")
+        some = shadow.Shadow(address, 0.0, log)
         some.offer(b"x", "x", answer)
         assert some._queue.empty() and some.dropped == 0
         some.close()
-        all_ = shadow.Shadow(address, 1.0, tmp_path / "all")
+        all_ = shadow.Shadow(address, 1.0, log)
         large = b"x" * (shadow.WAITING_BYTES // 2 - 1)
         before = time.monotonic()
         for _ in range(5):
@@ -142,9 +157,9 @@ def test_only_the_share_is_sent_and_what_waits_is_bounded(tmp_path: Path) -> Non
         all_.close()
 
 
-def test_a_share_is_a_share(server: services.Server, tmp_path: Path, patient: None) -> None:
+def test_a_share_is_a_share(server: services.Server, tmp_path: Path, log: AnswerLog, patient: None) -> None:
     answer = {"id": "x", "label": "red", "known": True, "confidence": 0.5, "model": {"bento": "a:b"}}
-    made = shadow.Shadow(server.url, 0.25, tmp_path / shadow.FOLDER)
+    made = shadow.Shadow(server.url, 0.25, log)
     content = picture("red")
     for _ in range(20):
         for _ in range(10):
@@ -153,6 +168,7 @@ def test_a_share_is_a_share(server: services.Server, tmp_path: Path, patient: No
     wait_for(lambda: not made._bytes, 60, "the last copy is not sent")
     time.sleep(0.5)
     made.close()
-    (found,) = shadow.compared(tmp_path)
+    log.close()
+    (found,) = comparisons(locate(tmp_path))
     assert made.dropped <= 1
     assert 20 <= found["answers"] <= 85  # 50 ± 6 standard deviations

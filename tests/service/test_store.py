@@ -324,8 +324,8 @@ def _opener(number: int, barrier: Any, address: URL, rounds: int) -> int:
 def test_a_database_of_a_newer_schema_is_refused(store: Store, address: URL) -> None:
     engine = create_engine(address)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE ayeaye_schema SET version = 99"))
-    with pytest.raises(StoreError, match=r"made by a newer ayeaye \(schema 99, this one knows 1\): upgrade"):
+        connection.execute(text("UPDATE ayeaye_schema SET version_num = '9999'"))
+    with pytest.raises(StoreError, match="made by a newer ayeaye: upgrade"):
         Store(address)
     with pytest.raises(StoreError, match="newer ayeaye"):  # nor does one that is open write into it
         store.add(OKAPI)

@@ -25,7 +25,8 @@ from ayeaye.flows.events import resource
 from ayeaye.flows.watch import watch as flow
 from ayeaye.release.promotion import registry_of
 from ayeaye.service import drift_page, watch
-from ayeaye.service.predictions import PredictionLog
+from ayeaye.service.answer_log import AnswerLog
+from ayeaye.service.database import Database, locate
 from ayeaye.service.watch import DRIFT, NO_CHAMPION, NONE, TOO_FEW
 
 pytestmark = pytest.mark.slow
@@ -55,12 +56,13 @@ def serve(place: Place, classifier: Classifier, contents: list[bytes], version: 
     """The rows that a service would have left of these pictures."""
     embeddings = np.stack(classifier.read(contents))
     vectors = classifier.mapper.map_images(embeddings)
-    log = PredictionLog(place.root / ".ayeaye" / "service" / "predictions")
+    database = Database(locate(place.root / ".ayeaye" / "service"))
+    log = AnswerLog(database)
     for number, (answer, vector) in enumerate(
         zip(classifier.answers(classifier.scores_of(vectors), top=2), vectors, strict=True)
     ):
         first, second = (each["score"] for each in answer["alternatives"])
-        log.append(
+        log.add_prediction(
             answer=f"{version}-{number}",
             vector=vector,
             margin=first - second,
@@ -68,6 +70,7 @@ def serve(place: Place, classifier: Classifier, contents: list[bytes], version: 
             **{name: answer[name] for name in ("label", "seen", "known", "confidence")},
         )
     log.close()
+    database.close()
 
 
 def pictures(numbers: range) -> list[bytes]:
@@ -76,10 +79,10 @@ def pictures(numbers: range) -> list[bytes]:
 
 @pytest.fixture
 def log(place: Place) -> Iterator[Path]:
-    """The folder of a log that is empty before and after a test."""
-    folder = place.root / ".ayeaye" / "service" / "predictions"
-    yield folder
-    for path in [*folder.glob("*.parquet"), *(place.root / "checks" / "drift").glob("*")]:
+    """The database of a log that is empty before and after a test."""
+    file = place.root / ".ayeaye" / "service" / "service.db"
+    yield file
+    for path in [*file.parent.glob("service.db*"), *(place.root / "checks" / "drift").glob("*")]:
         path.unlink()
 
 

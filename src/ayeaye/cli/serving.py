@@ -59,10 +59,10 @@ def shadow(workspace: Folder = HERE, as_json: AsJson = False) -> None:
     approval. Its answers are logged, and nobody gets them.
     """
     from ayeaye.release import show
-    from ayeaye.service.review import state_of
-    from ayeaye.service.shadow import compared
+    from ayeaye.service.answer_log import comparisons
+    from ayeaye.service.review import url_of
 
-    found = compared(state_of(workspace_at(workspace)))
+    found = comparisons(url_of(workspace_at(workspace)))
     if as_json:
         print_result(found, True)
     else:

@@ -1,4 +1,4 @@
-"""The database of the service: its address, its tables, and how several processes take turns in it."""
+"""The database of the service: its address, its migrations, and how several processes take turns in it."""
 
 from __future__ import annotations
 
@@ -8,42 +8,20 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import psycopg
-from sqlalchemy import (
-    JSON,
-    URL,
-    Column,
-    Connection,
-    DateTime,
-    Dialect,
-    Engine,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    Text,
-    TypeDecorator,
-    create_engine,
-    event,
-    func,
-    inspect,
-    make_url,
-    select,
-)
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, inspect, make_url, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ayeaye.core.errors import StoreError
+from ayeaye.service import migrations
+from ayeaye.service.tables import SCHEMA
 
-VERSION = 1  # of the tables; a database of a newer one is refused
 FILE = "service.db"
 PATIENCE = 10  # seconds that a writer waits for its turn
 ANSWER = 15  # seconds within which a server answers, the writer's wait included
-PENDING: Final = "pending"  # feedback nobody has decided
 _CREATION = 0x617965617965  # number of the advisory lock under which the tables are made
 _Identity = tuple[int, int]  # of a file: its device and number
 
@@ -81,69 +59,6 @@ def locate(state: Path, database: str | None = None) -> URL:
     return url
 
 
-class _Utc(TypeDecorator[datetime]):
-    """Aware UTC; SQLite keeps no time zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return value and value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-
-
-_metadata = MetaData()
-SCHEMA = Table("ayeaye_schema", _metadata, Column("version", Integer, nullable=False))
-CLASSES = Table(
-    "ayeaye_classes",
-    _metadata,
-    Column("key", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("content", JSON, nullable=False),
-    Column("caller", Text, nullable=False),
-    Column("created", _Utc, nullable=False),
-)
-CHANGES = Table(
-    "ayeaye_changes",
-    _metadata,
-    Column("revision", Integer, primary_key=True),
-    Column("time", _Utc, nullable=False),
-    Column("caller", Text, nullable=False),
-    Column("action", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("content", JSON, nullable=False),
-    sqlite_autoincrement=True,
-)
-FEEDBACK = Table(
-    "ayeaye_feedback",
-    _metadata,
-    Column("id", Integer, primary_key=True),
-    Column("time", _Utc, nullable=False),
-    Column("answer", Text, nullable=False),
-    Column("label", Text, nullable=False),
-    Column("caller", Text, nullable=False),
-    Column("picture_id", Text),
-    Column("model_version", Integer),
-    Column("picture_bytes", Integer, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("reviewer", Text),
-    Column("reason", Text),
-    Column("decided", _Utc),
-    Column("picture", LargeBinary),
-    sqlite_autoincrement=True,
-)
-# What the limits count stays quick to count, however much was decided before.
-for _name, _column, _where in (
-    ("ayeaye_feedback_pending", FEEDBACK.c.id, FEEDBACK.c.status == PENDING),
-    ("ayeaye_feedback_pictures", FEEDBACK.c.picture_bytes, FEEDBACK.c.picture.is_not(None)),
-):
-    Index(_name, _column, sqlite_where=_where, postgresql_where=_where)
-
-
 class Database:
     """One of the service; its tables are made when they are not there. Open it after a fork, not before.
 
@@ -159,7 +74,7 @@ class Database:
         self.name = url.set(query={}).render_as_string(hide_password=True)
         self.openings = 0
         self._engine = _engine(url)
-        self._file = _path_of(url)
+        self._file = path_of(url)
         self._opened: _Identity | None = None
         self._beside: dict[Path, _Identity | None] = {}
         self._reopening = threading.Lock()
@@ -183,10 +98,18 @@ class Database:
             opened = self._check_file()
             with self._begun() as connection:
                 # PostgreSQL's turn is this row, SQLite's came with the BEGIN.
-                self._check_version(connection.execute(select(SCHEMA).with_for_update()).scalar_one())
+                self._check_version(connection.execute(select(SCHEMA).with_for_update()).scalar())
                 yield connection
             if self._file and _identity(self._file) != opened:
                 raise StoreError(f"the service's database {self.name} was moved away while it was written")
+
+    @contextmanager
+    def appending(self) -> Iterator[Connection]:
+        """A transaction that only adds rows, and waits for no other writer's turn where the database allows that."""
+        with self._told():
+            self._check_file()
+            with self._begun() as connection:
+                yield connection
 
     @contextmanager
     def _begun(self) -> Iterator[Connection]:
@@ -206,10 +129,9 @@ class Database:
             with self._begun() as connection:
                 if connection.dialect.name == "postgresql":
                     connection.execute(select(func.pg_advisory_xact_lock(_CREATION)))
-                if not inspect(connection).has_table(SCHEMA.name):
-                    _metadata.create_all(connection)
-                    connection.execute(SCHEMA.insert().values(version=VERSION))
-                self._check_version(connection.execute(select(SCHEMA)).scalar_one())
+                there = inspect(connection).has_table(SCHEMA.name)
+                if not there or connection.scalar(select(SCHEMA)) != migrations.HEAD:
+                    self._migrate(connection)
             self._remember()
 
     def _check_file(self) -> _Identity | None:
@@ -244,7 +166,7 @@ class Database:
         self._let_go()
         with _alone(file):
             with self._engine.connect() as connection:
-                self._check_version(connection.execute(select(SCHEMA)).scalar_one())
+                self._check_version(connection.scalar(select(SCHEMA)))
             self._remember()
 
     def _remember(self) -> None:
@@ -268,12 +190,28 @@ class Database:
         self._engine.dispose()
         self._opened, self._beside = None, {}
 
-    def _check_version(self, version: int) -> None:
-        if version > VERSION:
-            raise StoreError(
-                f"{self.name} was made by a newer ayeaye (schema {version}, this one knows {VERSION}): "
-                "upgrade ayeaye, or give the service another database"
-            )
+    def _migrate(self, connection: Connection) -> None:
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
+
+        config = Config()
+        folder = str(Path(migrations.__file__).parent)
+        config.set_main_option("script_location", folder.replace("%", "%%"))
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError:  # a revision that this code does not know
+            raise self._newer() from None
+
+    def _check_version(self, version: str | None) -> None:
+        if version != migrations.HEAD:
+            raise self._newer()
+
+    def _newer(self) -> StoreError:
+        return StoreError(
+            f"{self.name} was made by a newer ayeaye: upgrade ayeaye, or give the service another database"
+        )
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -343,7 +281,7 @@ def _engine(url: URL) -> Engine:
     return engine
 
 
-def _path_of(url: URL) -> Path | None:
+def path_of(url: URL) -> Path | None:
     """The file of a SQLite database."""
     return Path(str(url.database)).absolute() if url.get_backend_name() == "sqlite" else None
 

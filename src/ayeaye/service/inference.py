@@ -18,15 +18,15 @@ from ayeaye.classifier.explanation import phrase
 from ayeaye.core.errors import Conflict, DataError, NotKept, Outdated
 from ayeaye.core.unicode_checks import comparable, shown
 from ayeaye.data.samples import Sample, Samples, Use
+from ayeaye.service.answer_log import AnswerLog
 from ayeaye.service.batching import Batcher
 from ayeaye.service.database import locate
 from ayeaye.service.decoding import Decoders
 from ayeaye.service.labeller import Labeller, Prepared, Reading
 from ayeaye.service.living import Living, Now, described
-from ayeaye.service.predictions import PredictionLog
 from ayeaye.service.security import Guard, RateLimiter
 from ayeaye.service.served import Served
-from ayeaye.service.shadow import FOLDER, Shadow
+from ayeaye.service.shadow import Shadow
 from ayeaye.service.store import RuntimeClass, Store, check_picture, there_already
 
 if TYPE_CHECKING:
@@ -71,13 +71,11 @@ class Inference:
         self.samples = Samples.load(served.bundle)
         self.store = Store(locate(served.state, served.database))
         self.living = Living(classifier.Classifier.load(served.bundle), self.store)
-        self.predictions = (
-            PredictionLog(served.state / "predictions") if served.settings.predictions else None
-        )
+        shadowed = bool(served.shadow and served.shadow_share)
+        logged = served.settings.predictions or shadowed
+        self.log = AnswerLog(self.store.database) if logged else None
         self.shadow = (
-            Shadow(served.shadow, served.shadow_share, served.state / FOLDER)
-            if served.shadow and served.shadow_share
-            else None
+            Shadow(str(served.shadow), served.shadow_share, self.log) if shadowed and self.log else None
         )
         # BLAS waits for work with its threads spinning. The products here are small; the cores are for the network.
         threadpool_limits(1, user_api="blas")
@@ -99,8 +97,8 @@ class Inference:
         self._decoders.close()
         if self.shadow:
             self.shadow.close()
-        if self.predictions:
-            self.predictions.close()
+        if self.log:
+            self.log.close()
         self.store.close()
 
     @property
@@ -177,10 +175,10 @@ class Inference:
         return {"id": name_answer(self.served.version, reading.digest), "model": self.model}
 
     def _log(self, id: str, reading: Reading, answer: dict[str, Any]) -> None:
-        if self.predictions is None:
+        if self.log is None or not self.served.settings.predictions:
             return
         scores = [each["score"] for each in answer["alternatives"]]
-        self.predictions.append(
+        self.log.add_prediction(
             answer=id,
             label=answer["label"],
             seen=answer["seen"],

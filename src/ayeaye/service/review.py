@@ -6,6 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import URL
+
 from ayeaye.core.errors import Conflict, DataError, NotKept, PictureError
 from ayeaye.core.files import replacing
 from ayeaye.core.workspace import Workspace
@@ -30,7 +32,12 @@ def place_of(workspace: Workspace) -> dict[str, str]:
 
 def store_of(workspace: Workspace) -> Store:
     """The store of that service."""
-    return Store(locate(state_of(workspace), place_of(workspace)["AYEAYE_DATABASE"]))
+    return Store(url_of(workspace))
+
+
+def url_of(workspace: Workspace) -> URL:
+    """The address of its database."""
+    return locate(state_of(workspace), place_of(workspace)["AYEAYE_DATABASE"])
 
 
 def state_of(workspace: Workspace) -> Path:

@@ -12,34 +12,13 @@ import queue
 import random
 import threading
 import time
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pyarrow as pa
 
-from ayeaye.service import predictions
-from ayeaye.service.predictions import LogLimits, RowLog
+from ayeaye.service.answer_log import AnswerLog
+from ayeaye.service.tables import COMPARISONS
 
-FOLDER = "shadow"  # of the log, in the folder of the service's state
-SCHEMA = pa.schema(
-    [
-        ("time", pa.timestamp("us", tz="UTC")),
-        ("answer", pa.string()),
-        ("picture_id", pa.string()),
-        ("bento", pa.string()),
-        ("label", pa.string()),
-        ("known", pa.bool_()),
-        ("confidence", pa.float32()),
-        ("shadow_bento", pa.string()),
-        ("shadow_status", pa.int32()),
-        ("shadow_label", pa.string()),
-        ("shadow_known", pa.bool_()),
-        ("shadow_confidence", pa.float32()),
-        ("shadow_ms", pa.float32()),
-    ]
-)
 WAITING, WAITING_BYTES = 32, 64_000_000
 PATIENCE, PAUSE = 5.0, 5.0  # seconds for an answer; seconds that a challenger which has none is left alone
 _NOT_NOW = (429, 502, 503, 504)
@@ -48,14 +27,14 @@ _log = logging.getLogger(__name__)
 
 
 class Shadow:
-    """Sends copies of a `share` of the pictures to the service at an address, and keeps rows of SCHEMA in a folder.
+    """Sends copies of a `share` of the images to the service at an address, and logs how it answered.
 
-    `dropped` counts the copies that were not sent or not answered. Raises StoreError where no log can be kept.
+    `dropped` counts the copies that were not sent or not answered.
     """
 
-    def __init__(self, address: str, share: float, folder: Path) -> None:
+    def __init__(self, address: str, share: float, log: AnswerLog) -> None:
         self.share, self.dropped = share, 0
-        self._rows = RowLog(folder, SCHEMA, LogLimits(age=30.0))
+        self._answers = log
         self._client = httpx.Client(base_url=address, timeout=PATIENCE, trust_env=False)
         self._queue: queue.Queue[_Copy | None] = queue.Queue(WAITING)
         self._lock = threading.Lock()
@@ -79,7 +58,7 @@ class Shadow:
             self._bytes += len(content)
 
     def close(self) -> None:
-        """Send nothing more, and write what was answered."""
+        """Send nothing more."""
         with self._lock:
             closed, self._closing = self._closing, True
         if closed:
@@ -88,7 +67,6 @@ class Shadow:
         self._client.close()  # also ends a question that waits
         self._queue.put(None)  # what waits is thrown away before it
         self._thread.join(PATIENCE)
-        self._rows.close()
 
     def _send_on(self) -> None:
         while (copy := self._queue.get()) is not None:
@@ -118,19 +96,20 @@ class Shadow:
         if response.status_code in _NOT_NOW:
             return self._away(str(response.status_code))
         said = response.json() if response.status_code == 200 else {}
-        return self._rows.add(
-            answer["id"],
-            picture_id,
-            answer["model"]["bento"],
-            answer["label"],
-            answer["known"],
-            answer["confidence"],
-            said.get("model", {}).get("bento"),
-            response.status_code,
-            said.get("label"),
-            said.get("known"),
-            said.get("confidence"),
-            1000 * (time.perf_counter() - before),
+        return self._answers.add(
+            COMPARISONS,
+            answer=answer["id"],
+            picture_id=picture_id,
+            bento=answer["model"]["bento"],
+            label=answer["label"],
+            known=answer["known"],
+            confidence=answer["confidence"],
+            shadow_bento=said.get("model", {}).get("bento"),
+            shadow_status=response.status_code,
+            shadow_label=said.get("label"),
+            shadow_known=said.get("known"),
+            shadow_confidence=said.get("confidence"),
+            shadow_ms=1000 * (time.perf_counter() - before),
         )
 
     def _away(self, why: str) -> bool:
@@ -138,41 +117,3 @@ class Shadow:
             _log.info("the challenger does not answer (%s); it is left alone for %g s", why, PAUSE)
         self._away_until = time.monotonic() + PAUSE
         return False
-
-
-def compared(state: Path, since: datetime | None = None) -> list[dict[str, Any]]:
-    """What the log in a service's folder of state says of each pair of Bentos, the newest pair first.
-
-    `answers` were compared, `failed` of them had none from the challenger. Of the others, `agreement` is the share with
-    the same label, `known_agreement` that with the same word on whether it is any class at all, `confidence` and
-    `shadow_confidence` are means. Raises DataError for a damaged file.
-    """
-    frame = predictions.read(state / FOLDER, since, SCHEMA).to_pandas()
-    found = []
-    for (bento, shadow), rows in frame.groupby(["bento", "shadow_bento"], dropna=False):
-        answered = rows[rows["shadow_status"] == 200]
-        same = answered["label"] == answered["shadow_label"]
-        found.append(
-            {
-                "bento": _or_none(bento),
-                "shadow": _or_none(shadow),
-                "answers": len(rows),
-                "failed": len(rows) - len(answered),
-                "agreement": _mean(same),
-                "known_agreement": _mean(answered["known"] == answered["shadow_known"]),
-                "confidence": _mean(answered["confidence"]),
-                "shadow_confidence": _mean(answered["shadow_confidence"]),
-                "shadow_ms": _or_none(answered["shadow_ms"].median()),
-                "first": rows["time"].min().isoformat(timespec="seconds"),
-                "last": rows["time"].max().isoformat(timespec="seconds"),
-            }
-        )
-    return sorted(found, key=lambda each: str(each["last"]), reverse=True)
-
-
-def _mean(values: Any) -> float | None:
-    return float(values.mean()) if len(values) else None
-
-
-def _or_none(value: Any) -> Any:
-    return None if value is None or value != value else value

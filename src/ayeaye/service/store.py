@@ -18,7 +18,8 @@ from sqlalchemy import URL, Connection, CursorResult, Row, Table, func, select, 
 
 from ayeaye.core.errors import Conflict, DataError, NotKept, Outdated, StoreFull
 from ayeaye.core.unicode_checks import check_name, check_prose, clean, comparable, normal
-from ayeaye.service.database import CHANGES, CLASSES, FEEDBACK, PENDING, Database
+from ayeaye.service.database import Database
+from ayeaye.service.tables import CHANGES, CLASSES, FEEDBACK, PENDING
 
 Status = Literal["pending", "accepted", "rejected"]
 ACCEPTED: Final = "accepted"
@@ -135,24 +136,24 @@ class Store:
 
     def __init__(self, url: URL, limits: StoreLimits = StoreLimits()) -> None:
         self.limits = limits
-        self._database = Database(url)
+        self.database = Database(url)
 
     def __repr__(self) -> str:
-        return f"Store({self._database.name!r})"
+        return f"Store({self.database.name!r})"
 
     def close(self) -> None:
-        self._database.close()
+        self.database.close()
 
     @property
     def openings(self) -> int:
         """Another number once it may be another database, whose revisions say nothing of those before."""
-        return self._database.openings
+        return self.database.openings
 
     # ---- run-time classes ----
 
     def revision(self) -> int:
         """The number of the last change, 0 before the first; quick enough to be asked before every batch."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return connection.execute(_REVISION).scalar_one()
 
     def classes(self) -> tuple[int, list[RuntimeClass]]:
@@ -160,7 +161,7 @@ class Store:
         # One statement sees one state of the database.
         latest = select(_REVISION.scalar_subquery().label("revision")).subquery()
         both = select(latest.c.revision, CLASSES).select_from(latest.outerjoin(CLASSES, true()))
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             rows = connection.execute(both.order_by(CLASSES.c.created, CLASSES.c.key)).all()
         return rows[0].revision, [_runtime_class(row) for row in rows if row.key is not None]
 
@@ -175,7 +176,7 @@ class Store:
         if described.name in (".", ".."):
             raise DataError(f"a class named {described.name} could not be removed again: choose another name")
         key = comparable(described.name)
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             if after is not None and connection.scalar(_REVISION) != after:
                 raise Outdated(f"the run-time classes changed while {described.name} was added: add it again")
             there = connection.scalar(select(CLASSES.c.name).where(CLASSES.c.key == key))
@@ -195,7 +196,7 @@ class Store:
     def remove(self, name: str, caller: str) -> int:
         """Forget a class and return the new revision; raises NotKept where there is none of that name."""
         _check_texts(name, caller)
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             gone = connection.execute(
                 CLASSES.delete()
                 .where(CLASSES.c.key == comparable(name))
@@ -210,7 +211,7 @@ class Store:
     def changes(self, after: int = 0, most: int | None = None) -> list[Change]:
         """The changes since a revision in order, the first `most` of them."""
         rows = select(CHANGES).where(CHANGES.c.revision > after).order_by(CHANGES.c.revision).limit(most)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return [Change(**row._mapping) for row in connection.execute(rows)]
 
     # ---- feedback ----
@@ -235,7 +236,7 @@ class Store:
         _check_texts(answer, caller, picture_id or "")
         if picture is not None:
             picture_id = check_picture(picture, answer, picture_id)
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             said = _said_before(connection, answer, caller)
             for before in said:
                 if before.label == label and (picture is None or before.has_picture):
@@ -285,17 +286,17 @@ class Store:
         wanted = _WITHOUT_PICTURE.order_by(FEEDBACK.c.id)
         if status is not None:
             wanted = wanted.where(FEEDBACK.c.status == status)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return [Feedback(**row._mapping) for row in connection.execute(wanted)]
 
     def find(self, id: int) -> Feedback:
         """One piece of feedback; raises NotKept where there is none of that number."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return _found(connection, id)
 
     def picture(self, id: int) -> bytes | None:
         """The picture that was sent with a piece of feedback, while the database holds it."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return _picture(connection, id)
 
     def decide(self, id: int, accepted: bool, reviewer: str, reason: str = "") -> Feedback:
@@ -305,7 +306,7 @@ class Store:
         """
         _check_texts(reviewer, reason)
         status: Status = ACCEPTED if accepted else REJECTED
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             before = _found(connection, id)
             if before.status == PENDING:
                 values = {"status": status, "reviewer": reviewer, "reason": reason, "decided": _now()}
@@ -318,7 +319,7 @@ class Store:
 
     def forget_picture(self, id: int) -> None:
         """Drop the picture of a piece of feedback, once it is kept elsewhere."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             connection.execute(FEEDBACK.update().where(FEEDBACK.c.id == id).values(picture=None))
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from ayeaye.core.errors import ReleaseError
 from ayeaye.core.files import write_atomic
@@ -23,8 +21,8 @@ from ayeaye.evaluation import drift
 from ayeaye.evaluation.drift import Comparison, Reference
 from ayeaye.pipeline import reference
 from ayeaye.release.promotion import record_of, registry_of
-from ayeaye.service import predictions
-from ayeaye.service.review import place_of
+from ayeaye.service import answer_log
+from ayeaye.service.review import url_of
 
 DRIFT, NONE, TOO_FEW, NO_CHAMPION = ("drift", "none", "too few answers", "no champion")
 NOTHING_YET = "there is no champion to watch yet: run `ayeaye retrain`"
@@ -84,19 +82,17 @@ class Watched:
 def look(workspace: Workspace, days: float | None = None, now: datetime | None = None) -> Watched:
     """Compare the champion's answers of the last days; nothing is written.
 
-    Raises ReleaseError where there is no champion or no reference of it, DataError for a damaged file.
+    Raises ReleaseError when there is no champion or no reference of it, and StoreError when the log cannot be read.
     """
     chosen, champion = workspace.params.watch, require_champion(workspace)
     until = now or datetime.now(UTC)
     length = timedelta(days=chosen.days if days is None else days)
     since = until - length
-    log = Path(place_of(workspace)["AYEAYE_STATE"]) / "predictions"
-    rows = _of(champion, predictions.read(log, since), until)
-    before = predictions.read(log, since - EARLIER * length, columns=("time", "model_version", "label"))
-    earlier = _of(champion, before, since)
-    labels, labels_before = (table["label"].to_numpy().astype(str) for table in (rows, earlier))
-    watched = Watched(champion, since, until, labels, labels_before, minimum=chosen.minimum_answers)
-    if len(rows) < chosen.minimum_answers:
+    with answer_log.reading(url_of(workspace)) as database:
+        answers = answer_log.predictions(database, champion, since, until)
+        earlier = answer_log.labels(database, champion, since - EARLIER * length, since)
+    watched = Watched(champion, since, until, answers.label, earlier, minimum=chosen.minimum_answers)
+    if len(answers) < chosen.minimum_answers:
         return watched
     path = registry_of(workspace).artifact(champion, "reference.parquet")
     if path is None:
@@ -107,9 +103,9 @@ def look(workspace: Workspace, days: float | None = None, now: datetime | None =
     held_out = reference.load(path)
     found = drift.compare(
         held_out,
-        reference.of_table(rows),
+        answers,
         # Few labels of an hour or two say nothing about popularity.
-        labels_before if len(earlier) >= chosen.minimum_answers else labels_before[:0],
+        earlier if len(earlier) >= chosen.minimum_answers else earlier[:0],
         chosen.maximum,
         chosen.significance,
     )
@@ -122,12 +118,6 @@ def require_champion(workspace: Workspace) -> int:
     if champion is None:
         raise ReleaseError(NOTHING_YET)
     return champion
-
-
-def _of(version: int, table: pa.Table, until: datetime) -> pa.Table:
-    """A version's rows before a time."""
-    before = pc.field("time") < pa.scalar(until, table["time"].type)
-    return table.filter((pc.field("model_version") == version) & before)
 
 
 # ---- what is left of it ----
