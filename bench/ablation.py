@@ -25,12 +25,12 @@ from ayeaye.data.table import Dataset
 from ayeaye.evaluation.metrics import Fold, point_figures
 from ayeaye.mappers.base import unit
 from ayeaye.pipeline import selection
-from ayeaye.pipeline.blending import Family, blended, families
+from ayeaye.pipeline.blending import Candidate, blended, families
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import class_folds
 
-LINEAR = [Family("ridge", fixed={"kernel": "linear", "shrinkage": None})]
-METRIC = [Family("ridge", fixed={"kernel": "linear", "shrinkage": 1.0})]
+LINEAR = [Candidate("ridge", fixed={"kernel": "linear", "shrinkage": None})]
+METRIC = [Candidate("ridge", fixed={"kernel": "linear", "shrinkage": 1.0})]
 ROWS = {"cub": ("attributes", "all four"), "grocery": ("tfidf", "word2vec and tfidf")}
 
 
@@ -41,7 +41,7 @@ def as_they_are(workspace: Workspace, data: Examples) -> Examples:
     return replace(data, A=unit(raw).astype(np.float32))
 
 
-def steps(workspace: Workspace, data: Examples) -> Iterator[tuple[str, Examples, Sequence[Family]]]:
+def steps(workspace: Workspace, data: Examples) -> Iterator[tuple[str, Examples, Sequence[Candidate]]]:
     if len(data.sources) == 1:
         yield "linear ridge, class vectors as they are", as_they_are(workspace, data), LINEAR
         alone = ClassSpace.load(workspace.class_space).by_descriptions()
@@ -52,7 +52,7 @@ def steps(workspace: Workspace, data: Examples) -> Iterator[tuple[str, Examples,
     else:
         yield "linear ridge, sources weighed alike", data, LINEAR
     yield "images as square roots, in the metric of what varies within classes", data, METRIC
-    yield "any kernel, and with or without the metric", data, [Family("ridge")]
+    yield "any kernel, and with or without the metric", data, [Candidate("ridge")]
     if len(data.sources) > 1:
         yield "blended with ESZSL, sources weighed alike", data, families(None, data, weighted=True)
     yield "blended: auto", data, families(None, data)
@@ -79,7 +79,7 @@ def table(workspace: Workspace, data: Examples, repeats: int) -> Iterator[str]:
     for said, examples, among in steps(workspace, data):
         found = blended(among, examples, folds)
         yield row(said, figures(found.folds))
-    choice = selection.read(found, "auto")
+    choice = selection.calibrate_scores(found, "auto")
     yield row(
         "hubs corrected: auto",
         figures(selection.corrected(found.folds, choice.hubs, choice.hub_settings)),

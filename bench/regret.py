@@ -19,7 +19,7 @@ import numpy as np
 from zsl import data_sets, loaded, made, options
 
 from ayeaye.mappers import create
-from ayeaye.pipeline.blending import Family, blended, families, figures_of
+from ayeaye.pipeline.blending import Candidate, blended, families, figures_of
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import class_folds, hold_out
 
@@ -47,7 +47,7 @@ def draw(data: Examples, number: int, folds: int, repeats: int) -> dict[str, dic
     return figures
 
 
-def named(family: Family) -> str:
+def named(family: Candidate) -> str:
     said = ", ".join(map(str, family.fixed.values()))
     return f"{family.mapper}{f' ({said})' if said else ''} on {family.source or 'all'}"
 

@@ -141,7 +141,9 @@ def chosen(data: Examples, mapping: str, repeats: int) -> dict[str, Any]:
     before = time.process_time()
     found = blending.blended(among, data, folds)
     unseen = int((~data.seen).sum())
-    readings = {kind: selection.read(found, kind, unseen=unseen) for kind in (*hubs.KINDS, "auto")}
+    readings = {
+        kind: selection.calibrate_scores(found, kind, unseen=unseen) for kind in (*hubs.KINDS, "auto")
+    }
     return {
         "mapper": found.mapper,
         "settings": found.settings,

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from ayeaye.class_vectors import text
-from ayeaye.class_vectors.later import NewClass
+from ayeaye.class_vectors.new_class import NewClass
 from ayeaye.class_vectors.space import ClassSpace, build
 from ayeaye.class_vectors.tfidf import TermTable, terms
 from ayeaye.class_vectors.words import WordTable, read, train

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from ayeaye.class_vectors.contrast import contrast
-from ayeaye.class_vectors.later import NewClass
+from ayeaye.class_vectors.new_class import NewClass
 from ayeaye.class_vectors.space import build
 from ayeaye.classifier import hubs
 from ayeaye.classifier.explanation import STEPS, contributions, phrase, sentence

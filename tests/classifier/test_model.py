@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from ayeaye.class_vectors import space
-from ayeaye.class_vectors.later import NewClass
+from ayeaye.class_vectors.new_class import NewClass
 from ayeaye.class_vectors.space import ClassSpace
 from ayeaye.classifier import hubs
 from ayeaye.classifier.model import Classifier

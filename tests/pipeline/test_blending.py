@@ -12,11 +12,11 @@ from planted import planted
 from ayeaye.mappers import AUTO, MAPPERS, create
 from ayeaye.mappers.ridge import Ridge
 from ayeaye.pipeline import blending
-from ayeaye.pipeline.blending import Family
+from ayeaye.pipeline.blending import Candidate
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import class_folds, hold_out
 
-RIDGE = [Family("ridge")]
+RIDGE = [Candidate("ridge")]
 
 
 def test_the_most_regular_of_equally_good_settings_wins() -> None:
@@ -38,14 +38,17 @@ def two_sources() -> Examples:
 
 def test_what_there_is_to_choose_among() -> None:
     alone, several = planted(), two_sources()
-    assert blending.families(None, alone) == [Family(name, None, fixed) for name, fixed in AUTO]
+    assert blending.families(None, alone) == [Candidate(name, None, fixed) for name, fixed in AUTO]
     assert blending.families("ridge", several) == [
-        Family("ridge"),
-        Family("ridge", "told"),
-        Family("ridge", "guessed"),
+        Candidate("ridge"),
+        Candidate("ridge", "told"),
+        Candidate("ridge", "guessed"),
     ]
-    assert blending.families("drop_last", several) == [Family("drop_last")]
-    assert blending.families(["ridge", "rank"], several, weighted=True) == [Family("ridge"), Family("rank")]
+    assert blending.families("drop_last", several) == [Candidate("drop_last")]
+    assert blending.families(["ridge", "rank"], several, weighted=True) == [
+        Candidate("ridge"),
+        Candidate("rank"),
+    ]
 
 
 def test_a_source_that_says_nothing_gets_next_to_no_weight() -> None:
@@ -60,13 +63,15 @@ def test_a_source_that_says_nothing_gets_next_to_no_weight() -> None:
 
 def test_settings_that_are_not_tuned_leave_the_others_to_be() -> None:
     data = planted()
-    devise = blending.Race(Family("rank", fixed={"loss": "devise"}), data).grid
+    devise = blending.SuccessiveElimination(Candidate("rank", fixed={"loss": "devise"}), data).grid
     assert devise == [each for each in MAPPERS["rank"].grid() if each["loss"] == "devise"]
-    images = blending.Race(Family("eszsl", fixed={"space": "images"}), data).grid
+    images = blending.SuccessiveElimination(Candidate("eszsl", fixed={"space": "images"}), data).grid
     assert images == [{**each, "space": "images"} for each in MAPPERS["eszsl"].grid()]
-    (wide,) = blending.Race(Family("prototype", fixed={"hidden": 2048}), data).grid
+    (wide,) = blending.SuccessiveElimination(Candidate("prototype", fixed={"hidden": 2048}), data).grid
     assert wide == {"hidden": 2048}
-    (untuned,) = blending.Race(Family("eszsl", fixed={"space": "images"}), data, tuned=False).grid
+    (untuned,) = blending.SuccessiveElimination(
+        Candidate("eszsl", fixed={"space": "images"}), data, tuned=False
+    ).grid
     assert untuned == {**MAPPERS["eszsl"].defaults(), "space": "images"}
 
 
@@ -88,7 +93,7 @@ def test_a_mapper_with_one_setting_is_fitted_once_a_fold(monkeypatch: pytest.Mon
     monkeypatch.setattr(Ridge, "fit", counted)
     data = planted()
     steps = []
-    among = [Family("ridge"), Family("ridge", fixed={"kernel": "gaussian"})]
+    among = [Candidate("ridge"), Candidate("ridge", fixed={"kernel": "gaussian"})]
     chosen = blending.blended(
         among, data, class_folds(data.pool, 3), tuned=False, progress=lambda *done: steps.append(done)
     )
@@ -127,7 +132,7 @@ def test_members_join_only_while_they_gain() -> None:
 def test_settings_far_behind_leave_the_race_and_the_ranking_says_when() -> None:
     data = planted(classes=24, unseen=4)
     folds = class_folds(data.pool, 3, repeats=3)
-    race = blending.Race(Family("ridge"), data)
+    race = blending.SuccessiveElimination(Candidate("ridge"), data)
     for fold in folds:
         race.run(hold_out(data, fold, data.seen), 0, "cpu")
     assert len(race.running) < len(race.grid)

@@ -140,7 +140,7 @@ def test_the_labels_of_a_classifier_are_compared_with_those_in_full_precision(pr
     classifier = Classifier(built, table.seen, mapper, 0.0, 1.0)
 
     def kept(backbone: backbones.Backbone, X: np.ndarray) -> dict[str, Any] | None:
-        return engine.kept_labels(
+        return engine.label_agreement(
             dataset, backbone, lambda rows: classifier.scores(rows).argmax(axis=1), ids, X, Limits()
         )
 

@@ -11,22 +11,22 @@ from planted import planted
 from ayeaye.classifier import hubs
 from ayeaye.core.errors import DataError
 from ayeaye.pipeline import selection
-from ayeaye.pipeline.blending import Family
+from ayeaye.pipeline.blending import Candidate
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import class_folds
 
-RIDGE = [Family("ridge")]
+RIDGE = [Candidate("ridge")]
 
 
 @pytest.mark.parametrize("mapper", ["ridge", "drop_last"])
 def test_test_pictures_do_not_matter(mapper: str) -> None:
     data = planted()
     folds = class_folds(data.pool, 3)
-    chosen = selection.select([Family(mapper)], data, folds)
+    chosen = selection.select([Candidate(mapper)], data, folds)
     X = data.X.copy()
     X[data.rows("test_seen", "test_unseen")] = 1e3
     spoiled = Examples(X, data.y, data.split, data.ids, data.A, data.seen, data.pool, data.names)
-    assert selection.select([Family(mapper)], spoiled, folds) == chosen
+    assert selection.select([Candidate(mapper)], spoiled, folds) == chosen
 
 
 def test_a_planted_map_is_found_and_its_ranking_tells_the_spread() -> None:

@@ -15,7 +15,7 @@ from databases import Proxy
 from sqlalchemy import URL
 from workspaces import wait_for
 
-from ayeaye.class_vectors.later import NewClass
+from ayeaye.class_vectors.new_class import NewClass
 from ayeaye.classifier.model import Classifier
 from ayeaye.core.errors import CoincidentClasses, StoreError
 from ayeaye.service.database import locate

@@ -18,7 +18,7 @@ from load import Load
 from small_bundle import COLOURS, picture
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from ayeaye.class_vectors.later import NewClass
+from ayeaye.class_vectors.new_class import NewClass
 from ayeaye.classifier.model import Classifier
 from ayeaye.service.served import Served
 

@@ -25,7 +25,7 @@ from sqlalchemy import URL
 from workspaces import wait_for
 
 from ayeaye.backbones.engines import Engine
-from ayeaye.class_vectors.later import NewClass
+from ayeaye.class_vectors.new_class import NewClass
 from ayeaye.classifier import hubs
 from ayeaye.classifier.model import Classifier
 from ayeaye.core.errors import PictureError

@@ -42,7 +42,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Leg:
+class PathSegment:
     """The way within one source of k dimensions: from `start` (k,) by the sum of `steps` (p, k)."""
 
     differences: list[Difference]
@@ -76,7 +76,7 @@ class Leg:
 class Contrast:
     """The way from one class, at time 0, to another, at time 1, through a class space of k dimensions."""
 
-    legs: list[Leg]
+    legs: list[PathSegment]
 
     @cached_property
     def differences(self) -> list[Difference]:
@@ -128,7 +128,9 @@ def contrast(space: ClassSpace, label: int, against: int) -> Contrast:
     )
 
 
-def _read(part: Part, table: ClassTable, own: np.ndarray, centre: np.ndarray, size: float) -> Leg | None:
+def _read(
+    part: Part, table: ClassTable, own: np.ndarray, centre: np.ndarray, size: float
+) -> PathSegment | None:
     """The leg between the two classes of a table with unit vectors `own` (2, k), or None where what these are the
     sum of cannot be read."""
     try:
@@ -146,7 +148,9 @@ def _read(part: Part, table: ClassTable, own: np.ndarray, centre: np.ndarray, si
             differences.append(Difference(name, part.source, now, before))
             steps.append(there - here)
     start = sum((vector for _, vector in against.values()), start=np.zeros(len(centre)))
-    leg = Leg(differences, start, np.reshape(steps, (len(steps), len(centre))), centre, part.sized, size)
+    leg = PathSegment(
+        differences, start, np.reshape(steps, (len(steps), len(centre))), centre, part.sized, size
+    )
     return leg if np.abs(leg.vectors(np.arange(2.0)) / size - own).max() <= AGREEMENT else None
 
 
@@ -160,6 +164,6 @@ def _folded(summands: Summands) -> Summands:
     return folded
 
 
-def _whole(part: Part, own: np.ndarray, size: float | None) -> Leg:
+def _whole(part: Part, own: np.ndarray, size: float | None) -> PathSegment:
     differences = [Difference(part.source, part.source)]
-    return Leg(differences, own[0], own[1:] - own[:1], np.zeros(own.shape[1]), False, size)
+    return PathSegment(differences, own[0], own[1:] - own[:1], np.zeros(own.shape[1]), False, size)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ayeaye.class_vectors import sentences, text, words
-from ayeaye.class_vectors.later import NewClass, strange_attributes, table_of, unit_vector
+from ayeaye.class_vectors.new_class import NewClass, strange_attributes, table_of, unit_vector
 from ayeaye.class_vectors.parts import KINDS, About, Arrays, Matrix, Part, Terms, Words, documents
 from ayeaye.class_vectors.tfidf import TermTable, terms
 from ayeaye.class_vectors.words import WordTable

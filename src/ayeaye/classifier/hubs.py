@@ -63,7 +63,7 @@ class Bank:
         return cls(mapper, images, None if y is None else np.asarray(y, np.int32))
 
     @cached_property
-    def judges(self) -> Bank:
+    def calibration_subset(self) -> Bank:
         """At most JUDGES of its pictures, evenly: enough to move a threshold by."""
         step = -(-len(self.images) // JUDGES)
         return replace(self, images=self.images[::step], y=None if self.y is None else self.y[::step])

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ayeaye.class_vectors.contrast import contrast
-from ayeaye.class_vectors.later import NewClass
+from ayeaye.class_vectors.new_class import NewClass
 from ayeaye.class_vectors.space import ClassSpace
-from ayeaye.classifier import calibration, explanation, nearest, propagation, unknown
+from ayeaye.classifier import calibration, explanation, nearest, open_set, propagation
 from ayeaye.classifier.hubs import Bank, Correction
 from ayeaye.core.errors import (
     AyeayeError,
@@ -242,27 +242,31 @@ class Classifier:
     @cached_property
     def lowest(self) -> float:
         """The confidence below which a picture is of none of the classes as they are now: `threshold`, moved by what
-        the classes that came later take of a share (see `unknown.moved`), where the bundle has a bank."""
-        judges = self._judges
-        if not self.later or not self.threshold or judges is None or judges.y is None:
+        the classes that came later take of a share (see `open_set.moved`), where the bundle has a bank."""
+        subset = self._calibration_subset
+        if not self.later or not self.threshold or subset is None or subset.y is None:
             return self.threshold
         scores, trained = self._scored(self._judged), len(self.labels) - self.later
-        return unknown.moved(self.threshold, scores, judges.y, trained, self.temperature)
+        return open_set.moved(self.threshold, scores, subset.y, trained, self.temperature)
 
     @property
-    def _judges(self) -> Bank | None:
+    def _calibration_subset(self) -> Bank | None:
         """Pictures of the bank, where it knows their classes."""
         bank = self.correction.bank
-        return None if bank is None or bank.y is None else bank.judges
+        return None if bank is None or bank.y is None else bank.calibration_subset
 
     @cached_property
     def _judged(self) -> np.ndarray:
-        """(b, C) cosines of the judges with the classes."""
+        """(b, C) cosines of the calibration subset with the classes."""
         return self._judgement(self.space.vectors)
 
     def _judgement(self, vectors: np.ndarray) -> np.ndarray:
-        """(b, m) cosines of the judges, of whom there may be none, with class vectors (m, k)."""
-        return np.zeros((0, len(vectors))) if self._judges is None else self._judges.cosines(vectors)
+        """(b, m) cosines of the calibration subset, which may be empty, with class vectors (m, k)."""
+        return (
+            np.zeros((0, len(vectors)))
+            if self._calibration_subset is None
+            else self._calibration_subset.cosines(vectors)
+        )
 
     def known(self, scores: np.ndarray) -> np.ndarray:
         """(n,) bool: whether pictures with these scores (n, C) are of the best of the classes that may be an answer.

@@ -43,7 +43,7 @@ class Blended:
     alone: list[Settings]
 
 
-class Family(NamedTuple):
+class Candidate(NamedTuple):
     """A mapper, the one source whose class vectors it sees (none for all), and settings that are not tuned."""
 
     mapper: str
@@ -53,7 +53,7 @@ class Family(NamedTuple):
 
 def families(
     mapper: str | Sequence[str] | None, examples: Examples, *, weighted: bool = False
-) -> list[Family]:
+) -> list[Candidate]:
     """What there is to choose among: `mapper` is one name, several, or none for all of AUTO.
 
     Where class vectors are of several sources, a mapper in closed form also sees each of them alone, unless
@@ -63,14 +63,14 @@ def families(
     asked = AUTO if names is None else [(name, {}) for name in names]
     alone = () if weighted or len(examples.sources) < 2 else tuple(examples.sources)
     return [
-        Family(name, source, fixed)
+        Candidate(name, source, fixed)
         for name, fixed in asked
         for source in (None, *(alone if MAPPERS[name].closed_form else ()))
     ]
 
 
 def blended(
-    among: Sequence[Family],
+    among: Sequence[Candidate],
     examples: Examples,
     folds: Sequence[np.ndarray],
     *,
@@ -87,11 +87,11 @@ def blended(
     `tuned`, mappers keep their default settings.
     """
     known = examples.seen if known is None else known
-    races = [Race(family, examples, tuned) for family in among]
+    races = [SuccessiveElimination(family, examples, tuned) for family in among]
     open_races = [race for race in races if len(race.grid) > 1]
     steps, done = len(folds) * (len(open_races) + len(races)), 0
 
-    def each_fold(entered: Sequence[Race]) -> Iterator[tuple[int, HeldOut]]:
+    def each_fold(entered: Sequence[SuccessiveElimination]) -> Iterator[tuple[int, HeldOut]]:
         # Folds outside: what mappers derive from the images alone they derive once a fold.
         nonlocal done
         for fold in folds if entered else ():
@@ -121,10 +121,10 @@ def blended(
     return Blended(rows[-1]["mapper"], rows[-1]["settings"], _ranking(races, rows), found[-1], alone)
 
 
-class Race:
+class SuccessiveElimination:
     """The settings of a family, tried fold by fold; those far behind the best leave early (Maron & Moore 1994)."""
 
-    def __init__(self, family: Family, examples: Examples, tuned: bool = True) -> None:
+    def __init__(self, family: Candidate, examples: Examples, tuned: bool = True) -> None:
         mapper = MAPPERS[family.mapper]
         self.family = family
         self.columns = None if family.source is None else examples.sources[family.source]
@@ -226,7 +226,7 @@ def _as_mapper(members: Sequence[Settings], weights: Iterable[float]) -> Setting
     return {"mapper": Blend.name, "settings": {"members": taken}}
 
 
-def _ranking(races: Sequence[Race], path: Sequence[Figures]) -> list[Figures]:
+def _ranking(races: Sequence[SuccessiveElimination], path: Sequence[Figures]) -> list[Figures]:
     rows = list(path[:-1])
     for race in races:
         for place, figures in enumerate(race.figures):

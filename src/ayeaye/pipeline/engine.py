@@ -136,7 +136,7 @@ class Sample:
         return prepared(self._transform, contents, batch=SOME, limits=self._limits)
 
 
-def kept_labels(
+def label_agreement(
     dataset: Dataset,
     backbone: Backbone | None,
     labels: Callable[[np.ndarray], np.ndarray],

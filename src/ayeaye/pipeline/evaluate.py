@@ -17,7 +17,7 @@ import pandas as pd
 
 from ayeaye.class_vectors import quality
 from ayeaye.class_vectors.space import ClassSpace
-from ayeaye.classifier import calibration, unknown
+from ayeaye.classifier import calibration, open_set
 from ayeaye.classifier.model import Classifier
 from ayeaye.core.errors import DataError, PictureError
 from ayeaye.core.files import replacing, write_atomic
@@ -31,7 +31,7 @@ from ayeaye.evaluation.drift import Reference
 from ayeaye.evaluation.metrics import Fold
 from ayeaye.mappers import create
 from ayeaye.pipeline import examples, pretraining, reference, selection
-from ayeaye.pipeline.engine import kept_labels
+from ayeaye.pipeline.engine import label_agreement
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import TUNING, class_folds, hold_out
 from ayeaye.pipeline.progress import Progress
@@ -90,7 +90,7 @@ def evaluate(workspace: Workspace, progress: Progress) -> dict[str, Any]:
     names = [data.names[c] for c in measured.columns]
     answers = predictions(data, measured, names)
     figures["reliability"] = reliability(answers)
-    figures["reduced_precision"] = kept_labels(
+    figures["reduced_precision"] = label_agreement(
         dataset,
         classifier.backbone,
         lambda X: classifier.scores(X).argmax(axis=1),
@@ -179,12 +179,12 @@ def none_of_these(measured: Measured, stated: float) -> dict[str, Any]:
         for fold, temperature, threshold in zip(
             measured.folds, measured.temperatures, measured.thresholds, strict=True
         )
-        for trial in unknown.trials(fold, temperature)
+        for trial in open_set.trials(fold, temperature)
     )
     return {
         "false_accept": stated,
         "threshold": float(np.median(measured.thresholds)),
-        **unknown.accepted(judged),
+        **open_set.accepted(judged),
     }
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye.classifier import calibration, hubs, unknown
+from ayeaye.classifier import calibration, hubs, open_set
 from ayeaye.classifier.hubs import Correction
 from ayeaye.core.params import Params
 from ayeaye.evaluation.metrics import Fold
 from ayeaye.mappers import Mapper, create
 from ayeaye.mappers.base import frozen
-from ayeaye.pipeline.blending import Blended, Family, blended, decisive, error_of, families
+from ayeaye.pipeline.blending import Blended, Candidate, blended, decisive, error_of, families
 from ayeaye.pipeline.examples import Examples
 from ayeaye.pipeline.folds import class_folds, hold_out
 
@@ -70,7 +70,7 @@ class Choice:
 
 
 def select(
-    among: Sequence[Family],
+    among: Sequence[Candidate],
     examples: Examples,
     folds: Sequence[np.ndarray],
     *,
@@ -99,7 +99,7 @@ def select(
         progress(before + len(fine), before + FINE)
     progress(before + FINE, before + FINE)  # where there are fewer classes
     unseen = int((~examples.seen).sum()) if unseen is None else unseen
-    return read(found, correction, false_accept, fine, unseen)
+    return calibrate_scores(found, correction, false_accept, fine, unseen)
 
 
 def finer(
@@ -139,7 +139,7 @@ def by_params(params: Params, examples: Examples, folds: Sequence[np.ndarray], *
     )
 
 
-def read(
+def calibrate_scores(
     found: Blended,
     correction: str = "none",
     false_accept: float = 1.0,
@@ -166,13 +166,13 @@ def read(
     how = corrections[best]
     sure = taken if fine is None else corrected(fine, how["hubs"], how["settings"])
     temperature = _temperature(sure, gamma)
-    trials = (trial for fold in taken for trial in unknown.trials(fold._replace(gamma=gamma), temperature))
+    trials = (trial for fold in taken for trial in open_set.trials(fold._replace(gamma=gamma), temperature))
     return Choice(
         found.mapper,
         found.settings,
         gamma,
         temperature,
-        unknown.threshold(trials, false_accept),
+        open_set.threshold(trials, false_accept),
         how["hubs"],
         how["settings"],
         found.ranking,

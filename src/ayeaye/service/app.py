@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from ayeaye.class_vectors.later import NewClass
+from ayeaye.class_vectors.new_class import NewClass
 from ayeaye.core.errors import DataError
 from ayeaye.core.unicode_checks import comparable
 from ayeaye.data.samples import Use

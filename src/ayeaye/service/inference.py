@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from ayeaye.backbones.engines import cores
-from ayeaye.class_vectors.later import NewClass, strange_attributes
+from ayeaye.class_vectors.new_class import NewClass, strange_attributes
 from ayeaye.classifier.explanation import phrase
 from ayeaye.core.errors import Conflict, DataError, NotKept, Outdated
 from ayeaye.core.unicode_checks import comparable, shown

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ayeaye.class_vectors.later import NewClass
+from ayeaye.class_vectors.new_class import NewClass
 from ayeaye.core.errors import StoreError
 from ayeaye.core.unicode_checks import comparable, shown
 from ayeaye.service.store import RuntimeClass, Store

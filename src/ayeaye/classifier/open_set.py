@@ -17,7 +17,7 @@ from ayeaye.classifier import calibration
 Fold = tuple[np.ndarray, np.ndarray, np.ndarray, float]  # scores, y, seen, γ
 
 
-class Trial(NamedTuple):
+class OpenSetSplit(NamedTuple):
     """Confidences (n,) where some classes were taken away; y (n,) the true class; and which pictures are of a
     class that was (n,), or, of those that were not, of a seen class (n,)."""
 
@@ -27,7 +27,7 @@ class Trial(NamedTuple):
     seen: np.ndarray
 
 
-def trials(fold: Fold, temperature: float) -> Iterator[Trial]:
+def trials(fold: Fold, temperature: float) -> Iterator[OpenSetSplit]:
     """Half of a fold's unseen classes taken away, then the other half: what stays has unseen classes, too.
 
     fold: scores (n, C) before the offset, y (n,), seen (C,), γ.
@@ -40,10 +40,10 @@ def trials(fold: Fold, temperature: float) -> Iterator[Trial]:
         unknown = np.isin(y, gone)
         if unknown.any() and len(kept):
             confidence = calibration.probabilities(stacked[:, kept], temperature).max(axis=1)
-            yield Trial(confidence, y, unknown, seen[y])
+            yield OpenSetSplit(confidence, y, unknown, seen[y])
 
 
-def threshold(found: Iterable[Trial], rate: float) -> float:
+def threshold(found: Iterable[OpenSetSplit], rate: float) -> float:
     """The lowest confidence to accept so that at most `rate` of the pictures of unknown classes are accepted.
 
     0, which accepts all, where `rate` is 1 or no class could be taken away.
@@ -76,7 +76,7 @@ def moved(lowest: float, scores: np.ndarray, y: np.ndarray, first: int, temperat
     return float(np.interp(lowest, [0, *np.sort(before), 1], [0, *np.sort(now), 1]))
 
 
-def accepted(found: Iterable[tuple[Trial, float]]) -> dict[str, Any]:
+def accepted(found: Iterable[tuple[OpenSetSplit, float]]) -> dict[str, Any]:
     """Shares of pictures accepted at each trial's threshold, as means over classes, of unknown, seen and unseen
     classes; None for a side without pictures. Also how many pictures of unknown classes were judged."""
     shares: dict[str, list[tuple[float, float]]] = {"unknown": [], "seen": [], "unseen": []}

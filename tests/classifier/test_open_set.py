@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ayeaye.classifier.calibration import probabilities
-from ayeaye.classifier.unknown import Fold, Trial, accepted, moved, threshold, trials
+from ayeaye.classifier.open_set import Fold, OpenSetSplit, accepted, moved, threshold, trials
 
 
-def trial(confidence: list[float], y: list[int], unknown: list[bool]) -> Trial:
-    return Trial(np.array(confidence, np.float32), np.array(y), np.array(unknown), np.zeros(len(y), bool))
+def trial(confidence: list[float], y: list[int], unknown: list[bool]) -> OpenSetSplit:
+    return OpenSetSplit(
+        np.array(confidence, np.float32), np.array(y), np.array(unknown), np.zeros(len(y), bool)
+    )
 
 
 def fold(seed: int = 0, rows: int = 400, classes: int = 12) -> Fold:
