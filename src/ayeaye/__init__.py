@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ayeaye.version import __version__
+
 if TYPE_CHECKING:
     from ayeaye.api import Workspace, load
 
-__version__ = "0.1.0"
+
 __all__ = ["Workspace", "__version__", "load"]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ayeaye import __version__
+from ayeaye.version import __version__
 
 from ayeaye.cli import settings, stages, releases, comparing, cards, serving, watching, platform, data, upkeep  # noqa: F401  # isort: skip
 from ayeaye.cli.common import app

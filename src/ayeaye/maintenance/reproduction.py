@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from ayeaye import __version__
 from ayeaye.backbones.shards import link
 from ayeaye.classifier.model import digest
 from ayeaye.core import params
@@ -25,6 +24,7 @@ from ayeaye.data import removal
 from ayeaye.pipeline.evaluate import HEADLINE
 from ayeaye.release.promotion import registry_of, version_called
 from ayeaye.release.registry import Registry, Version, flat
+from ayeaye.version import __version__
 from ayeaye.versioning import commits, dvc, git, layout
 from ayeaye.versioning.running import Stages
 

@@ -32,7 +32,7 @@ from filelock import FileLock
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import ayeaye
+from ayeaye.core.code_digests import PACKAGE
 from ayeaye.core.environment import amended
 from ayeaye.core.errors import ReleaseError
 from ayeaye.core.files import digest_file, sync_folder, write_atomic
@@ -42,8 +42,7 @@ from ayeaye.data.decode import Limits
 from ayeaye.data.samples import Samples
 
 CARD = ("card.md", "card.html")  # beside the bundle
-_PACKAGE = Path(ayeaye.__file__).parent
-PROGRAM = _PACKAGE.resolve().parent  # where this ayeaye is imported from; a Bento must not find it there
+PROGRAM = PACKAGE.resolve().parent  # where this ayeaye is imported from; a Bento must not find it there
 _ENTRY = "ayeaye_bento.py"  # where a Bento begins, see ayeaye/service/entry.py
 _DIGEST = "src.sha256"  # beside bento.yaml: of what lies in src
 _BUILD_SECONDS = 1800
@@ -73,7 +72,7 @@ class Recipe:
         parts = [
             self._settings(),
             self.bundle_digest,
-            _digest_files(_PACKAGE, without=_PACKAGE / "flows"),
+            _digest_files(PACKAGE, without=PACKAGE / "flows"),
             self._bentofile(),
             sys.version_info[:2],
             {name: hashlib.sha256(content).hexdigest() for name, content in self.card.items()},
@@ -85,7 +84,7 @@ class Recipe:
         """Lay out the folder that `bentoml build` packs."""
         # A service runs no flows.
         ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "flows")
-        shutil.copytree(_PACKAGE, context / "ayeaye", ignore=ignored)
+        shutil.copytree(PACKAGE, context / "ayeaye", ignore=ignored)
         shutil.copyfile(context / "ayeaye" / "service" / "entry.py", context / _ENTRY)
         shutil.copytree(self.bundle, context / "bundle")
         (context / "serve.json").write_text(self._settings())

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from ayeaye import __version__
 from ayeaye.classifier.model import Classifier, digest
 from ayeaye.core.errors import Incomparable, NoCard, ReleaseError, SmokeTestFailed
 from ayeaye.core.files import digest_file, write_atomic
@@ -35,6 +34,7 @@ from ayeaye.release.card import Card
 from ayeaye.release.gate import Decision
 from ayeaye.release.record import MOVES, Action, Entry, Record
 from ayeaye.release.registry import CHALLENGER, CHAMPION, PREVIOUS, REMOVED, Registry, Training, Version
+from ayeaye.version import __version__
 from ayeaye.versioning import dvc, git
 
 Say = Callable[[str], None]

@@ -618,7 +618,7 @@ def _write_mlmodel(folder: Path, run_id: str) -> None:
     from mlflow import pyfunc
     from mlflow.models import Model
 
-    from ayeaye import __version__
+    from ayeaye.version import __version__
 
     model = Model(artifact_path="model", run_id=run_id)
     pyfunc.add_to_model(model, loader_module="ayeaye.release.pyfunc", data="bundle")

@@ -46,7 +46,7 @@ Against = Annotated[
 
 def create(service: Callable[[], Inference]) -> FastAPI:
     """The application; `service` is asked on each request, since BentoML makes the service later."""
-    from ayeaye import __version__
+    from ayeaye.version import __version__
 
     # /docs and /redoc would load their scripts from elsewhere.
     app = FastAPI(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from ayeaye.evaluation.drift import Comparison, Reference
 from ayeaye.reporting import report
-from ayeaye.service import watch
-from ayeaye.service.watch import Watched
+
+if TYPE_CHECKING:
+    from ayeaye.service.watch import Watched
 
 # What is drawn, under the figure whose threshold it has.
 TEMPLATES = Path(__file__).parent / "templates"
@@ -26,7 +28,7 @@ DRAWN = {
 }
 
 
-def render(watched: Watched) -> str:
+def render(watched: Watched, labels: Sequence[Mapping[str, Any]]) -> str:
     found = watched.comparison
     drawn = distributions(watched.reference, found) if watched.reference and found else None
     return (
@@ -35,7 +37,7 @@ def render(watched: Watched) -> str:
         .render(
             watched=watched.as_dict(),
             figures=found.figures if found else [],
-            labels=watch.moved_labels(watched),
+            labels=labels,
             distributions=drawn.get_html_str(as_iframe=True) if drawn else None,
         )
     )

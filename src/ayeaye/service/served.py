@@ -31,7 +31,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-import ayeaye
+from ayeaye.core.code_digests import PACKAGE
 from ayeaye.core.errors import BundleError, ReleaseError
 from ayeaye.core.params import Serve
 from ayeaye.core.paths import expanded, resolved
@@ -126,7 +126,7 @@ def settings() -> Serve:
 
 
 def _root() -> Path:
-    return Path(ayeaye.__file__).resolve().parents[1]
+    return PACKAGE.resolve().parent
 
 
 def _bundle() -> Path:

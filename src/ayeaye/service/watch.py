@@ -128,7 +128,7 @@ def write(workspace: Workspace, watched: Watched, started: dict[str, Any] | None
     from ayeaye.service import drift_page
 
     folder = workspace.checks / "drift"
-    write_atomic(folder / "index.html", drift_page.render(watched).encode())
+    write_atomic(folder / "index.html", drift_page.render(watched, moved_labels(watched)).encode())
     content = {
         **watched.as_dict(),
         "retraining": started,

@@ -1,0 +1,3 @@
+"""The version of ayeaye."""
+
+__version__ = "0.1.0"
