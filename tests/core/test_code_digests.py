@@ -38,9 +38,8 @@ def test_each_stage_of_the_pipeline_lists_its_own_code() -> None:
 def test_all_that_python_loads_for_a_stage_is_in_its_digest(stage: str) -> None:
     module = f"ayeaye.pipeline.{stage}"
     done = subprocess.run([sys.executable, "-c", LOADED, module], capture_output=True, text=True, check=True)
-    assert {Path(file).resolve() for file in done.stdout.split() if Path(file).stat().st_size} <= sources(
-        module
-    )
+    loaded = {Path(file).resolve() for file in done.stdout.split() if Path(file).stat().st_size}
+    assert loaded - {PACKAGE / "version.py"} <= sources(module)  # a new version alone trains nothing anew
 
 
 def test_imports_in_functions_count_and_neighbours_do_not() -> None:
