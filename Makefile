@@ -17,7 +17,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo docs up down test lint format install soak bench bench-zsl clean
+.PHONY: help demo docs check up down test lint format install soak bench bench-zsl clean
 
 help: ## Show this.
 	@echo "make TARGET"
@@ -36,6 +36,9 @@ down: $(INSTALLED) ## Stop it.
 
 test: lint ## Lint, then run every test but the soak, JOBS at a time; ARGS="-k gate" goes to pytest.
 	$(PYTEST) -m "not soak" $(ARGS)
+
+check: lint ## Lint, then run the quick tests.
+	$(PYTEST) -m "not slow and not soak" $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and that files import only downwards.
 	$(BIN)/ruff check
