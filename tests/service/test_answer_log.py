@@ -255,3 +255,17 @@ def test_a_process_that_is_stopped_loses_no_row(tmp_path: Path) -> None:
     database.close()
     # The signal may come between a row that was taken and its count.
     assert set(found) >= expected and len(found) == len(set(found)) <= len(expected) + 2
+
+
+def test_a_batch_that_one_table_does_not_take_is_in_neither_and_comes_whole_later(
+    opened: Opened, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that is tried again doubles no row."""
+    log, left_out = opened(pause=60), {"shadow_status": 200, "shadow_ms": None}  # which may not be none
+    log.add_prediction(**row(1))
+    log.add(COMPARISONS, answer="a", label="x", known=True, confidence=1.0, **left_out)
+    assert not log._write(list(log._rows))
+    assert logged(database) == []
+    log._rows[1][1]["shadow_ms"] = 1.0
+    log.close()
+    assert logged(database) == ["answer-1"]

@@ -9,7 +9,7 @@ to matter and too large for chance: of 100,000 answers any difference is signifi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -52,6 +52,18 @@ class Answers:
         """The same where no unseen class has a name, or a place in the space."""
         vectors = np.where(self.seen[:, None], self.vectors, np.nan)
         return replace(self, label=np.where(self.seen, self.label, ""), vectors=vectors)
+
+
+def stacked(vectors: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack vectors into (n, m), m being their usual length; those of another length, such as none, are NaN."""
+    lengths = np.array([len(each) for each in vectors], dtype=int)
+    width = int(np.bincount(lengths).argmax()) if lengths.any() else 0
+    width = width or int(lengths.max(initial=0))
+    matrix = np.full((len(lengths), width), np.nan, np.float32)
+    for row, vector in zip(matrix, vectors, strict=True):
+        if len(vector) == width:
+            row[:] = vector
+    return matrix
 
 
 @dataclass(frozen=True)

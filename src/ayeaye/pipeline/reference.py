@@ -17,7 +17,7 @@ from ayeaye.classifier import calibration
 from ayeaye.classifier.model import Classifier
 from ayeaye.core.errors import DataError
 from ayeaye.core.files import replacing
-from ayeaye.evaluation.drift import MOST, Answers, Reference
+from ayeaye.evaluation.drift import MOST, Answers, Reference, stacked
 from ayeaye.evaluation.metrics import Fold
 from ayeaye.pipeline.examples import Examples
 
@@ -122,14 +122,12 @@ def load(path: Path) -> Reference:
     """Raises DataError for a damaged file."""
     try:
         table = pq.read_table(path)
-        return Reference(of_table(table), table["truth"].to_numpy().astype(str))
+        return Reference(_answers_of(table), table["truth"].to_numpy().astype(str))
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{path} is damaged ({error}): retrain to make it again") from None
 
 
-def of_table(table: pa.Table) -> Answers:
-    """The answers in a table with the columns of the prediction log; rows whose vectors have not the usual length
-    have NaNs."""
+def _answers_of(table: pa.Table) -> Answers:
     columns = ("label", "seen", "known", "confidence", "margin")
     label, seen, known, confidence, margin = (table[name].to_numpy() for name in columns)
     return Answers(
@@ -138,17 +136,5 @@ def of_table(table: pa.Table) -> Answers:
         known=known.astype(bool),
         confidence=confidence.astype(np.float64),
         margin=margin.astype(np.float64),
-        vectors=_matrix(table["vector"].combine_chunks()),
+        vectors=stacked(list(table["vector"].to_numpy())),
     )
-
-
-def _matrix(lists: pa.ListArray) -> np.ndarray:
-    lengths = np.diff(lists.offsets.to_numpy())
-    width = int(np.bincount(lengths).argmax()) if lengths.any() else 0
-    width = width or int(lengths.max(initial=0))
-    matrix = np.full((len(lists), width), np.nan, np.float32)
-    fits = lengths == width
-    if width:
-        chosen = lists.filter(pa.array(fits))
-        matrix[fits] = chosen.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-    return matrix

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import URL, Table, func, select
 
-from ayeaye.evaluation.drift import Answers
+from ayeaye.evaluation.drift import Answers, stacked
 from ayeaye.service.database import Database, path_of
 from ayeaye.service.tables import COMPARISONS, PREDICTIONS
 
@@ -66,10 +66,6 @@ class AnswerLog:
         """Add a row of PREDICTIONS. `vector` (m,) is the projected image, stored as float16."""
         return self.add(PREDICTIONS, vector=np.asarray(vector, VECTOR).tobytes(), **values)
 
-    @property
-    def waiting(self) -> int:
-        return len(self._rows)
-
     def close(self) -> None:
         """Write what waits and end; what the database does not take then is lost."""
         with self._changed:
@@ -106,12 +102,15 @@ class AnswerLog:
 
     def _write(self, rows: list[tuple[Table, dict[str, Any]]]) -> bool:
         """Whether they are written; whatever happens, the service goes on without its log."""
+        if not rows:
+            return True
         by_table = defaultdict(list)
         for table, row in rows:
             by_table[table].append(row)
         try:
-            for table, batch in by_table.items():
-                with self._database.appending() as connection:
+            # One transaction: what is tried again was not written, of either table.
+            with self._database.appending() as connection:
+                for table, batch in by_table.items():
                     connection.execute(table.insert(), batch)
                     oldest = select(func.max(table.c.id) - self.limits.kept).scalar_subquery()
                     connection.execute(table.delete().where(table.c.id <= oldest))
@@ -141,42 +140,32 @@ def reading(url: URL) -> Iterator[Database | None]:
 def predictions(database: Database | None, version: int, since: datetime, until: datetime) -> Answers:
     """The answers of a version in [since, until), in their order. Vectors of an unusual length are NaN."""
     columns = ("label", "seen", "known", "confidence", "margin", "vector")
-    rows = _rows(database, PREDICTIONS, columns, version, since, until)
+    rows = _predictions(database, columns, version, since, until)
     label, seen, known, confidence, margin, vectors = zip(*rows, strict=True) if rows else [()] * 6
-    arrays = [np.frombuffer(each, VECTOR) for each in vectors]
-    lengths = np.array([len(each) for each in arrays], dtype=int)
-    width = int(np.bincount(lengths).argmax()) if len(lengths) else 0
-    matrix = np.full((len(rows), width), np.nan, np.float32)
-    for place in np.flatnonzero(lengths == width):
-        matrix[place] = arrays[place]
     return Answers(
         label=np.array(label, dtype=str),
         seen=np.array(seen, dtype=bool),
         known=np.array(known, dtype=bool),
         confidence=np.array(confidence, dtype=np.float64),
         margin=np.array(margin, dtype=np.float64),
-        vectors=matrix,
+        vectors=stacked([np.frombuffer(each, VECTOR) for each in vectors]),
     )
 
 
 def labels(database: Database | None, version: int, since: datetime, until: datetime) -> np.ndarray:
     """The labels (n,) that a version answered in [since, until)."""
-    rows = _rows(database, PREDICTIONS, ("label",), version, since, until)
+    rows = _predictions(database, ("label",), version, since, until)
     return np.array([row.label for row in rows], dtype=str)
 
 
-def _rows(
-    database: Database | None,
-    table: Table,
-    columns: tuple[str, ...],
-    version: int,
-    since: datetime,
-    until: datetime,
+def _predictions(
+    database: Database | None, columns: tuple[str, ...], version: int, since: datetime, until: datetime
 ) -> list[Any]:
     if database is None:
         return []
-    wanted = select(*(table.c[name] for name in columns)).order_by(table.c.id)
-    wanted = wanted.where(table.c.model_version == version, table.c.time >= since, table.c.time < until)
+    of = PREDICTIONS.c
+    wanted = select(*(of[name] for name in columns)).order_by(of.id)
+    wanted = wanted.where(of.model_version == version, of.time >= since, of.time < until)
     with database.reading() as connection:
         return list(connection.execute(wanted))
 

@@ -94,22 +94,20 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that no other writer runs beside."""
-        with self._told():
-            opened = self._check_file()
-            with self._begun() as connection:
-                # PostgreSQL's turn is this row, SQLite's came with the BEGIN.
-                self._check_version(connection.execute(select(SCHEMA).with_for_update()).scalar())
-                yield connection
-            if self._file and _identity(self._file) != opened:
-                raise StoreError(f"the service's database {self.name} was moved away while it was written")
+        with self.appending() as connection:
+            # PostgreSQL's turn is this row, SQLite's came with the BEGIN.
+            self._check_version(connection.execute(select(SCHEMA).with_for_update()).scalar())
+            yield connection
 
     @contextmanager
     def appending(self) -> Iterator[Connection]:
         """A transaction that only adds rows, and waits for no other writer's turn where the database allows that."""
         with self._told():
-            self._check_file()
+            opened = self._check_file()
             with self._begun() as connection:
                 yield connection
+            if self._file and _identity(self._file) != opened:
+                raise StoreError(f"the service's database {self.name} was moved away while it was written")
 
     @contextmanager
     def _begun(self) -> Iterator[Connection]:
