@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def opened(workspace: Workspace, *, within: bool = True) -> Iterator[Any]:
     from dvc.repo import Repo
 
     site = {"core": {"site_cache_dir": str(workspace.state / "dvc")}}
-    with chdir(workspace.root if within else Path.cwd()), _collected_errors() as errors:
+    with chdir(workspace.root) if within else nullcontext(), _collected_errors() as errors:
         try:
             with Repo(str(workspace.root), config=site) as repo:
                 yield repo

@@ -22,7 +22,6 @@ from ayeaye.core.processes import TERMINAL
 from ayeaye.core.workspace import Workspace
 
 PIPE = "AYEAYE_STAGES"  # names the pipe in the environment of a stage
-_LONGEST = 3000  # characters of a message, so that a line is written to the pipe in one piece
 
 
 class Stages:
@@ -38,7 +37,8 @@ class Stages:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._pipe.unlink(missing_ok=True)
         os.mkfifo(self._pipe, 0o600)
-        self._reader = os.open(self._pipe, os.O_RDONLY | os.O_NONBLOCK)
+        # Open to be written, too: else the pipe would be at its end whenever nobody is writing.
+        self._reader = os.open(self._pipe, os.O_RDWR | os.O_NONBLOCK)
         environment = self._workspace.environment() | {PIPE: str(self._pipe)}
         if sys.stderr.isatty():
             environment[TERMINAL] = os.ttyname(sys.stderr.fileno())
@@ -77,17 +77,11 @@ class Stages:
     def _next(self) -> dict[str, Any] | None:
         """The next line of the pipe; None once the process has ended."""
         while b"\n" not in self._unread:
-            over = self._process.poll() is not None
-            select.select([self._reader], [], [], 0 if over else 0.2)
-            with suppress(BlockingIOError):
-                if more := os.read(self._reader, 65536):
-                    self._unread += more
-                    continue
-            if over:
+            over = self._process.poll() is not None  # asked first: what it told last is still read
+            if select.select([self._reader], [], [], 0 if over else 0.2)[0]:
+                self._unread += os.read(self._reader, 65536)
+            elif over:
                 return None
-            if not select.select([self._reader], [], [], 0)[0] or self._process.poll() is None:
-                with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(0.05)
         line, _, self._unread = self._unread.partition(b"\n")
         told: dict[str, Any] = json.loads(line)
         return told
@@ -117,17 +111,22 @@ def tell(**content: str) -> None:
 def tell_error(error: BaseException) -> None:
     """Tell the conductor why this stage fails; an error that is not of ayeaye's arrives as StageFailed."""
     if isinstance(error, AyeayeError):
-        tell(error=type(error).__name__, message=str(error)[:_LONGEST])
+        tell(error=type(error).__name__, message=str(error))
     elif stage := os.environ.get("DVC_STAGE"):
         what = f"stage {stage} failed: {type(error).__name__}: {str(error)[:300]}"
         tell(error=StageFailed.__name__, message=f"{what}; all that it printed is in .ayeaye/logs/stages.log")
 
 
 def _write(path: str, content: dict[str, str]) -> None:
-    """Raises OSError when nobody reads the pipe."""
+    """Raises OSError when nobody reads the pipe. A message that is too long for it is cut."""
+    while (
+        len(line := json.dumps(content, ensure_ascii=False).encode(errors="backslashreplace"))
+        >= select.PIPE_BUF
+    ):
+        content = {**content, "message": f"{content['message'][: len(content['message']) * 3 // 4]}…"}
     descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     try:
-        os.write(descriptor, json.dumps(content).encode() + b"\n")
+        os.write(descriptor, line + b"\n")  # in one piece, up to PIPE_BUF, whoever else writes
     finally:
         os.close(descriptor)
 
@@ -142,8 +141,7 @@ def main(names: list[str]) -> None:
             try:
                 done = repo.reproduce(name, single_item=True)
             except DvcException as error:
-                cause = str(error.__cause__ or error)[:_LONGEST]
-                _write(pipe, {"stage": name, "state": "failed", "message": cause})
+                _write(pipe, {"stage": name, "state": "failed", "message": str(error.__cause__ or error)})
                 sys.exit(1)
             # With nobody left to tell, the conductor was killed: what comes next is not started.
             _write(pipe, {"stage": name, "state": "changed" if done else "unchanged", "message": ""})
