@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ayeaye.core.environment import unused
 from ayeaye.core.unicode_checks import shown
 from ayeaye.core.workspace import Workspace
 
@@ -39,18 +37,7 @@ HERE = Path()
 
 
 def workspace_at(folder: Path) -> Workspace:
-    """The workspace, with its homes in the environment before anything reads them."""
-    workspace = Workspace.find(folder)
-    if original := workspace.settle():
-        say(
-            f"{workspace.root} is a copy of {original}: it goes on as a workspace of its own, without its schedules."
-        )
-    for name, reason in unused(os.environ).items():
-        say(f"{name} is not used: {reason}.")
-    workspace.enter()
-    if home := os.environ.get("PREFECT_HOME"):
-        Path(home).mkdir(parents=True, exist_ok=True)  # Prefect warns where it is missing
-    return workspace
+    return Workspace.opened(folder, say)
 
 
 def say(text: str) -> None:

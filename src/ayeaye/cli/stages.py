@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ayeaye import api
 from ayeaye.cli.common import HERE, REFUSED, AsJson, Folder, app, print_result, say, warn, workspace_at
 from ayeaye.core.workspace import Workspace
 
@@ -105,7 +106,7 @@ def retrain(
             {**{name: dataset[name] for name in ("pictures", "new", "removed", "rejected")}, **planned}, False
         )
         return
-    outcome = retrained(workspace_at(workspace))
+    outcome = api.retrain(workspace_at(workspace), say)
     if as_json:
         print_result(outcome, True)
     else:
@@ -130,7 +131,7 @@ def demo(
 
     program = shown.program()
     found = workspace_at(shown.lay_down(folder).root)
-    outcome = retrained(found)
+    outcome = api.retrain(found, say)
     shown.report(found, outcome, folder, program)
     if outcome["outcome"] == "refused":
         raise typer.Exit(REFUSED)
@@ -146,9 +147,3 @@ def stage_of(folder: Path) -> Iterator[Workspace]:
     with workspace.stage(say):
         workspace.write_fingerprints()
         yield workspace
-
-
-def retrained(workspace: Workspace) -> dict[str, Any]:
-    from ayeaye import api
-
-    return api.Workspace(workspace.root, log=say).retrain()

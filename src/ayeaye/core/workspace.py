@@ -196,6 +196,25 @@ class Workspace:
         """Make it the environment of this process, before Prefect, DVC, MLflow and matplotlib read it."""
         environment.become(self.environment())
 
+    @classmethod
+    def opened(cls, folder: Path, say: Callable[[str], None] = lambda text: None) -> Workspace:
+        """The workspace at a folder, with its homes in the environment before anything reads them.
+
+        `say` is told when it is a copy, and which variables of the environment are not used.
+        """
+        workspace = cls.find(folder)
+        if original := workspace.settle():
+            say(
+                f"{workspace.root} is a copy of {original}: "
+                "it goes on as a workspace of its own, without its schedules."
+            )
+        for name, reason in environment.unused(os.environ).items():
+            say(f"{name} is not used: {reason}.")
+        workspace.enter()
+        if home := os.environ.get("PREFECT_HOME"):
+            Path(home).mkdir(parents=True, exist_ok=True)  # Prefect warns where it is missing
+        return workspace
+
     @contextmanager
     def lock(
         self,
