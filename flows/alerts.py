@@ -78,7 +78,7 @@ def planned(workspace: Workspace) -> list[str]:
 
 
 def mail_address(alerts: Alerts) -> str:
-    """Return recipients and mail server as one address of Apprise's; the password is from the environment."""
+    """Return the Apprise URL of mail server and recipients. The password comes from the environment."""
     parts = urlsplit(alerts.smtp or "")
     host, port = parts.hostname or "", parts.port
     user, password = unquote(parts.username or ""), os.environ.get(SMTP_PASSWORD, "")

@@ -43,7 +43,7 @@ class Deployed:
 
 
 def deploy(workspace: Workspace, api: PrefectApi, say: Callable[[str], None]) -> Deployed:
-    """Bring a Prefect server up to prefect.yaml and to `alerts` of params.yaml; a second call changes nothing.
+    """Apply prefect.yaml and `alerts` of params.yaml to a Prefect server. Calling it again changes nothing.
 
     Raises WorkspaceError where the server does not answer, does not take it, or has another workspace's schedules
     under these names.

@@ -28,7 +28,6 @@ from urllib.parse import urlsplit
 
 import httpx
 from filelock import FileLock
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ayeaye.core.environment import of_own_prefect
 from ayeaye.core.errors import WorkspaceError
@@ -40,6 +39,7 @@ from ayeaye.flows import alerts, deploy
 from ayeaye.flows.prefect_api import PrefectApi
 from ayeaye.release import promotion
 from ayeaye.release.registry import shown
+from ayeaye.reporting.report import templates
 
 Say = Callable[[str], None]
 HOST = "127.0.0.1"
@@ -344,12 +344,7 @@ class _Supervisor:
             raise WorkspaceError(f"{reason}: see {self.workspace.state / 'logs' / f'{name}.log'}")
 
     def _configuration(self, ports: Ports) -> str:
-        template = Environment(
-            loader=FileSystemLoader(Path(__file__).parent),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            autoescape=False,  # noqa: S701 - no HTML
-        ).get_template("supervisord.conf.j2")
+        template = templates(Path(__file__).parent, html=False).get_template("supervisord.conf.j2")
         return template.render(
             # A % begins an expansion of supervisord's.
             python=shlex.quote(sys.executable).replace("%", "%%"),

@@ -1,4 +1,4 @@
-"""The documentation: its links lead somewhere, its commands exist, and those of a promotion do what they say."""
+"""The documentation: links lead to files, commands and options exist, and the commands of a promotion work."""
 
 from __future__ import annotations
 

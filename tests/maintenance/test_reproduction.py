@@ -1,4 +1,4 @@
-"""Versions made again in a workspace of their own, and compared."""
+"""Reproducing versions in a new workspace, and comparing them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bentos of a small real bundle, and what they should answer."""
+"""Bentos packed from a small bundle, with the answers that they should give."""
 
 from __future__ import annotations
 

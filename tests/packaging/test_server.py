@@ -1,4 +1,4 @@
-"""Bentos as they are served: addresses, environment and answers."""
+"""Serving a Bento: its address, its environment and its answers."""
 
 from __future__ import annotations
 

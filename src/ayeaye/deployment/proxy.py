@@ -12,12 +12,11 @@ import subprocess
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ayeaye.core.errors import ReleaseError
 from ayeaye.core.processes import await_start, claimed_folder, remove_unclaimed, start_any, stop
 from ayeaye.deployment.plan import SHADOW, SLOTS
 from ayeaye.packaging.server import CLIENT_HEADER
+from ayeaye.reporting.report import templates
 
 _FOLDER = "ayeaye-proxy-"
 _ANSWER_SECONDS = 5.0
@@ -108,14 +107,7 @@ class Proxy:
         self._left.close()
 
     def _config(self) -> str:
-        environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-            autoescape=False,  # noqa: S701 - no HTML
-        )
+        environment = templates(Path(__file__).parent, html=False)
         # As HAProxy's configuration reads it back.
         environment.filters["quoted"] = lambda path: "'" + str(path).replace("'", "'\\''") + "'"
         return environment.get_template("haproxy.cfg.j2").render(

@@ -120,7 +120,7 @@ class _Running:
 
 
 class _Loop:
-    """Observes, plans and acts. All but waiting is done in the thread that calls `run`."""
+    """Observe, plan and act. Only waiting is done in other threads than that of `run`."""
 
     def __init__(
         self, workspace: Workspace, settings: Serve, proxy: Proxy, say: Callable[[str], None]

@@ -38,7 +38,7 @@ _INPUT = re.compile(r"([^\s=]+)=(no file|\S+)")  # of `weights=1a2b… corpus=no
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure as it is recorded and as it was measured now; `difference` is None if only one is a number."""
+    """A figure as recorded and as measured now. `difference` is None if only one of them is a number."""
 
     name: str
     recorded: float | None

@@ -165,16 +165,20 @@ def render_comparison(page: Comparison) -> str:
     return templates(TEMPLATES).get_template("comparison.html.j2").render(page=page, plots=plots)
 
 
-def templates(folder: Path) -> Environment:
-    """The templates of pages in a folder; a name they do not know is an error, and what they show is escaped."""
+def templates(folder: Path, *, html: bool = True) -> Environment:
+    """The templates in a folder, of pages or of configuration files; a name that they do not know is an error.
+
+    What pages show is escaped.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(folder),
-        autoescape=True,
+        autoescape=html,  # noqa: S701 - a configuration file is no HTML
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=not html,
     )
     environment.filters["shown"] = shown
     environment.filters["percent"] = percent

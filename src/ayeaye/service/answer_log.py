@@ -67,7 +67,7 @@ class AnswerLog:
         return self.add(PREDICTIONS, vector=np.asarray(vector, VECTOR).tobytes(), **values)
 
     def close(self) -> None:
-        """Write what waits and end; what the database does not take then is lost."""
+        """Write the waiting rows and end. Rows that the database does not take are lost."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -101,7 +101,7 @@ class AnswerLog:
         return self._closing or (len(self._rows) >= self.limits.batch and not self._failing)
 
     def _write(self, rows: list[tuple[Table, dict[str, Any]]]) -> bool:
-        """Whether they are written; whatever happens, the service goes on without its log."""
+        """Return whether the rows were written. An error is logged and never stops the service."""
         if not rows:
             return True
         by_table = defaultdict(list)

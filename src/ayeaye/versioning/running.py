@@ -25,7 +25,7 @@ PIPE = "AYEAYE_STAGES"  # names the pipe in the environment of a stage
 
 
 class Stages:
-    """A run of some stages; a context manager. `lock` is inherited, so that an orphaned run holds the workspace."""
+    """Run stages; a context manager. The process inherits `lock`, so that it holds the workspace if it is orphaned."""
 
     def __init__(self, workspace: Workspace, names: list[str], lock: int | None = None) -> None:
         self._workspace, self._names, self._lock = workspace, names, lock
@@ -102,14 +102,14 @@ class Stages:
 
 
 def tell(**content: str) -> None:
-    """Write a line to the pipe of the run. Does nothing outside a run, and when its conductor is gone."""
+    """Write a line to the pipe of the run. Does nothing outside a run, or when its conductor is gone."""
     if path := os.environ.get(PIPE):
         with suppress(OSError):
             _write(path, content)
 
 
 def tell_error(error: BaseException) -> None:
-    """Tell the conductor why this stage fails; an error that is not of ayeaye's arrives as StageFailed."""
+    """Tell the conductor why this stage fails. An error that is not an AyeayeError arrives as StageFailed."""
     if isinstance(error, AyeayeError):
         tell(error=type(error).__name__, message=str(error))
     elif stage := os.environ.get("DVC_STAGE"):
