@@ -60,7 +60,8 @@ def environment_of_stores(empty: dict[str, URL], bucket: Any) -> Mapping[str, st
     """What a person exports before `ayeaye up`: no password is in an address."""
 
     def address(name: str, driver: str) -> str:
-        return empty[name].set(drivername=f"postgresql+{driver}", password=None).render_as_string()
+        url = empty[name]
+        return f"postgresql+{driver}://{url.username}@{url.host}:{url.port}/{url.database}"
 
     variables = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     return {
